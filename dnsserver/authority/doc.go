@@ -1,0 +1,2 @@
+// Package authority answers queries from a tree of zones.
+package authority

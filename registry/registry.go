@@ -1,0 +1,253 @@
+// Package registry says what is registered: services, their instances and what
+// administrators and load reporters say of them, as values that any source
+// (native etcd keys, a snapshot file, a foreign format) turns its records into.
+//
+// A source is a Watcher: it calls a sink with Batches, each the changes of one
+// source at one revision. Writer and Holder are the other direction, used by
+// the command line, the API and registrants.
+//
+// Invariant: this package is a leaf; it imports the standard library alone and
+// knows neither etcd nor DNS.
+package registry
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// SourceID names one source of records within a process. Zero is no source.
+type SourceID uint16
+
+// Kind is the kind of record that a Key names. Zero is unknown.
+type Kind uint8
+
+// The kinds of record.
+const (
+	KindUnknown Kind = iota
+	KindInstance
+	KindService
+	KindAdmin
+	KindLoad
+	KindMember
+)
+
+// Key names one record. Service and Name are case-folded. Name is the
+// instance's id (KindInstance, KindAdmin, KindLoad) or the server's name
+// (KindMember); for KindAdmin "*" means every instance of the service.
+type Key struct {
+	Source  SourceID
+	Kind    Kind
+	Service string
+	Name    string
+}
+
+// Batch is every change of one source at one revision.
+//
+// Reset with More, then More, then one without More are the complete state of
+// the source in pages of at most PageMax records. The receiver applies them as
+// a difference when the last page has come; until then it goes on with what it
+// had. The sink owns nothing of a Batch after it returns; an error from it
+// ends Watch.
+type Batch struct {
+	Source   SourceID
+	Revision int64
+	Reset    bool // first page of a complete state
+	More     bool // another page of this state follows
+
+	// AsOf is the latest time at which the source's state is known to have
+	// been what this and earlier batches say: the time a linearizable read
+	// that proved it was sent, or the time a snapshot was taken. A batch that
+	// carries nothing else is such a proof. Zero proves nothing.
+	AsOf time.Time
+	// Snapshot is set when the state was read from a snapshot file and not
+	// from the source itself.
+	Snapshot bool
+
+	Instances []Instance
+	Services  []Service
+	Admin     []Admin
+	Loads     []Load
+	Members   []Member
+	Deleted   []Key
+
+	// Problems are records that could not be used. A problem is withdrawn by a
+	// later batch in which its RawKey stands in Mended, or by a Reset state
+	// that does not list it.
+	Problems []Problem
+	Mended   []string
+}
+
+// PageMax is the number of records in one page of a complete state, at most.
+const PageMax = 10_000
+
+// Instance is one endpoint of a service.
+type Instance struct {
+	Service string // case-folded, may have several labels: "web.prod"
+	ID      string // one label, case-folded
+
+	Addresses []netip.Addr // at least one; no zone, never unspecified
+	Port      uint16       // default port; 0: none
+	Ports     []Port       // named ports, sorted by name
+	Weight    uint16       // 0: only when nothing else is left
+	Priority  uint16       // tier; 0 is the first
+	Tags      []string     // case-folded, sorted, distinct
+	Meta      map[string]string
+	Region    string
+	Zone      string
+	TTL       time.Duration // 0: the service's
+	Checks    []Check       // nil: the service's; empty and not nil: none
+
+	// Incarnation tells two lives of one id apart (etcd: the create revision).
+	Incarnation int64
+	Revision    int64 // of the last change
+	Leased      bool  // goes when its registrant's lease goes
+}
+
+// Port is a named port of an instance.
+type Port struct {
+	Name   string // a label, case-folded
+	Number uint16
+	Proto  string // "tcp" or "udp"
+}
+
+// Check says how an instance's health is found out. Zero fields take the
+// defaults of the server's configuration.
+type Check struct {
+	Type     string // http https tcp grpc dns ttl
+	Port     string // name of a port or a number; empty: the default port
+	Path     string // http, https: request target; default "/"
+	Host     string // http, https: Host header and TLS server name
+	Method   string // http, https: GET (default) or HEAD
+	Status   string // http, https: accepted codes, "200-399" (default), "200,204"
+	Service  string // grpc: the service name asked for
+	Name     string // dns: the question's name
+	Record   string // dns: the question's type, default A
+	Insecure bool   // https: do not verify the certificate
+	Interval time.Duration
+	Timeout  time.Duration
+	Rise     int
+	Fall     int
+}
+
+// Service is the policy of one service. Zero fields are unset: the next layer
+// (configuration by name, then "*", then the built-in defaults) decides them.
+type Service struct {
+	Name           string
+	Policy         string        // weighted round-robin least-loaded hash all
+	TTL            time.Duration // 0: unset
+	MaxAnswers     int           // 0: unset; MaxAnswersAuto: auto
+	HashOn         string        // client subnet name
+	Checks         []Check       // nil: unset; empty and not nil: none
+	Fail           string        // open closed tier
+	PanicThreshold *float64      // share of healthy weight, 0 to 1; nil: unset
+	SlowStart      *time.Duration
+	Spill          string   // proportional when-empty
+	Failover       []string // names asked when nothing is left; nil: unset
+	Meta           map[string]string
+	Revision       int64
+}
+
+// MaxAnswersAuto is Service.MaxAnswers for "auto".
+const MaxAnswersAuto = -1
+
+// AdminState is what an administrator says of an instance. Zero is nothing.
+type AdminState uint8
+
+// The administrator's states.
+const (
+	AdminNone AdminState = iota
+	AdminDrain
+	AdminMaintenance
+	AdminUp
+	AdminDown
+)
+
+// Admin is an administrator's word on one instance, or on all of a service
+// (Instance "*").
+type Admin struct {
+	Service  string
+	Instance string
+	State    AdminState
+	Reason   string
+	By       string
+	Since    time.Time // when it was said; zero: not known
+	Until    time.Time // zero: until withdrawn
+	Revision int64
+}
+
+// Load is a load report of one instance.
+type Load struct {
+	Service  string
+	Instance string
+	Load     float64 // utilisation; 1 is full. Negative: not given
+	Active   int     // requests in flight; negative: not given
+	Capacity int     // 0: not given
+	Revision int64
+	// At is when the report was received, by this process's clock.
+	At time.Time
+}
+
+// Member is a live Muster server of this registry.
+type Member struct {
+	Name    string
+	Address string // where its admin API listens
+	Version string
+	Since   time.Time
+}
+
+// Problem is one record that could not be used.
+type Problem struct {
+	RawKey   string // as in the source, unescaped; quote it when printing
+	Reason   string // what is wrong, one line, no control characters
+	Mend     string // what to do about it
+	Revision int64
+}
+
+// Watcher follows one source.
+type Watcher interface {
+	// Watch calls sink with the complete state (a Reset) and then with every
+	// change, until ctx ends or sink fails; it returns that error. It resumes
+	// by itself after disconnects; after a compaction, or when the source's
+	// revision or identity goes back, it starts over with a Reset. Records
+	// that cannot be used are skipped alone and reported as Problems. The sink
+	// is called from one goroutine at a time and may block.
+	Watch(ctx context.Context, sink func(Batch) error) error
+}
+
+// Op is one write. A nil Value deletes. A Create fails with ErrExists when the
+// key is there already.
+type Op struct {
+	Key    Key
+	Value  []byte
+	Create bool
+}
+
+// Writer changes records. All ops of one call are one transaction: one
+// revision, all or nothing. At most OpsMax ops.
+type Writer interface {
+	Apply(ctx context.Context, ops []Op) (revision int64, err error)
+}
+
+// OpsMax is the greatest number of ops in one Apply (etcd's own default).
+const OpsMax = 128
+
+// Holder keeps records that live as long as their holder.
+type Holder interface {
+	// Hold writes the record under a new lease of the given time to live and
+	// keeps the lease alive until the Lease is closed. When the lease is lost
+	// (a partition longer than ttl) it is made again and the record written
+	// again, without end; Lost tells of it.
+	Hold(ctx context.Context, k Key, value []byte, ttl time.Duration) (Lease, error)
+}
+
+// Lease is a record being held.
+type Lease interface {
+	// Update replaces the held value.
+	Update(ctx context.Context, value []byte) error
+	// Lost receives a value each time the lease was found lost; 1-slot.
+	Lost() <-chan struct{}
+	// Close deletes the record and gives the lease back. It waits at most as
+	// long as ctx; the lease then expires by itself.
+	Close(ctx context.Context) error
+}

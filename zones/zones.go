@@ -1,0 +1,101 @@
+// Package zones holds what Muster is authoritative for: an immutable Tree of
+// zones, static or fed by a Source, and the lookup of RFC 1034 section 4.3.2.
+package zones
+
+import (
+	"net/netip"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// Request is all that an answer may depend on beside the name and type. It is
+// filled once by the authority from the client.
+type Request struct {
+	Client netip.Addr // who asks
+	Now    int64      // nanoseconds since 1970
+	Rand   uint64     // one random word
+	Hash   uint64     // a hash given by name (`_hash`), when Hashed is set
+	Hashed bool
+	Arg    uint64 // Answer.Arg of the lookup that found the RRset
+	Type   wire.Type
+	Stream bool // the answer may be as large as a message can be
+}
+
+// Result says what Append wrote.
+type Result struct {
+	Answers    int    // records in the answer section; 0: NODATA
+	Additional int    // records in the additional section
+	Truncated  bool   // something that belongs to the answer did not fit
+	TTL        uint32 // seconds, of the records written
+	EDE        uint16 // extended DNS error to add; 0xffff (EDENone): none
+	Age        uint32 // seconds, when EDE is 3 (stale answer)
+}
+
+// EDENone is Result.EDE and Answer.EDE for none: code 0 is "other".
+const EDENone = 0xffff
+
+// RRset is the records of one type at one name, as they are answered.
+type RRset interface {
+	// Append writes the set into b's answer section with the given owner (the
+	// owner is never baked into stored bytes), and what belongs to it into the
+	// additional section. A static set writes all it has; a service picks.
+	Append(b *wire.Builder, owner wire.Ref, r *Request) Result
+	// All yields everything that is served, without picking.
+	All(yield func(rdata []byte) bool)
+	// Version changes exactly when what All yields does.
+	Version() uint64
+}
+
+// Kind is the outcome of a lookup. Zero is Refused.
+type Kind uint8
+
+// The outcomes (RFC 1034 section 4.3.2).
+const (
+	Refused  Kind = iota // in no zone of ours
+	Found                // RRset has the answer; it may still append nothing: NODATA
+	Alias                // RRset is a CNAME (or DNAME) to be followed
+	Referral             // RRset is the NS set of a delegation
+	NoData               // the name exists, the type does not
+	NXDomain
+	ServFail // nothing is known yet, or what is known is too old
+)
+
+// Source answers the names of a zone whose contents change by themselves. It
+// is safe for concurrent use, never blocks, and allocates nothing.
+type Source interface {
+	// Lookup fills a for name, of which the first below labels stand below the
+	// zone's apex (0: the apex itself). It sets Kind, RRset, Arg, Hash, Hashed,
+	// EDE and Age; it never sets Refused or Referral.
+	Lookup(name *wire.Name, below int, typ wire.Type, a *Answer)
+	// SOA is the zone's SOA record, for negative answers: owner the apex.
+	SOA() RRset
+}
+
+// Answer is the outcome of a lookup, as a value: a lookup allocates nothing.
+type Answer struct {
+	Kind  Kind
+	Type  wire.Type // of RRset: the type asked for, CNAME or DNAME for Alias, NS for Referral
+	RRset RRset
+	// Owner is how many of the question's leading labels are to be stripped to
+	// get the owner of RRset: 0 for the name itself and for what a wildcard
+	// made, more for a DNAME's owner or a zone cut.
+	Owner int
+	// Zone is the zone that the name lies in; nil when Refused.
+	Zone *Zone
+
+	Arg    uint64 // for Request.Arg: what a Source tells its own RRset
+	Hash   uint64 // for Request.Hash
+	Hashed bool
+	EDE    uint16 // extended DNS error for a negative answer; EDENone: none
+	Age    uint32 // seconds, when EDE is 3 (stale answer)
+}
+
+// Zone is one zone of a Tree: static records or a Source. Immutable.
+type Zone struct {
+	// The owner of this package fills this in.
+}
+
+// Tree is an immutable set of zones.
+type Tree struct {
+	// The owner of this package fills this in.
+}
