@@ -1,0 +1,165 @@
+// Package config reads Muster's configuration: a YAML file, the environment
+// and flags, merged by viper (flags > environment > file > defaults).
+//
+// One table (keys.go) has every key with its type, default, limits and
+// meaning. Decoding, flags, environment variables, the reference, the JSON
+// schema and the view of what is in force are all made from it.
+//
+// A key exists only once its feature does; an unknown key is an error. Every
+// problem is reported, not only the first, with file, line and column.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/musterdns/muster/registry"
+)
+
+// Config is a complete configuration: every field is set, be it by default. It
+// is not changed after Load.
+type Config struct {
+	// File is the file that was read, absolute; empty: none.
+	File string
+
+	Node     string // this server's name; never empty
+	Log      Log
+	DNS      DNS
+	Zones    []Zone
+	Registry Registry
+	Health   Health
+	Services []Service
+	Admin    Admin
+	Forward  Forward
+	Access   []Access
+}
+
+// Log configures logging.
+type Log struct {
+	Level  slog.Level
+	Format LogFormat
+}
+
+// LogFormat is how log lines are written.
+type LogFormat string
+
+// The formats.
+const (
+	LogAuto LogFormat = "auto" // text on a terminal, JSON otherwise
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// DNS configures the DNS server.
+type DNS struct {
+	Listen   []netip.AddrPort // UDP and TCP; at least one, distinct
+	Workers  int              // sockets an address for UDP; 0: one a core
+	TCP      TCP
+	WhyAllow []netip.Prefix // who may ask `_why` names
+}
+
+// TCP bounds DNS over TCP.
+type TCP struct {
+	MaxConnections int           // at once, over all addresses
+	IdleTimeout    time.Duration // a connection without a query is closed after it
+}
+
+// ZoneSource is where a zone's records come from.
+type ZoneSource string
+
+// The sources.
+const (
+	SourceMuster  ZoneSource = "muster"  // the registry, under Prefix
+	SourceReverse ZoneSource = "reverse" // PTR for the instances of the service zones
+	SourceFile    ZoneSource = "file"    // a master file
+)
+
+// Zone is one zone to be authoritative for.
+type Zone struct {
+	Name        string // absolute, lower case: "svc.internal."
+	Source      ZoneSource
+	Prefix      string        // SourceMuster: of the keys, without a last slash
+	File        string        // SourceFile: absolute path
+	TTL         time.Duration // not SourceFile: of answers, where nothing nearer says
+	NegativeTTL time.Duration // not SourceFile: SOA minimum
+}
+
+// RegistryMode says whose etcd is used.
+type RegistryMode string
+
+// The modes.
+const (
+	RegistryEmbedded RegistryMode = "embedded" // one inside this process
+	RegistryEtcd     RegistryMode = "etcd"     // a cluster of its own
+)
+
+// Registry configures where registrations are kept.
+type Registry struct {
+	Mode          RegistryMode
+	ClusterPrefix string // of what exists once a cluster, without a last slash
+	Embedded      Embedded
+	Etcd          Etcd
+	Snapshot      string        // absolute path; empty: none is kept
+	StaleAfter    time.Duration // from this age on, answers say that they are stale
+	MaxStale      time.Duration // from this age on, SERVFAIL; 0: never
+}
+
+// Embedded configures the embedded etcd.
+type Embedded struct {
+	Dir    string // absolute path
+	Listen netip.AddrPort
+}
+
+// Etcd configures the client of an external etcd.
+type Etcd struct {
+	Endpoints    []string // URLs; at least one
+	Username     string
+	PasswordFile string // absolute path, or empty
+	CA           string // likewise; empty: the system's
+	Cert         string // likewise
+	Key          string // likewise
+	Insecure     bool   // plain http to other hosts is meant
+}
+
+// Health configures the checking of instances.
+type Health struct {
+	Defaults     CheckDefaults
+	AllowTargets []netip.Prefix // may be probed although loopback, link-local, ...
+}
+
+// CheckDefaults are what checks take where they say nothing themselves.
+type CheckDefaults struct {
+	Interval     time.Duration
+	Timeout      time.Duration
+	Rise         int
+	Fall         int
+	FastInterval time.Duration // after the first failure
+}
+
+// Service is the policy for the services of one name (or "*", for all) in one
+// zone. What an etcd key says wins, field by field.
+type Service struct {
+	Zone string // of a service zone
+	registry.Service
+}
+
+// Admin configures the admin API.
+type Admin struct {
+	Listen    netip.AddrPort
+	TokenFile string // absolute path; empty: writing needs no token
+	Pprof     bool
+}
+
+// Forward configures the forwarding of questions outside the zones.
+type Forward struct {
+	Upstreams []netip.AddrPort // none: such questions are REFUSED
+	Timeout   time.Duration
+}
+
+// Access says who may ask a zone. Of several entries that fit a question the
+// one with the longest zone counts; a question that none fits is refused.
+type Access struct {
+	Zone  string // absolute, lower case, with all below it; "*": every name
+	Allow []netip.Prefix
+}
