@@ -216,11 +216,29 @@ type Watcher interface {
 }
 
 // Op is one write. A nil Value deletes. A Create fails with ErrExists when the
-// key is there already.
+// key is there already. With IfRevision the write fails with ErrChanged unless
+// the record's last change was at that revision. KeepLease leaves the record
+// under the lease that it has (a registration whose weight is changed); without
+// it a write takes the record out of its lease.
 type Op struct {
-	Key    Key
-	Value  []byte
-	Create bool
+	Key        Key
+	Value      []byte
+	Create     bool
+	IfRevision int64
+	KeepLease  bool
+}
+
+// Record is one record as it is stored.
+type Record struct {
+	Value    []byte
+	Revision int64 // of the last change
+	Leased   bool
+}
+
+// Reader reads one record past every cache (a linearizable read), for
+// read-modify-write with Op.IfRevision. ErrNotFound when there is none.
+type Reader interface {
+	Get(ctx context.Context, k Key) (Record, error)
 }
 
 // Writer changes records. All ops of one call are one transaction: one

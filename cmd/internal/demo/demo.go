@@ -8,6 +8,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,16 +30,16 @@ type Action string
 const (
 	Kill   Action = "kill"   // closes the listener and every connection
 	Revive Action = "revive" // serves again, at normal speed
-	Slow   Action = "slow"   // answers 2 s late, beyond the check's timeout
+	Slow   Action = "slow"   // answers late
 	Fail   Action = "fail"   // answers 500
 )
 
 // ErrUnknown is returned for an instance that is not a sample.
 var ErrUnknown = errors.New("no such sample instance")
 
-// slowness is longer than the default check timeout of 1 s, so that a slow
-// instance fails its checks.
-const slowness = 2 * time.Second
+// slownessDefault is longer than the default check timeout of 1 s, so that a
+// slow instance fails its checks.
+const slownessDefault = 5 * time.Second
 
 // samplePort is where every sample listens on its own address; any free port
 // is taken when it is busy.
@@ -63,7 +64,8 @@ type sample struct {
 	instance registry.Instance
 	addr     netip.AddrPort
 	mode     Action
-	server   *http.Server // nil while killed
+	delay    time.Duration // of answers, while slow
+	server   *http.Server  // nil while killed
 	version  string
 }
 
@@ -128,9 +130,22 @@ func (s *Set) Instances() []registry.Instance {
 	return out
 }
 
+// Mode returns what was last done to a sample; Revive when nothing was.
+func (s *Set) Mode(id string) Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sm := range s.samples {
+		if sm.instance.ID == id {
+			return sm.mode
+		}
+	}
+	return ""
+}
+
 // Do acts on the sample with the given instance id. It returns ErrUnknown,
-// wrapped with the ids there are, for any other.
-func (s *Set) Do(ctx context.Context, id string, a Action) error {
+// wrapped with the ids there are, for any other. delay is how late a Slow one
+// answers; 0 means 5 s.
+func (s *Set) Do(ctx context.Context, id string, a Action, delay time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.samples, func(sm *sample) bool { return sm.instance.ID == id })
@@ -158,6 +173,7 @@ func (s *Set) Do(ctx context.Context, id string, a Action) error {
 		return fmt.Errorf("unknown action %q: want kill, revive, slow or fail", a)
 	}
 	sm.mode = a
+	sm.delay = cmp.Or(delay, slownessDefault)
 	s.log.Info("sample instance changed", "instance", id, "action", string(a))
 	return nil
 }
@@ -202,12 +218,12 @@ func (s *Set) serve(ctx context.Context, sm *sample) error {
 func (s *Set) handler(sm *sample) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		mode := sm.mode
+		mode, delay := sm.mode, sm.delay
 		s.mu.Unlock()
 		switch mode {
 		case Slow:
 			select {
-			case <-time.After(slowness):
+			case <-time.After(delay):
 			case <-r.Context().Done():
 				return
 			}

@@ -44,7 +44,7 @@ func TestSet_Do(t *testing.T) {
 		{demo.Revive, 200, "web-1"},
 	}
 	for _, step := range steps {
-		if err := s.Do(t.Context(), "web-1", step.action); err != nil {
+		if err := s.Do(t.Context(), "web-1", step.action, 0); err != nil {
 			t.Fatalf("%s: %v", step.action, err)
 		}
 		if code, body := get(); code != step.code || !strings.Contains(body, step.body) {
@@ -59,11 +59,11 @@ func TestSet_Do_names_the_samples_for_an_unknown_one(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	err = s.Do(t.Context(), "web-9", demo.Kill)
+	err = s.Do(t.Context(), "web-9", demo.Kill, 0)
 	if !errors.Is(err, demo.ErrUnknown) || !strings.Contains(err.Error(), "web-1") {
 		t.Errorf("got %v", err)
 	}
-	if err := s.Do(t.Context(), "web-1", "explode"); err == nil || !strings.Contains(err.Error(), "kill") {
+	if err := s.Do(t.Context(), "web-1", "explode", 0); err == nil || !strings.Contains(err.Error(), "kill") {
 		t.Errorf("got %v, want the list of actions", err)
 	}
 }
