@@ -1,6 +1,19 @@
 // Package wire parses queries and builds responses (RFC 1035, RFC 6891) for
 // the query path: no allocation, standard library only.
+//
+// A server parses with ParseQuery into a Query that it keeps for the purpose,
+// and answers with a Builder that it keeps too: Start, records, Finish. What
+// ParseQuery does not let proceed is answered by Builder.Error, the one place
+// where error responses are made, whatever the transport.
+//
+// Names are held in wire form, uncompressed: ParseName reads the form that
+// people write. Only names that RFC 3597 section 4 allows are compressed.
 package wire
+
+import (
+	"strconv"
+	"strings"
+)
 
 // Type is an RR type, Class a class, RCode a response code, Opcode an opcode.
 type (
@@ -20,165 +33,206 @@ const (
 	Additional
 )
 
-// Ref is a place in the message being built where a name stands: an owner that
-// is written as a compression pointer (RFC 1035 section 4.1.4). RefQName is the
-// question's name; RefNone the root.
-type Ref uint16
-
-// Well-known references.
+// Sizes in octets.
 const (
-	RefNone  Ref = 0
-	RefQName Ref = 12
+	HeaderSize    = 12    // RFC 1035 section 4.1.1
+	MinPayload    = 512   // what every client takes over UDP, RFC 1035 section 2.3.4
+	MaxPayload    = 1232  // what we send and offer over UDP: no fragments on any IPv6 path
+	MaxMessage    = 65535 // the most a stream's length prefix can say, RFC 1035 section 4.2.2
+	maxName       = 255   // RFC 1035 section 2.3.4
+	maxLabel      = 63
+	questionFixed = 4 // QTYPE and QCLASS
+	rrFixed       = 10
+	optFixed      = 11 // root owner and the fixed part of the OPT record
 )
 
-// Name is an uncompressed, lower-cased domain name in wire form with its label
-// offsets: a value that fits the stack.
-type Name struct {
-	buf    [255]byte
-	off    [128]uint8 // offsets of the labels, the root's last
-	n      uint8      // octets, root included
-	labels uint8      // without the root
-}
-
-// ParseName reads presentation form (RFC 1035 section 5.1 escapes); the name is
-// taken as fully qualified with or without its last dot.
-func ParseName(s string) (Name, error) { panic("contract") }
-
-// Wire returns the name's octets, root included; valid while n lives unchanged.
-func (n *Name) Wire() []byte { return n.buf[:n.n] }
-
-// Labels returns the number of labels, the root not counted.
-func (n *Name) Labels() int { return int(n.labels) }
-
-// Label returns the i-th label's octets without its length; 0 is the leftmost.
-func (n *Name) Label(i int) []byte {
-	o := n.off[i]
-	return n.buf[o+1 : o+1+n.buf[o]]
-}
-
-// Suffix returns the wire form of the name without its first i labels.
-func (n *Name) Suffix(i int) []byte { return n.buf[n.off[i]:n.n] }
-
-// Prefix returns the first i labels in wire form, without a root.
-func (n *Name) Prefix(i int) []byte { return n.buf[:n.off[i]] }
-
-// String is the presentation form, with the last dot.
-func (n *Name) String() string { panic("contract") }
-
-// Query is a parsed query. It refers to the received message and is valid as
-// long as that is.
-type Query struct {
-	ID      uint16
-	Opcode  Opcode
-	RD, CD  bool
-	AD      bool
-	Msg     []byte // the whole message
-	RawName []byte // the question's name as received, case kept
-	Name    Name   // the same, lower-cased
-	Type    Type
-	Class   Class
-
-	EDNS    bool
-	Version uint8
-	UDPSize uint16 // as offered; below 512 is read as 512 (RFC 6891 section 6.2.3)
-	DO      bool
-	Options []byte // the OPT record's RDATA
-}
-
-// Disposition says what is to be done with a received message.
-type Disposition uint8
-
-// The dispositions of ParseQuery. For all but Ignore the Query's ID, Opcode and
-// flags are set, so that an error response can be built.
+// The classes.
 const (
-	Ignore  Disposition = iota // no response: too short for a header, or a response itself
-	Proceed                    // a well-formed query
-	FormErr
-	NotImp
-	BadVers // EDNS version above 0 (RFC 6891 section 6.1.3)
-	Refuse  // UPDATE and the like
+	ClassIN   Class = 1
+	ClassCH   Class = 3
+	ClassNONE Class = 254
+	ClassANY  Class = 255
 )
 
-// ParseQuery reads a message into q.
-func ParseQuery(msg []byte, q *Query) Disposition { panic("contract") }
+// The opcodes.
+const (
+	OpcodeQuery  Opcode = 0
+	OpcodeIQuery Opcode = 1
+	OpcodeStatus Opcode = 2
+	OpcodeNotify Opcode = 4
+	OpcodeUpdate Opcode = 5
+)
 
-// Builder builds one response into a buffer that it is given. It never grows
-// it: a record that does not fit is not written, whole or in part.
-type Builder struct {
-	buf []byte
-	n   int
-	// The owner of this package adds what it needs.
+// The response codes (RFC 6895 section 2.3).
+const (
+	RCodeNoError  RCode = 0
+	RCodeFormErr  RCode = 1
+	RCodeServFail RCode = 2
+	RCodeNXDomain RCode = 3
+	RCodeNotImp   RCode = 4
+	RCodeRefused  RCode = 5
+	RCodeYXDomain RCode = 6
+	RCodeNotAuth  RCode = 9
+	RCodeBadVers  RCode = 16
+)
+
+// The extended DNS errors (RFC 8914 section 4) that Muster sends.
+const (
+	EDEOther              uint16 = 0
+	EDEStale              uint16 = 3
+	EDENotReady           uint16 = 14
+	EDEProhibited         uint16 = 18
+	EDEStaleNXDomain      uint16 = 19
+	EDENotAuthoritative   uint16 = 20
+	EDENotSupported       uint16 = 21
+	EDENoReachable        uint16 = 22
+	EDENetworkError       uint16 = 23
+	optionEDE             uint16 = 15
+	maxEDETextOctets             = 64
+	tsigErrorBadKey       uint16 = 17 // RFC 8945 section 3
+	tsigMinRDataAfterName        = 16 // time, fudge, MAC size, id, error, other length
+)
+
+// The types that have a name here; others are written TYPE123 (RFC 3597
+// section 5).
+const (
+	TypeA          Type = 1
+	TypeNS         Type = 2
+	TypeMD         Type = 3
+	TypeMF         Type = 4
+	TypeCNAME      Type = 5
+	TypeSOA        Type = 6
+	TypeMB         Type = 7
+	TypeMG         Type = 8
+	TypeMR         Type = 9
+	TypeNULL       Type = 10
+	TypeWKS        Type = 11
+	TypePTR        Type = 12
+	TypeHINFO      Type = 13
+	TypeMINFO      Type = 14
+	TypeMX         Type = 15
+	TypeTXT        Type = 16
+	TypeRP         Type = 17
+	TypeAFSDB      Type = 18
+	TypeRT         Type = 21
+	TypeSIG        Type = 24
+	TypeKEY        Type = 25
+	TypeAAAA       Type = 28
+	TypeLOC        Type = 29
+	TypeSRV        Type = 33
+	TypeNAPTR      Type = 35
+	TypeKX         Type = 36
+	TypeCERT       Type = 37
+	TypeDNAME      Type = 39
+	TypeOPT        Type = 41
+	TypeDS         Type = 43
+	TypeSSHFP      Type = 44
+	TypeIPSECKEY   Type = 45
+	TypeRRSIG      Type = 46
+	TypeNSEC       Type = 47
+	TypeDNSKEY     Type = 48
+	TypeDHCID      Type = 49
+	TypeNSEC3      Type = 50
+	TypeNSEC3PARAM Type = 51
+	TypeTLSA       Type = 52
+	TypeSMIMEA     Type = 53
+	TypeCDS        Type = 59
+	TypeCDNSKEY    Type = 60
+	TypeOPENPGPKEY Type = 61
+	TypeCSYNC      Type = 62
+	TypeZONEMD     Type = 63
+	TypeSVCB       Type = 64
+	TypeHTTPS      Type = 65
+	TypeSPF        Type = 99
+	TypeNXNAME     Type = 128
+	TypeTKEY       Type = 249
+	TypeTSIG       Type = 250
+	TypeIXFR       Type = 251
+	TypeAXFR       Type = 252
+	TypeMAILB      Type = 253
+	TypeMAILA      Type = 254
+	TypeANY        Type = 255
+	TypeURI        Type = 256
+	TypeCAA        Type = 257
+)
+
+// typeNames is the mnemonic of each type above.
+var typeNames = map[Type]string{
+	TypeA: "A", TypeNS: "NS", TypeMD: "MD", TypeMF: "MF", TypeCNAME: "CNAME",
+	TypeSOA: "SOA", TypeMB: "MB", TypeMG: "MG", TypeMR: "MR", TypeNULL: "NULL",
+	TypeWKS: "WKS", TypePTR: "PTR", TypeHINFO: "HINFO", TypeMINFO: "MINFO",
+	TypeMX: "MX", TypeTXT: "TXT", TypeRP: "RP", TypeAFSDB: "AFSDB", TypeRT: "RT",
+	TypeSIG: "SIG", TypeKEY: "KEY", TypeAAAA: "AAAA", TypeLOC: "LOC",
+	TypeSRV: "SRV", TypeNAPTR: "NAPTR", TypeKX: "KX", TypeCERT: "CERT",
+	TypeDNAME: "DNAME", TypeOPT: "OPT", TypeDS: "DS", TypeSSHFP: "SSHFP",
+	TypeIPSECKEY: "IPSECKEY", TypeRRSIG: "RRSIG", TypeNSEC: "NSEC",
+	TypeDNSKEY: "DNSKEY", TypeDHCID: "DHCID", TypeNSEC3: "NSEC3",
+	TypeNSEC3PARAM: "NSEC3PARAM", TypeTLSA: "TLSA", TypeSMIMEA: "SMIMEA",
+	TypeCDS: "CDS", TypeCDNSKEY: "CDNSKEY", TypeOPENPGPKEY: "OPENPGPKEY",
+	TypeCSYNC: "CSYNC", TypeZONEMD: "ZONEMD", TypeSVCB: "SVCB", TypeHTTPS: "HTTPS",
+	TypeSPF: "SPF", TypeNXNAME: "NXNAME", TypeTKEY: "TKEY", TypeTSIG: "TSIG",
+	TypeIXFR: "IXFR", TypeAXFR: "AXFR", TypeMAILB: "MAILB", TypeMAILA: "MAILA",
+	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA",
 }
 
-// Start begins a response to q in buf, of at most limit octets (the transport's
-// and client's limit; room for the OPT record is kept back when q has EDNS). It
-// copies id, opcode, RD, CD and the question.
-func (b *Builder) Start(buf []byte, q *Query, limit int) { panic("contract") }
+// typeValues is typeNames turned round.
+var typeValues = func() map[string]Type {
+	m := make(map[string]Type, len(typeNames))
+	for t, s := range typeNames {
+		m[s] = t
+	}
+	return m
+}()
 
-// SetRCode sets the response code; codes above 15 need EDNS. SetAA and SetRA
-// set flags, SetTC marks truncation.
-func (b *Builder) SetRCode(c RCode) { panic("contract") }
-
-// SetAA sets or clears the authoritative answer flag.
-func (b *Builder) SetAA(on bool) { panic("contract") }
-
-// SetRA sets or clears the recursion available flag.
-func (b *Builder) SetRA(on bool) { panic("contract") }
-
-// SetTC marks the response as truncated.
-func (b *Builder) SetTC() { panic("contract") }
-
-// Mark is a place to go back to.
-type Mark struct{ n, counts int }
-
-// Mark returns the present end of the message; Rewind forgets what was written
-// after it.
-func (b *Builder) Mark() Mark { panic("contract") }
-
-// Rewind goes back to m.
-func (b *Builder) Rewind(m Mark) { panic("contract") }
-
-// Room is how many octets can still be written.
-func (b *Builder) Room() int { panic("contract") }
-
-// RR writes one record whose RDATA holds no compressible name or needs none
-// compressed. It reports false, and writes nothing, when the record does not
-// fit or its section lies before one already begun.
-func (b *Builder) RR(s Section, owner Ref, t Type, c Class, ttl uint32, rdata []byte) bool {
-	panic("contract")
+// String is the mnemonic, or TYPE123 for a type without one.
+func (t Type) String() string {
+	if s, ok := typeNames[t]; ok {
+		return s
+	}
+	return "TYPE" + strconv.Itoa(int(t))
 }
 
-// A and AAAA write address records.
-func (b *Builder) A(s Section, owner Ref, ttl uint32, ip [4]byte) bool { panic("contract") }
-
-// AAAA writes an IPv6 address record.
-func (b *Builder) AAAA(s Section, owner Ref, ttl uint32, ip [16]byte) bool { panic("contract") }
-
-// RRName writes a record whose RDATA is prefix followed by a domain name in
-// wire form (SRV: never compressed, RFC 2782; NS, CNAME, PTR, MX: may be), and
-// returns where the name stands, so that an additional record can point at it.
-func (b *Builder) RRName(s Section, owner Ref, t Type, c Class, ttl uint32, prefix, name []byte, compress bool) (Ref, bool) {
-	panic("contract")
+// ParseType reads what String writes, in either case; TYPE123 is taken for
+// known types too (RFC 3597 section 5).
+func ParseType(s string) (Type, bool) {
+	s = strings.ToUpper(s)
+	if t, ok := typeValues[s]; ok {
+		return t, true
+	}
+	digits, ok := strings.CutPrefix(s, "TYPE")
+	if !ok || strings.HasPrefix(digits, "+") {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return Type(n), err == nil
 }
 
-// NameRef finds or makes a reference for an owner that is a name in wire form:
-// a suffix of the question or of a name written before when there is one.
-// Records with an owner that cannot be referred to are written with RROwner.
-func (b *Builder) NameRef(name []byte) (Ref, bool) { panic("contract") }
-
-// RROwner is RR with the owner given as a name in wire form, compressed where
-// it can be; it returns the owner's place.
-func (b *Builder) RROwner(s Section, owner []byte, t Type, c Class, ttl uint32, rdata []byte) (Ref, bool) {
-	panic("contract")
+// String is the mnemonic, or CLASS123 for a class without one.
+func (c Class) String() string {
+	switch c {
+	case ClassIN:
+		return "IN"
+	case ClassCH:
+		return "CH"
+	case ClassNONE:
+		return "NONE"
+	case ClassANY:
+		return "ANY"
+	}
+	return "CLASS" + strconv.Itoa(int(c))
 }
 
-// EDE adds an extended DNS error (RFC 8914) to the OPT record, when the query
-// had EDNS and there is room; text may be empty and is truncated at 64 octets.
-func (b *Builder) EDE(code uint16, text []byte) { panic("contract") }
+// rcodeNames is the mnemonic of each response code above.
+var rcodeNames = map[RCode]string{
+	RCodeNoError: "NOERROR", RCodeFormErr: "FORMERR", RCodeServFail: "SERVFAIL",
+	RCodeNXDomain: "NXDOMAIN", RCodeNotImp: "NOTIMP", RCodeRefused: "REFUSED",
+	RCodeYXDomain: "YXDOMAIN", RCodeNotAuth: "NOTAUTH", RCodeBadVers: "BADVERS",
+}
 
-// Option adds an EDNS option likewise.
-func (b *Builder) Option(code uint16, data []byte) bool { panic("contract") }
-
-// Finish writes the OPT record if the query had one, and the counts, and
-// returns the message.
-func (b *Builder) Finish() []byte { panic("contract") }
+// String is the mnemonic, or RCODE123 for a code without one.
+func (c RCode) String() string {
+	if s, ok := rcodeNames[c]; ok {
+		return s
+	}
+	return "RCODE" + strconv.Itoa(int(c))
+}
