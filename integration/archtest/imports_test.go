@@ -1,0 +1,183 @@
+package archtest_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// importRow says which of our own packages a package may import. The most
+// specific row counts. Tests may import more: what their package may, test
+// helpers, and what they need to build a case.
+type importRow struct {
+	pkg string   // a package; with a last "/*" everything below it
+	may []string // packages; with a last "/*" everything below it
+	why string
+}
+
+// ours is the import table. A package without a row fails: adding a package
+// means saying here what it may know.
+var ours = []importRow{
+	{"dnsserver/wire", nil, "the query path's own wire code: fuzzed and measured alone"},
+	{"registry", nil, "the words that every source and consumer share; a leaf"},
+	{"health", nil, "schedule and verdict without a network; a leaf"},
+	{"lb", nil, "pure selection; a leaf"},
+
+	{"registry/*", []string{"registry"}, "a source turns foreign records into the registry's words and knows nobody else"},
+	{"registry/etcd/embedded", nil, "a server to talk to; it needs none of our words"},
+	{"health/probe", []string{"health", "dnsserver/wire"}, "probers speak protocols; the schedule is the monitor's"},
+
+	{"lb/pool", []string{"registry", "health", "lb"}, "the one place where registration, health and selection meet"},
+	{"lb/l4", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
+	{"lb/l7", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
+	{"lb/kernel", []string{"lb", "lb/pool"}, "a data plane reads the view, like DNS does"},
+
+	{"zones", []string{"dnsserver/wire"}, "names and records, whoever serves them"},
+	{"zones/zonefile", []string{"zones", "dnsserver/wire"}, "master files become zones"},
+	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "lb", "lb/pool"}, "the view becomes records"},
+
+	{"dnsserver", []string{"dnsserver/wire"}, "sockets; what to answer is handed in as a Handler"},
+	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
+	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
+
+	{"cmd/muster", []string{"cmd/internal/cli"}, "a few lines"},
+	{"cmd/internal/api", []string{"registry", "health"}, "the JSON words of the admin API, shared by server and client"},
+	{"cmd/internal/metrics", nil, "shows what it is handed"},
+	{"cmd/internal/app", []string{"*"}, "the composition root"},
+	{"cmd/internal/cli", []string{"*"}, "the command tree starts the composition root"},
+	{"cmd/internal/*", []string{"*"}, "decodes and shows what all packages have"},
+
+	{"integration/*", []string{"integration/*", "dnsserver/dnstest"}, "black-box tests use the binary as a user would"},
+}
+
+// wiring are the packages that only the named ones may import.
+var wiring = map[string][]string{
+	"cmd/internal/app": {"cmd/internal/cli"},
+	"cmd/internal/cli": {"cmd/muster"},
+}
+
+// matches reports whether pkg is what pattern says.
+func matches(pattern, pkg string) bool {
+	if dir, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(pkg, dir)
+	}
+	return pattern == pkg
+}
+
+// rowFor finds the most specific row of a package.
+func rowFor(pkg string) (importRow, bool) {
+	var best importRow
+	for _, r := range ours {
+		if matches(r.pkg, pkg) && len(r.pkg) > len(best.pkg) {
+			best = r
+		}
+	}
+	return best, best.pkg != ""
+}
+
+func TestImports_FollowTheTable(t *testing.T) {
+	s := load(t)
+	for f := range s.product {
+		row, ok := rowFor(f.pkg)
+		if !ok {
+			t.Errorf("%s: package %q has no row in the import table", f.path, f.pkg)
+			continue
+		}
+		for _, imported := range f.imports {
+			pkg, own := strings.CutPrefix(imported, modulePath+"/")
+			if !own {
+				continue
+			}
+			if !slices.ContainsFunc(row.may, func(p string) bool { return matches(p, pkg) }) {
+				t.Errorf("%s imports %s; %s may import %v (%s)", f.path, pkg, f.pkg, row.may, row.why)
+			}
+			if by, ok := wiring[pkg]; ok && !slices.Contains(by, f.pkg) {
+				t.Errorf("%s imports %s, which only %v may", f.path, pkg, by)
+			}
+		}
+	}
+}
+
+func TestImports_NoRowIsWithoutAPackageOrAReason(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range ours {
+		if r.why == "" {
+			t.Errorf("row %s gives no reason", r.pkg)
+		}
+		if seen[r.pkg] {
+			t.Errorf("row %s stands twice", r.pkg)
+		}
+		seen[r.pkg] = true
+	}
+}
+
+// home says which packages may import a third-party module.
+type home struct {
+	module string   // import path or a prefix of it
+	pkgs   []string // packages; with a last "/*" everything below it
+	tests  bool     // tests of all packages may import it too
+	why    string
+}
+
+// homes is every third-party module that our source imports. A module without
+// a row fails: adding a dependency means saying here what for and where.
+var homes = []home{
+	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/dnstest", "integration/*"}, true, "master files; the oracle of tests"},
+	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
+	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd"}, true, "the etcd client"},
+	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},
+	{"go.etcd.io/etcd/server/v3", []string{"registry/etcd/embedded"}, false, "the embedded etcd server"},
+	{"go.uber.org/zap", []string{"registry/etcd", "registry/etcd/embedded"}, false, "etcd logs through zap; both bridge it to slog"},
+	{"google.golang.org/grpc", []string{"health/probe"}, true, "grpc.health.v1 checks"},
+	{"golang.org/x/sys", []string{"dnsserver"}, false, "recvmmsg, sendmmsg and socket options"},
+	{"golang.org/x/sync", []string{"cmd/internal/app"}, false, "the group that the server's parts run in"},
+	{"github.com/spf13/viper", []string{"cmd/internal/config"}, false, "file, environment and flags in one"},
+	{"github.com/spf13/pflag", []string{"cmd/internal/config", "cmd/internal/cli"}, false, "flags, with cobra"},
+	{"github.com/spf13/cobra", []string{"cmd/internal/cli"}, false, "the command tree"},
+	{"go.yaml.in/yaml/v3", []string{"cmd/internal/*"}, false, "YAML nodes with line and column; -o yaml"},
+	{"github.com/fsnotify/fsnotify", []string{"cmd/internal/*"}, false, "a changed configuration file is read again"},
+	{"github.com/prometheus/client_golang", []string{"cmd/internal/metrics"}, false, "the exposition format"},
+	{"go.uber.org/goleak", nil, true, "no goroutine outlives its Run"},
+	{"github.com/google/go-cmp", []string{"registry/registrytest", "dnsserver/dnstest"}, true, "differences that a person can read"},
+	{"pgregory.net/rapid", []string{"registry/registrytest"}, true, "property tests"},
+	{"github.com/rogpeppe/go-internal", []string{"integration/*"}, true, "script tests"},
+}
+
+// homeOf finds the row of an imported package.
+func homeOf(imported string) *home {
+	for i, h := range homes {
+		if under(imported, h.module) {
+			return &homes[i]
+		}
+	}
+	return nil
+}
+
+func TestImports_EachModuleHasOneHome(t *testing.T) {
+	s := load(t)
+	for _, f := range s.gos {
+		for _, imported := range f.imports {
+			first, _, _ := strings.Cut(imported, "/")
+			if !strings.Contains(first, ".") || under(imported, modulePath) {
+				continue // standard library, or our own
+			}
+			h := homeOf(imported)
+			switch {
+			case h == nil:
+				t.Errorf("%s imports %s, a module without a row in the table of homes", f.path, imported)
+			case f.test && h.tests:
+			case !slices.ContainsFunc(h.pkgs, func(p string) bool { return matches(p, f.pkg) }):
+				t.Errorf("%s imports %s, which lives in %v (%s)", f.path, imported, h.pkgs, h.why)
+			}
+		}
+	}
+}
+
+func TestImports_NoCgo(t *testing.T) {
+	s := load(t)
+	for _, f := range s.gos {
+		if slices.Contains(f.imports, "C") {
+			t.Errorf("%s uses cgo; the binary is static", f.path)
+		}
+	}
+}
