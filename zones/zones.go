@@ -11,14 +11,17 @@ import (
 // Request is all that an answer may depend on beside the name and type. It is
 // filled once by the authority from the client.
 type Request struct {
-	Client netip.Addr // who asks
-	Now    int64      // nanoseconds since 1970
-	Rand   uint64     // one random word
-	Hash   uint64     // a hash given by name (`_hash`), when Hashed is set
-	Hashed bool
-	Arg    uint64 // Answer.Arg of the lookup that found the RRset
-	Type   wire.Type
-	Stream bool // the answer may be as large as a message can be
+	// Section is where the set goes: Answer, or Authority for the SOA of a
+	// negative answer and for the NS of a referral.
+	Section wire.Section
+	Client  netip.Addr // who asks
+	Now     int64      // nanoseconds since 1970
+	Rand    uint64     // one random word
+	Hash    uint64     // a hash given by name (`_hash`), when Hashed is set
+	Hashed  bool
+	Arg     uint64 // Answer.Arg of the lookup that found the RRset
+	Type    wire.Type
+	Stream  bool // the answer may be as large as a message can be
 }
 
 // Result says what Append wrote.
@@ -36,9 +39,10 @@ const EDENone = 0xffff
 
 // RRset is the records of one type at one name, as they are answered.
 type RRset interface {
-	// Append writes the set into b's answer section with the given owner (the
-	// owner is never baked into stored bytes), and what belongs to it into the
-	// additional section. A static set writes all it has; a service picks.
+	// Append writes the set into the section r.Section of b with the given
+	// owner (the owner is never baked into stored bytes), and what belongs to it
+	// into the additional section. A static set writes all it has or, when that
+	// does not fit, nothing; a service picks.
 	Append(b *wire.Builder, owner wire.Ref, r *Request) Result
 	// All yields everything that is served, without picking.
 	All(yield func(rdata []byte) bool)
@@ -64,10 +68,13 @@ const (
 // is safe for concurrent use, never blocks, and allocates nothing.
 type Source interface {
 	// Lookup fills a for name, of which the first below labels stand below the
-	// zone's apex (0: the apex itself). It sets Kind, RRset, Arg, Hash, Hashed,
-	// EDE and Age; it never sets Refused or Referral.
+	// zone's apex (0: the apex itself). It sets Kind, Type, RRset, Arg, Hash,
+	// Hashed, EDE and Age, and for an Alias (always a CNAME of name itself)
+	// Target; it never sets Refused or Referral. For type ANY it says Found, with
+	// no RRset, when the name owns any record.
 	Lookup(name *wire.Name, below int, typ wire.Type, a *Answer)
-	// SOA is the zone's SOA record, for negative answers: owner the apex.
+	// SOA is the zone's SOA record, owner the apex; with Request.Section
+	// Authority its TTL is that of negative answers (RFC 2308 section 3).
 	SOA() RRset
 }
 
@@ -80,6 +87,9 @@ type Answer struct {
 	// get the owner of RRset: 0 for the name itself and for what a wildcard
 	// made, more for a DNAME's owner or a zone cut.
 	Owner int
+	// Target is where an Alias leads, a name in wire form as it was written; it
+	// belongs to the zone.
+	Target []byte
 	// Zone is the zone that the name lies in; nil when Refused.
 	Zone *Zone
 
@@ -88,14 +98,4 @@ type Answer struct {
 	Hashed bool
 	EDE    uint16 // extended DNS error for a negative answer; EDENone: none
 	Age    uint32 // seconds, when EDE is 3 (stale answer)
-}
-
-// Zone is one zone of a Tree: static records or a Source. Immutable.
-type Zone struct {
-	// The owner of this package fills this in.
-}
-
-// Tree is an immutable set of zones.
-type Tree struct {
-	// The owner of this package fills this in.
 }

@@ -1,0 +1,79 @@
+package zones
+
+import (
+	"bytes"
+	"hash/maphash"
+)
+
+// index finds names in wire form: an open-addressed table over one block of
+// octets, without a pointer for the collector to follow. The seed is random, so
+// that no zone file can be written whose names collide. It is written while it
+// is built and never afterwards.
+type index struct {
+	seed  maphash.Seed
+	slots []uint32 // entry number + 1; 0 is free. At most half are in use
+	at    []uint32 // where entry i begins in names
+	names []byte   // every name, one after the other
+}
+
+// slotsMin keeps the table's size a power of two with room from the start.
+const slotsMin = 8
+
+func newIndex() index {
+	return index{seed: maphash.MakeSeed(), slots: make([]uint32, slotsMin)}
+}
+
+// len is the number of entries.
+func (x *index) len() int { return len(x.at) }
+
+// name returns entry i.
+func (x *index) name(i uint32) []byte {
+	end := len(x.names)
+	if int(i)+1 < len(x.at) {
+		end = int(x.at[i+1])
+	}
+	return x.names[x.at[i]:end:end]
+}
+
+// find returns the entry of a lower-cased name.
+func (x *index) find(name []byte) (i uint32, ok bool) {
+	mask := uint64(len(x.slots) - 1)
+	for h := maphash.Bytes(x.seed, name); ; h++ {
+		s := x.slots[h&mask]
+		if s == 0 {
+			return 0, false
+		}
+		if bytes.Equal(x.name(s-1), name) {
+			return s - 1, true
+		}
+	}
+}
+
+// add returns the entry of a lower-cased name, made if there is none.
+func (x *index) add(name []byte) uint32 {
+	if i, ok := x.find(name); ok {
+		return i
+	}
+	i := uint32(len(x.at))
+	x.at = append(x.at, uint32(len(x.names)))
+	x.names = append(x.names, name...)
+	if 2*len(x.at) <= len(x.slots) {
+		x.place(i)
+		return i
+	}
+	x.slots = make([]uint32, 2*len(x.slots))
+	for j := range x.at {
+		x.place(uint32(j))
+	}
+	return i
+}
+
+// place enters i into a free slot.
+func (x *index) place(i uint32) {
+	mask := uint64(len(x.slots) - 1)
+	h := maphash.Bytes(x.seed, x.name(i))
+	for x.slots[h&mask] != 0 {
+		h++
+	}
+	x.slots[h&mask] = i + 1
+}

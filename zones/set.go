@@ -1,0 +1,130 @@
+package zones
+
+import (
+	"iter"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// Set is the records of one type at one name of a static zone. Its records have
+// one TTL and the order of their RDATA. It is immutable and safe for concurrent
+// use.
+type Set struct {
+	zone   *Zone
+	ttl    uint32 // seconds
+	data   uint32 // where its records begin in zone.data
+	extra  uint32 // where what belongs to it begins in zone.extras
+	typ    wire.Type
+	count  uint16 // records
+	extras uint16
+}
+
+var _ RRset = (*Set)(nil)
+
+// hostsMax is how many of a set's hosts can have their addresses beside it: more
+// than fit a datagram, so that the rest would be of no use.
+const hostsMax = 64
+
+// Append writes all records of the set, or none when not all fit: a part of a
+// set is no set (RFC 2181 section 9). The addresses of the hosts that NS, MX
+// and SRV records name follow as far as they fit, if this zone has them; what a
+// referral cannot do without must fit (RFC 9471 section 3.1).
+func (s *Set) Append(b *wire.Builder, owner wire.Ref, r *Request) Result {
+	res := Result{EDE: EDENone, TTL: s.ttl}
+	if s.typ == wire.TypeSOA && r.Section == wire.Authority {
+		res.TTL = s.zone.negTTL // RFC 2308 section 3
+	}
+	start := b.Mark()
+	var refs [hostsMax]wire.Ref
+	rest := s.zone.data[s.data:]
+	for i := range int(s.count) {
+		var rdata []byte
+		rdata, rest = next(rest)
+		ref, ok := b.RRCompress(r.Section, owner, s.typ, wire.ClassIN, res.TTL, rdata)
+		if !ok {
+			b.Rewind(start)
+			return Result{EDE: EDENone, Truncated: true}
+		}
+		if i < hostsMax {
+			refs[i] = ref
+		}
+	}
+	res.Answers = int(s.count)
+	s.appendExtras(b, &refs, &res)
+	return res
+}
+
+// appendExtras writes the addresses of the set's hosts into the additional
+// section, each host's set whole.
+func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, res *Result) {
+	const smallest = 16 // an A record
+	for _, x := range s.zone.extras[s.extra : s.extra+uint32(s.extras)] {
+		start := b.Mark()
+		host := &s.zone.sets[x.set]
+		if host.appendTo(b, wire.Additional, refs[x.rdata]) {
+			res.Additional += int(host.count)
+			continue
+		}
+		b.Rewind(start)
+		res.Truncated = res.Truncated || x.glue
+		if b.Room() < smallest {
+			return
+		}
+	}
+}
+
+// appendTo writes the records into a section and nothing more; it reports false
+// when not all fit.
+func (s *Set) appendTo(b *wire.Builder, to wire.Section, owner wire.Ref) bool {
+	rest := s.zone.data[s.data:]
+	for range int(s.count) {
+		var rdata []byte
+		rdata, rest = next(rest)
+		if !b.RR(to, owner, s.typ, wire.ClassIN, s.ttl, rdata) {
+			return false
+		}
+	}
+	return true
+}
+
+// All yields the RDATA of each record, uncompressed.
+func (s *Set) All(yield func(rdata []byte) bool) {
+	for _, rdata := range s.each() {
+		if !yield(rdata) {
+			return
+		}
+	}
+}
+
+// each yields the records and their numbers.
+func (s *Set) each() iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		rest := s.zone.data[s.data:]
+		for i := range int(s.count) {
+			var rdata []byte
+			if rdata, rest = next(rest); !yield(i, rdata) {
+				return
+			}
+		}
+	}
+}
+
+// Version is a hash of type, TTL and records (FNV-1a): equal for equal sets,
+// whichever zone they lie in.
+func (s *Set) Version() uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := (uint64(offset) ^ uint64(s.typ)<<32 ^ uint64(s.ttl)) * prime
+	for _, rdata := range s.each() {
+		h = (h ^ uint64(len(rdata))) * prime
+		for _, c := range rdata {
+			h = (h ^ uint64(c)) * prime
+		}
+	}
+	return h
+}
+
+// Type is the records' type.
+func (s *Set) Type() wire.Type { return s.typ }
+
+// TTL is the records' TTL in seconds.
+func (s *Set) TTL() uint32 { return s.ttl }

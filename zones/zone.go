@@ -1,0 +1,149 @@
+package zones
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// Zone is one zone of a Tree: static records or a Source. It is immutable and
+// safe for concurrent use.
+//
+// The records of a static zone lie in a few blocks that hold no pointers but
+// each set's to its zone: names in an index, nodes beside it, sets in the order
+// of nodes, RDATA one after the other.
+type Zone struct {
+	apex   wire.Name
+	source Source // nil for a static zone
+
+	names  index // nodes by name, the apex first; empty non-terminals too (RFC 4592 section 2.2.2)
+	nodes  []node
+	sets   []Set
+	extras []extra
+	data   []byte // each RDATA behind its length in two octets
+
+	soa    *Set
+	serial uint32
+	negTTL uint32 // seconds; RFC 2308 section 3: the lesser of the SOA's TTL and its minimum
+}
+
+// node is one name of a zone.
+type node struct {
+	first uint32 // its sets are sets[first:first+count]
+	count uint16
+	flags uint8
+}
+
+// The flags of a node.
+const (
+	hasNS uint8 = 1 << iota
+	hasCNAME
+	hasDNAME
+	hasStar // a child named `*`
+)
+
+// soaNumbers is what a SOA's RDATA has behind its names: serial, refresh, retry,
+// expire and minimum, in octets (RFC 1035 section 3.3.13).
+const soaNumbers = 20
+
+// extra is an address set that belongs into the additional section.
+type extra struct {
+	rdata uint32 // the number of the record that names the host
+	set   uint32
+	glue  bool // the host lies under the cut that the set delegates
+}
+
+// Record is one record of a static zone.
+type Record struct {
+	Owner wire.Name
+	Type  wire.Type
+	TTL   uint32 // seconds
+	RData []byte // uncompressed, names as written
+}
+
+// NewSourceZone returns a zone that s answers.
+func NewSourceZone(apex wire.Name, s Source) *Zone {
+	return &Zone{apex: apex, source: s}
+}
+
+// NewZone returns a static zone of the records, in any order. They must have
+// exactly one SOA, at the apex, and lie at or below it; duplicates are dropped
+// and the TTLs of a set are made the least of them (RFC 2181 sections 5 and
+// 5.2). It keeps nothing of records. What else a zone should obey, zonefile
+// checks, which can name the line.
+func NewZone(apex wire.Name, records []Record) (*Zone, error) {
+	z := &Zone{apex: apex, names: newIndex()}
+	if err := z.build(records); err != nil {
+		return nil, fmt.Errorf("zone %q: %w", apex.String(), err)
+	}
+	return z, nil
+}
+
+// Apex returns the zone's name.
+func (z *Zone) Apex() *wire.Name { return &z.apex }
+
+// Dynamic reports whether a Source answers the zone.
+func (z *Zone) Dynamic() bool { return z.source != nil }
+
+// Serial is a static zone's SOA serial; 0 for a Source.
+func (z *Zone) Serial() uint32 { return z.serial }
+
+// Len is how many records a static zone has; 0 for a Source.
+func (z *Zone) Len() int {
+	n := 0
+	for i := range z.sets {
+		n += int(z.sets[i].count)
+	}
+	return n
+}
+
+// SOA is the zone's SOA set, whose owner is the apex. With Request.Section
+// Authority its TTL is that of negative answers (RFC 2308 section 3).
+func (z *Zone) SOA() RRset {
+	if z.source != nil {
+		return z.source.SOA()
+	}
+	return z.soa
+}
+
+// set returns the node's set of a type, nil if there is none.
+func (z *Zone) set(n *node, typ wire.Type) *Set {
+	if i := z.setIndex(n, typ); i >= 0 {
+		return &z.sets[i]
+	}
+	return nil
+}
+
+// setIndex is set's place in z.sets, -1 if there is none.
+func (z *Zone) setIndex(n *node, typ wire.Type) int {
+	for i := int(n.first); i < int(n.first)+int(n.count); i++ {
+		if z.sets[i].typ == typ {
+			return i
+		}
+	}
+	return -1
+}
+
+// readSOA takes from the apex what the zone needs of its SOA.
+func (z *Zone) readSOA() error {
+	z.soa = z.set(&z.nodes[0], wire.TypeSOA)
+	if z.soa == nil {
+		return errors.New("no SOA at the apex")
+	}
+	if z.soa.count != 1 {
+		return fmt.Errorf("%d SOA records, want 1", z.soa.count)
+	}
+	rdata, _ := next(z.data[z.soa.data:])
+	numbers := rdata[len(rdata)-soaNumbers:] // checkRData has seen that they are there
+	z.serial = binary.BigEndian.Uint32(numbers)
+	z.negTTL = min(z.soa.ttl, binary.BigEndian.Uint32(numbers[soaNumbers-4:]))
+	return nil
+}
+
+// next splits the first RDATA off data.
+func next(data []byte) (rdata, rest []byte) {
+	size := int(binary.BigEndian.Uint16(data))
+	return data[2 : 2+size : 2+size], data[2+size:]
+}
