@@ -3,6 +3,12 @@
 // A Monitor owns a set of Targets, probes each at its interval and moves it
 // between states by the rise and fall rule. It knows no network: how a target
 // is probed is a Prober's matter.
+//
+// One heap holds the time at which each target is due and one goroutine waits
+// for the earliest; a bounded pool of workers probes. A target costs a few
+// hundred octets and no goroutine, so that hundreds of thousands can be held.
+//
+// Invariant: this package imports the standard library alone.
 package health
 
 import (
@@ -41,34 +47,56 @@ const (
 type Target struct {
 	Type     Type
 	Addr     netip.AddrPort
-	Path     string
-	Host     string
-	Method   string
-	Status   string
-	Service  string // grpc
+	Path     string // http, https: the request target; empty: "/"
+	Host     string // http, https: Host header and TLS server name; empty: the address
+	Method   string // http, https: GET (when empty) or HEAD
+	Status   string // http, https: accepted codes: "200-399" (when empty), "200,204"
+	Service  string // grpc: the service asked for; empty: the server as a whole
 	Name     string // dns: qname; ttl: "<source>/<service>/<instance>"
-	Record   string // dns: qtype
-	Insecure bool
+	Record   string // dns: qtype; empty: A
+	Insecure bool   // https: the certificate is not verified
 
-	Interval     time.Duration // TypeTTL: the time a heartbeat is good for
-	FastInterval time.Duration // after the first failure
-	Timeout      time.Duration
-	Rise         int
-	Fall         int
+	// Interval is the time from the start of one check to the start of the
+	// next; for TypeTTL the time that a heartbeat is good for. Below
+	// IntervalMin it counts as that.
+	Interval time.Duration
+	// FastInterval is the same while a run of results against the present
+	// state is under way: after a first failure, or the first success of a
+	// failing target. Zero is FastIntervalDefault; never above Interval.
+	FastInterval time.Duration
+	// Timeout bounds one check as a whole. The Prober keeps to it.
+	Timeout time.Duration
+	// Rise is how many successes in a row make a failing target pass, Fall how
+	// many failures in a row make it fail. Below 1 they count as 1.
+	Rise int
+	Fall int
 }
 
-// Result is the outcome of one probe. A failed check is a Result, not an
-// error.
+const (
+	// IntervalMin keeps a mistaken interval from becoming a busy loop.
+	IntervalMin = 10 * time.Millisecond
+	// FastIntervalDefault is the FastInterval of a Target that has none.
+	FastIntervalDefault = 500 * time.Millisecond
+	// RefusedRecheck is the time to the next check after a refused connection:
+	// nothing listens there, and finding out again costs next to nothing.
+	RefusedRecheck = 100 * time.Millisecond
+)
+
+// Result is the outcome of one probe, or a report from elsewhere. A failed
+// check is a Result, not an error.
 type Result struct {
 	OK      bool
 	Refused bool          // the connection was refused: answers at once
 	Output  string        // one line, bounded, printable
 	Latency time.Duration // of the probe
-	Load    float64       // reported with the answer; negative: none
+	// Load is the utilisation that the instance reported with its answer, 1 is
+	// full; negative: none. Only a Result that is OK reports load.
+	Load float64
 }
 
 // Prober probes one target once. It returns by the target's timeout or the
-// context's end, whichever is first, and leaves nothing running.
+// context's end, whichever is first, and leaves nothing running. It is safe
+// for concurrent use.
 type Prober interface {
 	Probe(ctx context.Context, t Target) Result
 }
@@ -76,7 +104,7 @@ type Prober interface {
 // Status is what a Monitor knows of one target, as a value.
 type Status struct {
 	State    State
-	Since    time.Time // of the last change of State
+	Since    time.Time // of the last change of State, or of Add
 	Last     time.Time // of the last result; zero: none yet
 	Output   string    // of the last result
 	Latency  time.Duration
@@ -87,9 +115,13 @@ type Status struct {
 	VerdictAt time.Time
 	// Transitions counts changes of State since the target was added.
 	Transitions uint64
-	// History holds the last few transitions, oldest first.
+	// History holds the last HistoryMax transitions, oldest first. It is shared
+	// and never changes: not to be written to.
 	History []Transition
 }
+
+// HistoryMax is the number of transitions that are kept for a target.
+const HistoryMax = 8
 
 // Transition is one change of State.
 type Transition struct {

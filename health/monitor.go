@@ -1,0 +1,303 @@
+package health
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// ConcurrencyDefault is Config.Concurrency when that is zero: with checks that
+// take 5 ms, 100,000 a second; with targets that all hang for the default
+// timeout of 1 s, 512 a second.
+const ConcurrencyDefault = 512
+
+// concurrencyMin leaves a worker for healthy targets and one for others.
+const concurrencyMin = 2
+
+// Config is what a Monitor needs.
+type Config struct {
+	// Prober runs the checks; required.
+	Prober Prober
+	// Notify is called when a target's State or VerdictAt has changed, nil for
+	// no one. It may be called from several goroutines at once, from those that
+	// call Check and Report too, and never for a target after its Remove and
+	// before the next Add, but for a call already under way. It must not block;
+	// no lock is held. What changed is asked of Status: of several changes the
+	// last is always told after it was made.
+	Notify func(Target)
+	// Load is called with each load that comes with a Result, nil for no one;
+	// the same rules as for Notify.
+	Load func(t Target, load float64)
+	// Concurrency is how many checks may run at a time; zero is
+	// ConcurrencyDefault, below 2 an error. Targets whose last result was a
+	// failure use three quarters of them at most, so that targets that hang
+	// cannot keep healthy ones from being checked.
+	Concurrency int
+	// Logger is told of each change of state; nil logs nothing.
+	Logger *slog.Logger
+	// Metrics counts; nil counts nothing.
+	Metrics Metrics
+}
+
+// Metrics receives what a Monitor counts. Its methods are called from several
+// goroutines and must not block.
+type Metrics interface {
+	// Checked tells of one finished probe and how long it took.
+	Checked(t Type, ok bool, took time.Duration)
+	// Delayed tells of a check that was due while all workers were busy, and
+	// by how much its start was late.
+	Delayed(by time.Duration)
+	// Changed tells of one change of state.
+	Changed(from, to State)
+}
+
+// Monitor checks targets and remembers their states. Its methods are safe for
+// concurrent use, before and during Run and after it.
+type Monitor struct {
+	cfg   Config
+	seed  maphash.Seed
+	epoch time.Time // all times within are nanoseconds since then, monotonic
+
+	wake chan struct{} // 1-slot: the heap has an earlier head, for dispatch
+
+	mu       sync.Mutex
+	entries  map[key]*entry
+	heap     []*entry // by due; see schedule.go
+	planned  int64    // when dispatch will look again by itself
+	firstDue int64    // pace of first checks: when the next may come
+	healthy  lane
+	ill      lane // the last result was a failure
+	workers  int  // goroutines started
+	idle     []worker
+	counts   [Failing + 1]int // targets by state
+	delayed  uint64
+
+	began      bool
+	firstLeft  int // targets of the start that have no result yet
+	firstRound chan struct{}
+}
+
+// New makes a Monitor without targets.
+func New(cfg Config) (*Monitor, error) {
+	if cfg.Prober == nil {
+		return nil, errors.New("health: Config.Prober: must be set")
+	}
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, ConcurrencyDefault)
+	if cfg.Concurrency < concurrencyMin {
+		return nil, fmt.Errorf("health: Config.Concurrency: %d: must be at least %d", cfg.Concurrency, concurrencyMin)
+	}
+	if cfg.Notify == nil {
+		cfg.Notify = func(Target) {}
+	}
+	if cfg.Load == nil {
+		cfg.Load = func(Target, float64) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = noMetrics{}
+	}
+	return &Monitor{
+		cfg: cfg, seed: maphash.MakeSeed(), epoch: time.Now(),
+		wake: make(chan struct{}, 1), entries: map[key]*entry{}, firstRound: make(chan struct{}),
+	}, nil
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Checked(Type, bool, time.Duration) {}
+func (noMetrics) Delayed(time.Duration)             {}
+func (noMetrics) Changed(State, State)              {}
+
+// Add asks for a target to be checked, once more if others ask for it already.
+// A target that is new begins in the seed's state, which is not a transition,
+// and is checked at once; for one that is there already the seed is ignored.
+//
+// A TypeTTL target is not probed: it passes with each heartbeat (Report), and
+// fails at once, whatever Fall says, when its Interval goes by without one.
+// Its Interval begins with Add, or with Run if that comes later.
+func (m *Monitor) Add(t Target, seed State) {
+	k := makeKey(t)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.entries[k]; e != nil {
+		e.refs++
+		return
+	}
+	now := m.now()
+	e := &entry{key: k, refs: 1, state: min(seed, Failing), since: now, last: never, pos: notQueued}
+	e.phase = int64(maphash.Comparable(m.seed, k) % uint64(interval(&t)))
+	m.entries[k] = e
+	m.counts[e.state]++
+	if t.Type == TypeTTL {
+		m.schedule(e, now+interval(&t))
+	} else {
+		m.schedule(e, m.firstCheck(now))
+	}
+}
+
+// Remove takes back one Add. With the last of them the target and what is
+// known of it are forgotten; the result of a probe under way is dropped.
+func (m *Monitor) Remove(t Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[makeKey(t)]
+	if e == nil {
+		return
+	}
+	if e.refs--; e.refs > 0 {
+		return
+	}
+	delete(m.entries, e.key)
+	m.counts[e.state]--
+	m.unschedule(e)
+	m.resulted(e)
+}
+
+// Status returns what is known of a target; false if it is not there.
+func (m *Monitor) Status(t Target) (Status, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[makeKey(t)]
+	if e == nil {
+		return Status{}, false
+	}
+	return e.status(&t, m.wall()), true
+}
+
+// Report takes a result from elsewhere. For a TypeTTL target it is the
+// heartbeat: OK passes at once, not OK fails at once. For other targets it is
+// a passive observation, which has no say in the state: a failure brings the
+// next check nearer as Check does, a success changes nothing but the load.
+// A target that is not there is ignored.
+func (m *Monitor) Report(t Target, r Result) {
+	if t.Type != TypeTTL {
+		if !r.OK {
+			m.Check(t)
+		}
+		m.mu.Lock()
+		known := m.entries[makeKey(t)] != nil
+		m.mu.Unlock()
+		if known && r.OK && r.Load >= 0 {
+			m.cfg.Load(t, r.Load)
+		}
+		return
+	}
+	m.mu.Lock()
+	e := m.entries[makeKey(t)]
+	if e == nil {
+		m.mu.Unlock()
+		return
+	}
+	now := m.now()
+	c := e.heartbeat(&r, now, m.wall())
+	if r.OK {
+		m.schedule(e, now+interval(&t))
+	} else {
+		m.unschedule(e)
+	}
+	m.count(c)
+	m.mu.Unlock()
+	m.tell(&t, c, r)
+}
+
+// Check brings the next check of a target nearer: FastInterval after the start
+// of the last one, at once if that is past. However often it is called, a
+// target is not checked more often than once a FastInterval by it. TypeTTL
+// targets and targets that are not there are ignored.
+func (m *Monitor) Check(t Target) {
+	if t.Type == TypeTTL {
+		return
+	}
+	m.mu.Lock()
+	e := m.entries[makeKey(t)]
+	if e == nil {
+		m.mu.Unlock()
+		return
+	}
+	running := e.state == Passing && e.failures > 0
+	switch due := max(m.now(), e.start+fastInterval(&t)); {
+	case e.busy:
+		e.soon = true
+	case e.pos == notQueued || e.due <= due: // waits for a worker, or is as early
+		running = false
+	default:
+		m.schedule(e, due)
+	}
+	m.mu.Unlock()
+	if running {
+		m.cfg.Notify(t) // VerdictAt came nearer
+	}
+}
+
+// FirstRound is closed when every target that was there when Run began has had
+// one result or was removed. TypeTTL targets are not waited for.
+func (m *Monitor) FirstRound() <-chan struct{} { return m.firstRound }
+
+// Stats are figures of a Monitor at one moment.
+type Stats struct {
+	Unknown, Passing, Failing int    // targets by state
+	Running                   int    // probes under way
+	Waiting                   int    // checks that are due and wait for a worker
+	Delayed                   uint64 // checks that had to wait, since the start
+}
+
+// Stats returns the present figures.
+func (m *Monitor) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Stats{
+		Unknown: m.counts[Unknown], Passing: m.counts[Passing], Failing: m.counts[Failing],
+		Running: m.healthy.busy + m.ill.busy, Waiting: m.healthy.waiting + m.ill.waiting, Delayed: m.delayed,
+	}
+}
+
+// now is the time since the epoch. wall is the clock's present time, less now:
+// times are shown by the clock as it is, even after it was set.
+func (m *Monitor) now() int64      { return int64(time.Since(m.epoch)) }
+func (m *Monitor) wall() time.Time { t := time.Now(); return t.Add(-t.Sub(m.epoch)) }
+
+// resulted counts a target of the start that needs no more waiting for.
+func (m *Monitor) resulted(e *entry) {
+	if !e.first {
+		return
+	}
+	e.first = false
+	if m.firstLeft--; m.firstLeft == 0 {
+		close(m.firstRound)
+	}
+}
+
+// count keeps the figures by state.
+func (m *Monitor) count(c change) {
+	if c.from != c.to {
+		m.counts[c.from]--
+		m.counts[c.to]++
+	}
+}
+
+// tell passes a change on. No lock is held.
+func (m *Monitor) tell(t *Target, c change, r Result) {
+	if r.OK && r.Load >= 0 {
+		m.cfg.Load(*t, r.Load)
+	}
+	if c.from != c.to {
+		m.cfg.Metrics.Changed(c.from, c.to)
+		level := slog.LevelInfo
+		if c.from == Unknown && c.to == Passing {
+			level = slog.LevelDebug // the usual beginning, of every target there is
+		}
+		m.cfg.Logger.LogAttrs(context.Background(), level, "health changed",
+			slog.String("type", t.Type.String()), slog.String("target", t.Addr.String()), slog.String("name", t.Name),
+			slog.String("from", c.from.String()), slog.String("to", c.to.String()), slog.String("output", r.Output))
+	}
+	if c.from != c.to || c.verdict {
+		m.cfg.Notify(*t)
+	}
+}
