@@ -1,0 +1,222 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+)
+
+// The JSON forms that are written: what a registrant would write by hand, with
+// everything that is unset left out.
+type (
+	instanceJSON struct {
+		Address   string            `json:"address,omitempty"`
+		Addresses []string          `json:"addresses,omitempty"`
+		Port      uint16            `json:"port,omitempty"`
+		Ports     map[string]any    `json:"ports,omitempty"`
+		Weight    *uint16           `json:"weight,omitempty"`
+		Priority  uint16            `json:"priority,omitempty"`
+		Tags      []string          `json:"tags,omitempty"`
+		Meta      map[string]string `json:"meta,omitempty"`
+		Region    string            `json:"region,omitempty"`
+		Zone      string            `json:"zone,omitempty"`
+		TTL       any               `json:"ttl,omitempty"`
+		Checks    *[]checkJSON      `json:"checks,omitempty"`
+	}
+	checkJSON struct {
+		Type     string `json:"type"`
+		Port     string `json:"port,omitempty"`
+		Path     string `json:"path,omitempty"`
+		Host     string `json:"host,omitempty"`
+		Method   string `json:"method,omitempty"`
+		Status   string `json:"status,omitempty"`
+		Service  string `json:"service,omitempty"`
+		Name     string `json:"name,omitempty"`
+		Record   string `json:"record,omitempty"`
+		Insecure bool   `json:"insecure,omitempty"`
+		Interval string `json:"interval,omitempty"`
+		Timeout  string `json:"timeout,omitempty"`
+		Rise     int    `json:"rise,omitempty"`
+		Fall     int    `json:"fall,omitempty"`
+	}
+	serviceJSON struct {
+		Policy         string            `json:"policy,omitempty"`
+		TTL            any               `json:"ttl,omitempty"`
+		MaxAnswers     any               `json:"max_answers,omitempty"`
+		HashOn         string            `json:"hash_on,omitempty"`
+		Checks         *[]checkJSON      `json:"checks,omitempty"`
+		Fail           string            `json:"fail,omitempty"`
+		PanicThreshold *float64          `json:"panic_threshold,omitempty"`
+		SlowStart      *string           `json:"slow_start,omitempty"`
+		Spill          string            `json:"spill,omitempty"`
+		Failover       *[]string         `json:"failover,omitempty"`
+		Meta           map[string]string `json:"meta,omitempty"`
+	}
+	adminJSON struct {
+		State  string    `json:"state"`
+		Reason string    `json:"reason,omitempty"`
+		By     string    `json:"by,omitempty"`
+		Since  time.Time `json:"since,omitzero"`
+		Until  time.Time `json:"until,omitzero"`
+	}
+	loadJSON struct {
+		Load     *float64 `json:"load,omitempty"`
+		Active   *int     `json:"active,omitempty"`
+		Capacity int      `json:"capacity,omitempty"`
+	}
+	memberJSON struct {
+		Address string    `json:"address,omitempty"`
+		Version string    `json:"version,omitempty"`
+		Since   time.Time `json:"since,omitzero"`
+	}
+)
+
+// EncodeInstance returns the value of an instance's key. What it returns,
+// DecodeInstance reads: an instance that it could not use is an error, the
+// FieldError that decoding would give.
+func EncodeInstance(in Instance) ([]byte, error) {
+	out := instanceJSON{
+		Port: in.Port, Priority: in.Priority, Tags: in.Tags, Meta: in.Meta,
+		Region: in.Region, Zone: in.Zone, TTL: encodeTTL(in.TTL), Checks: encodeChecks(in.Checks),
+	}
+	if len(in.Addresses) == 1 {
+		out.Address = in.Addresses[0].String()
+	} else {
+		for _, a := range in.Addresses {
+			out.Addresses = append(out.Addresses, a.String())
+		}
+	}
+	if in.Weight != 1 {
+		out.Weight = &in.Weight
+	}
+	for _, p := range in.Ports {
+		if out.Ports == nil {
+			out.Ports = make(map[string]any, len(in.Ports))
+		}
+		if p.Proto == "udp" {
+			out.Ports[p.Name] = strconv.Itoa(int(p.Number)) + "/udp"
+		} else {
+			out.Ports[p.Name] = p.Number
+		}
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeInstance(in.Service, in.ID, value)
+		return err
+	})
+}
+
+// EncodeService returns the value of a service's key; see EncodeInstance.
+func EncodeService(s Service) ([]byte, error) {
+	out := serviceJSON{
+		Policy: s.Policy, TTL: encodeTTL(s.TTL), HashOn: s.HashOn, Checks: encodeChecks(s.Checks),
+		Fail: s.Fail, PanicThreshold: s.PanicThreshold, Spill: s.Spill, Meta: s.Meta,
+	}
+	switch s.MaxAnswers {
+	case 0:
+	case MaxAnswersAuto:
+		out.MaxAnswers = "auto"
+	default:
+		out.MaxAnswers = s.MaxAnswers
+	}
+	if s.SlowStart != nil {
+		text := s.SlowStart.String()
+		out.SlowStart = &text
+	}
+	if s.Failover != nil {
+		out.Failover = &s.Failover
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeService(s.Name, value)
+		return err
+	})
+}
+
+// EncodeAdmin returns the value of an admin key; see EncodeInstance. Times are
+// written to the second.
+func EncodeAdmin(a Admin) ([]byte, error) {
+	out := adminJSON{
+		State: a.State.String(), Reason: a.Reason, By: a.By,
+		Since: a.Since.UTC().Truncate(time.Second), Until: a.Until.UTC().Truncate(time.Second),
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeAdmin(a.Service, a.Instance, value)
+		return err
+	})
+}
+
+// EncodeLoad returns the value of a load key; see EncodeInstance.
+func EncodeLoad(l Load) ([]byte, error) {
+	out := loadJSON{Capacity: l.Capacity}
+	if l.Load >= 0 {
+		out.Load = &l.Load
+	}
+	if l.Active >= 0 {
+		out.Active = &l.Active
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeLoad(l.Service, l.Instance, value)
+		return err
+	})
+}
+
+// EncodeMember returns the value of a member's key; see EncodeInstance.
+func EncodeMember(m Member) ([]byte, error) {
+	out := memberJSON{Address: m.Address, Version: m.Version, Since: m.Since.UTC().Truncate(time.Second)}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeMember(m.Name, value)
+		return err
+	})
+}
+
+// encode writes a value and reads it back, so that nothing is ever written
+// that would be a Problem: there is one place that knows what is good.
+func encode(v any, check func([]byte) error) ([]byte, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a record: %w", err)
+	}
+	return value, check(value)
+}
+
+// encodeTTL writes whole seconds as a number and anything else as "1.5s".
+func encodeTTL(d time.Duration) any {
+	switch {
+	case d == 0:
+		return nil
+	case d%time.Second == 0:
+		return int64(d / time.Second)
+	}
+	return d.String()
+}
+
+func encodeChecks(checks []Check) *[]checkJSON {
+	if checks == nil {
+		return nil
+	}
+	out := make([]checkJSON, len(checks))
+	for i, k := range checks {
+		out[i] = checkJSON{
+			Type: k.Type, Port: k.Port, Path: k.Path, Host: k.Host, Method: k.Method, Status: k.Status,
+			Service: k.Service, Name: k.Name, Record: k.Record, Insecure: k.Insecure,
+			Interval: encodeDuration(k.Interval), Timeout: encodeDuration(k.Timeout), Rise: k.Rise, Fall: k.Fall,
+		}
+	}
+	return &out
+}
+
+func encodeDuration(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+// formatFloat writes a number for an error.
+func formatFloat(f float64) string {
+	if f == math.Trunc(f) && math.Abs(f) < 1e15 {
+		return strconv.FormatInt(int64(f), 10)
+	}
+	return strconv.FormatFloat(f, 'g', -1, 64)
+}

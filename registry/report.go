@@ -1,0 +1,158 @@
+package registry
+
+import "math"
+
+// String names the state as records do; AdminNone is the empty string.
+func (s AdminState) String() string {
+	switch s {
+	case AdminNone:
+	case AdminDrain:
+		return "drain"
+	case AdminMaintenance:
+		return "maintenance"
+	case AdminUp:
+		return "up"
+	case AdminDown:
+		return "down"
+	}
+	return ""
+}
+
+// MarshalText is String, for JSON and logs.
+func (s AdminState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// ParseAdminState returns the state that a record names.
+func ParseAdminState(s string) (AdminState, error) {
+	for state := AdminDrain; state <= AdminDown; state++ {
+		if state.String() == s {
+			return state, nil
+		}
+	}
+	return AdminNone, bad("state", s, "is not known", "write one of drain, maintenance, up, down")
+}
+
+// DecodeAdmin reads the value of an admin key. instance may be AllInstances.
+// Errors are FieldErrors.
+func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
+	const mend = `write an object, as {"state":"drain","reason":"kernel update"}`
+	service, instance, err := foldPair(KindAdmin, service, instance)
+	if err != nil {
+		return Admin{}, err
+	}
+	a := Admin{Service: service, Instance: instance}
+	if err := checkSize(value, mend); err != nil {
+		return Admin{}, err
+	}
+	c := cursor{in: value}
+	var state string
+	err = c.document(func(name []byte) (err error) {
+		switch string(name) {
+		case "state":
+			state, err = c.text(TextMax)
+		case "reason":
+			a.Reason, err = c.text(MetaValueMax)
+		case "by":
+			a.By, err = c.text(TextMax)
+		case "since":
+			a.Since, err = c.timestamp()
+		case "until":
+			a.Until, err = c.timestamp()
+		default:
+			return c.skip()
+		}
+		if err != nil {
+			return within(string(name), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Admin{}, err
+	}
+	if a.State, err = ParseAdminState(state); err != nil {
+		return Admin{}, err
+	}
+	return a, nil
+}
+
+// DecodeLoad reads the value of a load key. What is not given is negative, or
+// 0 for Capacity. At and Revision are the caller's to set. Errors are
+// FieldErrors.
+func DecodeLoad(service, instance string, value []byte) (Load, error) {
+	const mend = `write an object, as {"load":0.41,"active":12,"capacity":100}`
+	service, instance, err := foldPair(KindLoad, service, instance)
+	if err != nil {
+		return Load{}, err
+	}
+	l := Load{Service: service, Instance: instance, Load: -1, Active: -1}
+	if err := checkSize(value, mend); err != nil {
+		return Load{}, err
+	}
+	c := cursor{in: value}
+	err = c.document(func(name []byte) (err error) {
+		switch string(name) {
+		case "load":
+			if !c.null() {
+				l.Load, err = c.number(0, loadMax)
+			}
+		case "active":
+			if !c.null() {
+				l.Active, err = c.integer(0, math.MaxInt32)
+			}
+		case "capacity":
+			if !c.null() {
+				l.Capacity, err = c.integer(0, math.MaxInt32)
+			}
+		default:
+			return c.skip()
+		}
+		if err != nil {
+			return within(string(name), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Load{}, err
+	}
+	if l.Load < 0 && l.Active < 0 {
+		return Load{}, &FieldError{Field: "load", Reason: "is missing, and so is active", Mend: mend}
+	}
+	return l, nil
+}
+
+// loadMax is the greatest utilisation that makes sense to tell apart; 1 is
+// full.
+const loadMax = 1e6
+
+// DecodeMember reads the value of a member's key. Errors are FieldErrors.
+func DecodeMember(name string, value []byte) (Member, error) {
+	const mend = `write an object, as {"address":"10.0.0.5:8653"}`
+	folded, err := FoldService(name)
+	if err != nil {
+		return Member{}, within("member", err)
+	}
+	m := Member{Name: folded}
+	if err := checkSize(value, mend); err != nil {
+		return Member{}, err
+	}
+	c := cursor{in: value}
+	err = c.document(func(name []byte) (err error) {
+		switch string(name) {
+		case "address":
+			m.Address, err = c.text(TextMax)
+		case "version":
+			m.Version, err = c.text(TextMax)
+		case "since":
+			m.Since, err = c.timestamp()
+		default:
+			return c.skip()
+		}
+		if err != nil {
+			return within(string(name), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Member{}, err
+	}
+	return m, nil
+}
