@@ -30,19 +30,22 @@ func (z *Zone) build(records []Record) error {
 	z.names.add(z.apex.Wire()) // node 0
 	entries := make([]entry, 0, len(records))
 	octets := 0
-	for i := range records {
-		r := &records[i]
-		if err := checkRData(r.Type, r.RData); err != nil {
-			return fmt.Errorf("%s %s: %w", r.Owner.String(), r.Type, err)
+	var owner wire.Name
+	for i, r := range records {
+		if !owner.Set(r.Owner) {
+			return fmt.Errorf("record %d: owner: %w", i, errName)
 		}
-		below, ok := r.Owner.Below(&z.apex)
+		if err := checkRData(r.Type, r.RData); err != nil {
+			return fmt.Errorf("%s %s: %w", owner.String(), r.Type, err)
+		}
+		below, ok := owner.Below(&z.apex)
 		if !ok {
-			return fmt.Errorf("%s %s: lies outside the zone", r.Owner.String(), r.Type)
+			return fmt.Errorf("%s %s: lies outside the zone", owner.String(), r.Type)
 		}
 		for i := 1; i < below; i++ { // empty non-terminals, RFC 4592 section 2.2.2
-			z.names.add(r.Owner.Suffix(i))
+			z.names.add(owner.Suffix(i))
 		}
-		entries = append(entries, entry{z.names.add(r.Owner.Wire()), i, r.Type, r.TTL, r.RData})
+		entries = append(entries, entry{z.names.add(owner.Wire()), i, r.Type, r.TTL, r.RData})
 		octets += 2 + len(r.RData)
 	}
 	if octets > math.MaxInt32 || len(z.names.names) > math.MaxInt32 {

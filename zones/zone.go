@@ -57,7 +57,7 @@ type extra struct {
 
 // Record is one record of a static zone.
 type Record struct {
-	Owner wire.Name
+	Owner []byte // a name in wire form, in any case
 	Type  wire.Type
 	TTL   uint32 // seconds
 	RData []byte // uncompressed, names as written

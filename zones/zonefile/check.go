@@ -1,0 +1,182 @@
+package zonefile
+
+import (
+	"bytes"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// check looks at the records as a zone: errors for what no server can answer
+// rightly, warnings for what is served but hardly meant.
+func (l *loader) check() {
+	l.checkApex()
+	for _, r := range l.records {
+		l.checkOwner(r)
+		l.checkSet(r)
+		l.checkHidden(r)
+		l.checkTarget(r)
+	}
+}
+
+// presentation is a name in wire form as people write it.
+func presentation(w []byte) string {
+	var n wire.Name
+	if !n.Set(w) {
+		return "?"
+	}
+	return n.String()
+}
+
+// checkApex wants the SOA and NS that every zone begins with.
+func (l *loader) checkApex() {
+	apex := l.names[string(l.apex.Wire())]
+	last := &record{file: "zone " + l.apex.String()}
+	if n := len(l.records); n > 0 {
+		last = l.records[n-1]
+	}
+	if apex.first(wire.TypeSOA) == nil {
+		l.errorf(last, "no SOA record for %s up to here (RFC 1035 section 5.2)", l.apex.String())
+	}
+	if apex.first(wire.TypeNS) == nil {
+		l.errorf(last, "no NS record for %s up to here (RFC 1034 section 4.2.1)", l.apex.String())
+	}
+}
+
+// checkOwner holds r against what else its owner has.
+func (l *loader) checkOwner(r *record) {
+	owner := presentation(r.owner.name)
+	atApex := bytes.Equal(r.owner.name, l.apex.Wire())
+	first := r.owner.first(r.typ) == r // each pair of types is told once
+	switch r.typ {
+	case wire.TypeSOA:
+		if !atApex {
+			l.errorf(r, "SOA of %s: only the zone's apex has one", owner)
+		}
+	case wire.TypeCNAME:
+		for _, other := range r.owner.records {
+			if first && other.typ != wire.TypeCNAME && other.typ != wire.TypeRRSIG && other.typ != wire.TypeNSEC && other.typ != wire.TypeKEY {
+				l.errorf(r, "%s has a CNAME and %s: an alias has no other data (RFC 1034 section 3.6.2)", owner, other.typ)
+				break
+			}
+		}
+	case wire.TypeDNAME:
+		if first && !atApex && r.owner.first(wire.TypeNS) != nil {
+			l.warnf(r, "%s has a DNAME and NS: the delegation hides the DNAME (RFC 6672 section 2.3)", owner)
+		}
+		if first && bytes.HasPrefix(r.owner.name, []byte("\x01*")) {
+			l.warnf(r, "%s: a DNAME at a wildcard redirects nothing (RFC 6672 section 3.3)", owner)
+		}
+	case wire.TypeNS:
+		if first && bytes.HasPrefix(r.owner.name, []byte("\x01*")) {
+			l.warnf(r, "%s: NS at a wildcard delegates nothing (RFC 4592 section 4.2)", owner)
+		}
+	}
+}
+
+// checkSet holds r against the first record of its set.
+func (l *loader) checkSet(r *record) {
+	f := r.owner.first(r.typ)
+	if f == r {
+		return
+	}
+	owner := presentation(r.owner.name)
+	if bytes.Equal(f.rdata, r.rdata) {
+		l.warnf(r, "%s %s: the same as line %d, dropped", owner, r.typ, f.line)
+		return
+	}
+	switch r.typ {
+	case wire.TypeSOA:
+		l.errorf(r, "%s: a second SOA, the first is in line %d", owner, f.line)
+	case wire.TypeCNAME, wire.TypeDNAME: // RFC 2181 section 10.1, RFC 6672 section 2.4
+		l.errorf(r, "%s: a second %s, the first is in line %d", owner, r.typ, f.line)
+	}
+	if f.ttl != r.ttl {
+		l.warnf(r, "%s %s: TTL %d, but %d in line %d: the least is served (RFC 2181 section 5.2)", owner, r.typ, r.ttl, f.ttl, f.line)
+	}
+}
+
+// checkHidden tells of records that no question finds.
+func (l *loader) checkHidden(r *record) {
+	var name wire.Name
+	name.Set(r.owner.name)
+	below, _ := name.Below(&l.apex)
+	atCut := below > 0 && r.owner.first(wire.TypeNS) != nil
+	if atCut && r.typ != wire.TypeNS && r.typ != wire.TypeDS && r.typ != wire.TypeNSEC && r.typ != wire.TypeRRSIG && !isAddress(r.typ) && r.typ != wire.TypeDNAME {
+		l.warnf(r, "%s %s is hidden by the delegation of that name", name.String(), r.typ)
+		return
+	}
+	for strip := below; strip > 0; strip-- {
+		above := l.names[string(name.Suffix(strip))]
+		if strip != below && above.first(wire.TypeNS) != nil {
+			if !isAddress(r.typ) { // glue
+				l.warnf(r, "%s %s is hidden by the delegation of %s", name.String(), r.typ, presentation(above.name))
+			}
+			return
+		}
+		if above.first(wire.TypeDNAME) != nil {
+			l.warnf(r, "%s %s is hidden by the DNAME of %s (RFC 6672 section 2.4)", name.String(), r.typ, presentation(above.name))
+			return
+		}
+	}
+}
+
+// checkTarget tells of hosts in the zone that lead nowhere.
+func (l *loader) checkTarget(r *record) {
+	prefix := 0
+	switch r.typ {
+	case wire.TypeNS:
+	case wire.TypeMX:
+		prefix = 2
+	case wire.TypeSRV:
+		prefix = 6
+	default:
+		return
+	}
+	var host wire.Name
+	if len(r.rdata) < prefix || !host.Set(r.rdata[prefix:]) || host.Labels() == 0 {
+		return // the root: no service here (RFC 2782, RFC 7505)
+	}
+	below, ok := host.Below(&l.apex)
+	if !ok {
+		return
+	}
+	o := l.names[string(host.Wire())]
+	addressed := o.first(wire.TypeA) != nil || o.first(wire.TypeAAAA) != nil
+	if r.typ == wire.TypeNS && !addressed && l.isGlue(r.owner, &host) {
+		l.warnf(r, "%s is delegated to %s, which lies below it and has no address here", presentation(r.owner.name), host.String())
+		return
+	}
+	switch {
+	case o.first(wire.TypeCNAME) != nil:
+		l.warnf(r, "%s %s: its target %s is an alias (RFC 2181 section 10.3)", presentation(r.owner.name), r.typ, host.String())
+	case !addressed && !l.madeElsewhere(&host, below):
+		l.warnf(r, "%s %s: its target %s has no address in this zone", presentation(r.owner.name), r.typ, host.String())
+	}
+}
+
+// isGlue reports whether host lies in what owner delegates: then only this zone
+// can tell its address.
+func (l *loader) isGlue(owner *owner, host *wire.Name) bool {
+	var cut wire.Name
+	cut.Set(owner.name)
+	_, below := host.Below(&cut)
+	return below && !cut.Equal(&l.apex)
+}
+
+// madeElsewhere reports whether a name without addresses of its own may have
+// some all the same: from a wildcard, a DNAME, or a delegated zone whose
+// servers are not named in itself.
+func (l *loader) madeElsewhere(name *wire.Name, below int) bool {
+	for strip := 1; strip <= below; strip++ {
+		above := string(name.Suffix(strip))
+		if l.names["\x01*"+above] != nil || l.names[above].first(wire.TypeDNAME) != nil {
+			return true
+		}
+		if strip < below && l.names[above].first(wire.TypeNS) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func isAddress(t wire.Type) bool { return t == wire.TypeA || t == wire.TypeAAAA }

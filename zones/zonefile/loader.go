@@ -1,0 +1,190 @@
+package zonefile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+
+	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// record is a record with the place that it was read from.
+type record struct {
+	owner *owner
+	typ   wire.Type
+	ttl   uint32
+	rdata []byte
+	file  string
+	line  int
+}
+
+// owner is what is known of one name of the zone: its records, and the first of
+// each type.
+type owner struct {
+	name    []byte // in wire form, lower-cased
+	records []*record
+	firsts  map[wire.Type]*record
+}
+
+// first returns the owner's first record of a type, nil if it has none or the
+// owner is nil.
+func (o *owner) first(t wire.Type) *record {
+	if o == nil {
+		return nil
+	}
+	return o.firsts[t]
+}
+
+// loader collects a zone's records and what is to be said of them.
+type loader struct {
+	apex         wire.Name
+	records      []*record
+	names        map[string]*owner
+	errs         []error
+	moreErrs     int
+	warnings     []Warning
+	moreWarnings int
+}
+
+func (l *loader) errorf(r *record, format string, args ...any) {
+	if len(l.errs) == problemsMax {
+		l.moreErrs++
+		return
+	}
+	l.errs = append(l.errs, fmt.Errorf("%s:%d: %w", r.file, r.line, fmt.Errorf(format, args...)))
+}
+
+func (l *loader) warnf(r *record, format string, args ...any) {
+	if len(l.warnings) == problemsMax {
+		l.moreWarnings++
+		return
+	}
+	l.warnings = append(l.warnings, Warning{r.file, r.line, fmt.Sprintf(format, args...)})
+}
+
+// problems is the errors, the last of them how many were left out.
+func (l *loader) problems() []error {
+	if l.moreErrs > 0 {
+		return append(l.errs, fmt.Errorf("and %d more errors", l.moreErrs))
+	}
+	return l.errs
+}
+
+// told is the warnings likewise.
+func (l *loader) told() []Warning {
+	if l.moreWarnings > 0 {
+		last := l.warnings[len(l.warnings)-1]
+		last.Text = fmt.Sprintf("and %d more warnings", l.moreWarnings)
+		return append(l.warnings, last)
+	}
+	return l.warnings
+}
+
+// read takes all records from the parser. What cannot be parsed ends it, as
+// what follows might be read as something that it is not.
+func (l *loader) read(parser *dns.ZoneParser, src *source) error {
+	generated := 0
+	buf := make([]byte, math.MaxUint16+512)
+	for {
+		before := src.octets
+		rr, ok := parser.Next()
+		if !ok {
+			break
+		}
+		file, line := src.at()
+		if src.octets == before { // nothing read for it: made by $GENERATE
+			if generated++; generated > generatedMax {
+				return fmt.Errorf("%s:%d: $GENERATE makes more than %d records", file, line, generatedMax)
+			}
+		}
+		r := &record{file: file, line: line}
+		if err := l.add(rr, r, buf); err != nil {
+			l.errorf(r, "%w", err)
+		}
+	}
+	if err := parser.Err(); err != nil {
+		return parseError(src, err)
+	}
+	return nil
+}
+
+// add enters rr as r.
+func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
+	h := rr.Header()
+	if h.Class != dns.ClassINET {
+		return fmt.Errorf("class %s: only IN is served", dns.Class(h.Class))
+	}
+	r.typ, r.ttl = wire.Type(h.Rrtype), h.Ttl
+	if isMeta(r.typ) {
+		return fmt.Errorf("type %s cannot be in a zone", r.typ)
+	}
+	if r.ttl > math.MaxInt32 {
+		return fmt.Errorf("TTL %d: more than %d (RFC 2181 section 8)", r.ttl, math.MaxInt32)
+	}
+	end, err := dns.PackRR(rr, buf, 0, nil, false)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", h.Name, r.typ, err)
+	}
+	rdata := end - int(h.Rdlength)
+	var name wire.Name
+	if !name.Set(buf[:rdata-10]) { // type, class, TTL and length stand between
+		return fmt.Errorf("%s: malformed owner", h.Name)
+	}
+	if _, ok := name.Below(&l.apex); !ok {
+		return fmt.Errorf("%s %s lies outside the zone %s", h.Name, r.typ, l.apex.String())
+	}
+	r.rdata = bytes.Clone(buf[rdata:end])
+	o := l.names[string(name.Wire())]
+	if o == nil {
+		o = &owner{name: bytes.Clone(name.Wire()), firsts: map[wire.Type]*record{}}
+		l.names[string(o.name)] = o
+	}
+	r.owner = o
+	if o.firsts[r.typ] == nil {
+		o.firsts[r.typ] = r
+	}
+	o.records = append(o.records, r)
+	l.records = append(l.records, r)
+	return nil
+}
+
+// isMeta reports whether t is no type of data: RFC 6895 section 3.1 sets 128 to
+// 255 aside for questions and meta types, OPT came before that.
+func isMeta(t wire.Type) bool { return t == 0 || t == wire.TypeOPT || t >= 128 && t <= 255 }
+
+// zoneRecords is the records for zones.NewZone.
+func (l *loader) zoneRecords() []zones.Record {
+	out := make([]zones.Record, len(l.records))
+	for i, r := range l.records {
+		out[i] = zones.Record{Owner: r.owner.name, Type: r.typ, TTL: r.ttl, RData: r.rdata}
+	}
+	return out
+}
+
+// parserMessage takes apart what the parser says: file, reason, and the place,
+// which it puts last.
+var parserMessage = regexp.MustCompile(`(?s)^(?:(.*?): )?dns: (.*) at line: (\d+:\d+)$`)
+
+// parseError puts the parser's error in the form of ours: the place first.
+func parseError(src *source, err error) error {
+	var pe *dns.ParseError
+	if m := parserMessage.FindStringSubmatch(err.Error()); m != nil && errors.As(err, &pe) {
+		return &syntaxError{where: src.path(m[1]) + ":" + m[3], what: m[2], cause: err}
+	}
+	file, line := src.at()
+	return fmt.Errorf("%s:%d: %w", file, line, err)
+}
+
+// syntaxError is the parser's error with the place put first.
+type syntaxError struct {
+	where, what string
+	cause       error
+}
+
+func (e *syntaxError) Error() string { return e.where + ": " + e.what }
+func (e *syntaxError) Unwrap() error { return e.cause }

@@ -1,0 +1,109 @@
+package zonefile
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errIncludes   = fmt.Errorf("more than %d $INCLUDE lines followed", includesMax)
+	errOctets     = fmt.Errorf("more than %d octets to read", octetsMax)
+)
+
+// source is where the parser reads from: the file, and the files that it
+// includes. It knows the line that was read last, which the parser does not
+// tell of records, and holds the limits.
+type source struct {
+	dir    string // what names in messages are relative to
+	fsys   fs.FS  // nil: no $INCLUDE
+	open   []*input
+	opened int
+	octets int
+}
+
+// input is one open file. Only its ReadByte is used once the parser has it.
+type input struct {
+	*bufio.Reader
+	src     *source
+	closer  fs.File
+	name    string
+	line    int // lines begun
+	newline bool
+}
+
+var (
+	_ fs.FS         = (*source)(nil)
+	_ fs.File       = (*input)(nil)
+	_ io.ByteReader = (*input)(nil)
+)
+
+// path is a file's name for messages.
+func (s *source) path(name string) string { return filepath.Join(s.dir, name) }
+
+// at is where the parser has come to.
+func (s *source) at() (file string, line int) {
+	in := s.open[len(s.open)-1]
+	return s.path(in.name), in.line
+}
+
+func (s *source) push(r io.Reader, name string) *input {
+	in := &input{Reader: bufio.NewReader(r), src: s, name: name, newline: true}
+	s.open = append(s.open, in)
+	return in
+}
+
+// Open opens the zone's file or one that it includes.
+func (s *source) Open(name string) (fs.File, error) {
+	if s.opened > includesMax {
+		return nil, errIncludes
+	}
+	s.opened++
+	f, err := s.fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	in := s.push(f, name)
+	in.closer = f
+	return in, nil
+}
+
+// ReadByte counts octets and lines.
+func (in *input) ReadByte() (byte, error) {
+	if in.src.octets >= octetsMax {
+		return 0, errOctets
+	}
+	in.src.octets++
+	c, err := in.Reader.ReadByte()
+	if err == nil && in.newline {
+		in.line++
+	}
+	in.newline = c == '\n'
+	return c, err
+}
+
+// Stat is never called by the parser.
+func (in *input) Stat() (fs.FileInfo, error) { return in.closer.Stat() }
+
+// Close leaves the file for the one that included it.
+func (in *input) Close() error {
+	for i, o := range in.src.open {
+		if o == in && i > 0 {
+			in.src.open = append(in.src.open[:i], in.src.open[i+1:]...)
+			break
+		}
+	}
+	return in.closer.Close()
+}

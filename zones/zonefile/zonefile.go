@@ -1,0 +1,95 @@
+// Package zonefile reads master files (RFC 1035 section 5) into zones, and says
+// by file and line what is wrong or doubtful in them.
+//
+// A file may come from anyone: whatever it holds, reading it ends in a zone or
+// in an error, within bounded memory and time, and reads no file outside the
+// directory that it lies in.
+package zonefile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// Limits of what one zone is read from. Reaching one is an error.
+const (
+	octetsMax    = 1 << 30 // of all files together
+	includesMax  = 1000    // $INCLUDE lines followed; a file that includes itself reaches it
+	generatedMax = 1 << 20 // records that $GENERATE lines make
+)
+
+// problemsMax is how many errors, and how many warnings, are told one by one;
+// the last one then says how many more there are.
+const problemsMax = 50
+
+// Warning is something in a file that is served as it stands but hardly meant.
+type Warning struct {
+	File string
+	Line int // where the record ends
+	Text string
+}
+
+// String is the warning as compilers write it.
+func (w Warning) String() string { return fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Text) }
+
+// Load reads the zone origin from the file path. $INCLUDE reaches files in the
+// same directory and below it, and no others. The error tells every problem, a
+// line each, beginning with file and line.
+func Load(path, origin string) (*zones.Zone, []Warning, error) {
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
+	}
+	defer root.Close()
+	src := &source{dir: filepath.Dir(path), fsys: root.FS()}
+	f, err := src.Open(base)
+	if err != nil {
+		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
+	}
+	defer f.Close()
+	return parse(src, f, base, origin)
+}
+
+// Parse reads the zone origin from r. Messages call it file; $INCLUDE is an
+// error, as there is no directory to look in.
+func Parse(r io.Reader, file, origin string) (*zones.Zone, []Warning, error) {
+	src := &source{dir: filepath.Dir(file)}
+	return parse(src, src.push(r, filepath.Base(file)), filepath.Base(file), origin)
+}
+
+func parse(src *source, r io.Reader, base, origin string) (*zones.Zone, []Warning, error) {
+	apex, err := wire.ParseName(origin)
+	if err != nil {
+		return nil, nil, fmt.Errorf("zone file %s: origin: %w", src.path(base), err)
+	}
+	l := &loader{apex: apex, names: map[string]*owner{}}
+	parser := dns.NewZoneParser(r, apex.String(), base)
+	if src.fsys != nil {
+		parser.SetIncludeAllowed(true)
+		parser.SetIncludeFS(src)
+	}
+	if err := l.read(parser, src); err != nil {
+		return nil, nil, err
+	}
+	l.check()
+	if err := errors.Join(l.problems()...); err != nil {
+		return nil, l.told(), err
+	}
+	z, err := zones.NewZone(apex, l.zoneRecords())
+	if err != nil {
+		return nil, l.told(), fmt.Errorf("zone file %s: %w", src.path(base), err)
+	}
+	return z, l.told(), nil
+}
