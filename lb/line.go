@@ -1,9 +1,6 @@
 package lb
 
-import (
-	"math/bits"
-	"slices"
-)
+import "math/bits"
 
 // line lays the candidates end to end, each as long as its weight, so that a
 // uniformly random place on it is an endpoint in proportion to its weight.
@@ -26,9 +23,7 @@ type line struct {
 // newLine takes over index. No weight may be 0.
 func newLine(index []uint32, endpoints []Endpoint) line {
 	shuffle(index, endpoints)
-	slices.SortStableFunc(index, func(a, b uint32) int {
-		return int(int64(endpoints[b].Weight) - int64(endpoints[a].Weight))
-	})
+	index = heaviestFirst(index, endpoints)
 	l := line{size: len(endpoints), index: index, start: make([]uint64, len(index)+1)}
 	for pos, i := range index {
 		l.start[pos+1] = l.start[pos] + uint64(endpoints[i].Weight)
@@ -44,6 +39,32 @@ func newLine(index []uint32, endpoints []Endpoint) line {
 		l.guide[b] = pos
 	}
 	return l
+}
+
+// heaviestFirst sorts by weight and keeps the order of equals. It is a radix
+// sort by bytes, since a change of one endpoint of a large service is paid for
+// here: a comparison sort of 50,000 takes 10 times as long.
+func heaviestFirst(index []uint32, endpoints []Endpoint) []uint32 {
+	spare := make([]uint32, len(index))
+	for shift := 0; shift < 32; shift += 8 {
+		var place [257]uint32
+		for _, i := range index {
+			place[^endpoints[i].Weight>>shift&0xff+1]++
+		}
+		if place[^endpoints[index[0]].Weight>>shift&0xff+1] == uint32(len(index)) {
+			continue // all alike in this byte
+		}
+		for b := range place[1:] {
+			place[b+1] += place[b]
+		}
+		for _, i := range index {
+			b := ^endpoints[i].Weight >> shift & 0xff
+			spare[place[b]] = i
+			place[b]++
+		}
+		index, spare = spare, index
+	}
+	return index
 }
 
 // total is the sum of the weights.
