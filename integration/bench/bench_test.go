@@ -1,0 +1,111 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestParseStat_TakesAnyNameOfAProgram(t *testing.T) {
+	cases := []struct {
+		text        string
+		pid, parent int
+		ok          bool
+	}{
+		{"17 (etcd) S 3 17 17 0", 17, 3, true},
+		{"18 (a) S 9 (b) R 4 18 18 0", 18, 4, true},
+		{"19 () Z 1", 19, 1, true},
+		{"20 etcd S 3", 0, 0, false},
+		{"21 (etcd) S", 0, 0, false},
+		{"x (etcd) S 3", 0, 0, false},
+	}
+	for _, c := range cases {
+		pid, parent, err := parseStat(c.text)
+		if (err == nil) != c.ok || c.ok && (pid != c.pid || parent != c.parent) {
+			t.Errorf("parseStat(%q) = %d, %d, %v; want %d, %d, ok %v", c.text, pid, parent, err, c.pid, c.parent, c.ok)
+		}
+	}
+}
+
+func TestMedian_IsTheMiddleOrTheMeanOfTheMiddleTwo(t *testing.T) {
+	for want, values := range map[float64][]float64{1: {1}, 2: {3, 1, 2}, 2.5: {4, 1, 3, 2}} {
+		if got := median(values); got != want {
+			t.Errorf("median(%v) = %v, want %v", values, got, want)
+		}
+	}
+}
+
+func TestDataset_QueriesAskForWhatTheZoneHas(t *testing.T) {
+	d := dataset{services: 3, instances: 2}
+	records := map[string]map[uint16]int{}
+	z := dns.NewZoneParser(strings.NewReader(d.zoneFile()), ".", "")
+	for rr, ok := z.Next(); ok; rr, ok = z.Next() {
+		h := rr.Header()
+		if records[h.Name] == nil {
+			records[h.Name] = map[uint16]int{}
+		}
+		records[h.Name][h.Rrtype]++
+	}
+	if err := z.Err(); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[uint16]int{}
+	for b := d.queries(true); len(b) > 0; {
+		n := int(b[0])<<8 | int(b[1])
+		var m dns.Msg
+		if err := m.Unpack(b[2 : 2+n]); err != nil {
+			t.Fatal(err)
+		}
+		b = b[2+n:]
+		q := m.Question[0]
+		asked[q.Qtype]++
+		if records[q.Name][q.Qtype] != d.instances {
+			t.Fatalf("%s has %d records in the zone, want %d", q.String(), records[q.Name][q.Qtype], d.instances)
+		}
+	}
+	if n := asked[dns.TypeA] + asked[dns.TypeSRV]; n != queriesCount {
+		t.Errorf("%d queries, want %d", n, queriesCount)
+	}
+	if share := float64(asked[dns.TypeSRV]) / queriesCount; share < 0.18 || share > 0.22 {
+		t.Errorf("%.2f of the queries ask for SRV, want about %.2f", share, srvShare)
+	}
+}
+
+// TestRun_MeasuresTheEcho runs the whole of the machinery, with the echo alone.
+func TestRun_MeasuresTheEcho(t *testing.T) {
+	var out strings.Builder
+	if err := run(t.Context(), []string{"dns", "-only", "echo", "-rounds", "1", "-seconds", "0.1"}, &out); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	lines := 0
+	for line := range strings.Lines(out.String()) {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] != "echo" {
+			continue
+		}
+		lines++
+		// server, CPU, ratio (spread), rate, ratio (spread), sent, lost, ...
+		if f[7] == "0" || f[8] != "0" {
+			t.Errorf("%s sent and %s lost, want some and none: %s", f[7], f[8], line)
+		}
+	}
+	if lines != len(kinds) {
+		t.Errorf("the echo stands in %d tables, want %d:\n%s", lines, len(kinds), &out)
+	}
+}
+
+func TestRun_NamesWhatItDoesNotKnow(t *testing.T) {
+	for want, args := range map[string][]string{
+		`no benchmark "x"`:  {"x"},
+		`no server "bind"`:  {"dns", "-only", "echo,bind"},
+		"must be above 0":   {"dns", "-rounds", "0"},
+		"not defined: -foo": {"dns", "-foo"},
+	} {
+		var out strings.Builder
+		err := run(t.Context(), args, &out)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("bench %v: %v, want an error with %q", args, err, want)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+// load PORT FILE OUTSTANDING SECONDS: asks 127.0.0.1:PORT the queries of FILE
+// round and round, keeping OUTSTANDING of them unanswered at any time, and
+// prints one JSON object.
+//
+// FILE is a sequence of queries in wire form, each behind its length in two
+// octets, high first. The id is replaced: its high octet is the generation of
+// the slot that the low octet names, so that an answer that comes after its
+// query was given up is not taken for another's.
+//
+// Queries of one length go out as one segmented datagram (UDP_SEGMENT), which
+// makes sending several times cheaper than answering: the generator must have
+// time left, and says how much (idle_ns), or it would be itself that is
+// measured.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+#define SOCKETS 8          // sources; a server's socket sees several clients
+#define WINDOW_MAX 256     // slots a socket: one octet of the id
+#define BATCH 64           // datagrams received, trains sent a system call
+#define TRAIN 16           // queries a train
+#define QUERY_MAX 512      // octets
+#define REPLY_MAX 4096     // octets
+#define LOST_NS 1000000000 // a query this old is lost
+#define SCAN_NS 100000000  // how often lost ones are looked for
+#define BUFFER (4 << 20)
+
+struct query { uint16_t len; uint8_t octets[QUERY_MAX]; };
+struct slot { uint64_t sent; uint8_t generation, busy; };
+struct source {
+	int fd, nfree;
+	uint8_t free[WINDOW_MAX];
+	struct slot slot[WINDOW_MAX];
+};
+
+static struct query *queries;
+static size_t nqueries, next;
+static struct source sources[SOCKETS];
+static int window;
+static uint64_t sent, received, lost, stray, answers, octets, rcodes[16];
+
+static uint8_t rx_data[BATCH][REPLY_MAX], tx_data[BATCH][TRAIN * QUERY_MAX];
+static struct iovec rx_part[BATCH], tx_part[BATCH];
+static struct mmsghdr rx[BATCH], tx[BATCH];
+static union { char room[CMSG_SPACE(sizeof(uint16_t))]; struct cmsghdr align; } tx_control[BATCH];
+
+static uint64_t now_ns(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void fail(const char *what) {
+	fprintf(stderr, "load: ");
+	perror(what);
+	exit(1);
+}
+
+static void read_queries(const char *name) {
+	FILE *f = fopen(name, "rb");
+	if (!f) fail(name);
+	for (int high; (high = getc(f)) != EOF; nqueries++) {
+		queries = realloc(queries, (nqueries + 1) * sizeof *queries);
+		if (!queries) fail("memory");
+		struct query *q = &queries[nqueries];
+		q->len = high << 8 | getc(f);
+		if (q->len < 12 || q->len > QUERY_MAX || fread(q->octets, 1, q->len, f) != q->len) {
+			fprintf(stderr, "load: %s: query %zu is malformed\n", name, nqueries);
+			exit(1);
+		}
+	}
+	fclose(f);
+	if (nqueries == 0) {
+		fprintf(stderr, "load: %s: no queries\n", name);
+		exit(1);
+	}
+}
+
+static void open_sources(int port) {
+	struct sockaddr_in server = {
+		.sin_family = AF_INET,
+		.sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	for (int i = 0; i < SOCKETS; i++) {
+		struct source *s = &sources[i];
+		int size = BUFFER;
+		s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+		if (setsockopt(s->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
+			setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+		if (connect(s->fd, (struct sockaddr *)&server, sizeof server) < 0) fail("connect");
+		for (int k = 0; k < window; k++) s->free[s->nfree++] = k;
+	}
+	for (int i = 0; i < BATCH; i++) {
+		rx_part[i] = (struct iovec){rx_data[i], REPLY_MAX};
+		rx[i].msg_hdr.msg_iov = &rx_part[i];
+		rx[i].msg_hdr.msg_iovlen = 1;
+		tx[i].msg_hdr.msg_iov = &tx_part[i];
+		tx[i].msg_hdr.msg_iovlen = 1;
+	}
+}
+
+// receive takes what has come for s and returns how many datagrams it was.
+static int receive(struct source *s) {
+	int n = recvmmsg(s->fd, rx, BATCH, MSG_DONTWAIT, NULL);
+	for (int i = 0; i < n; i++) {
+		uint8_t *m = rx_data[i];
+		struct slot *slot = &s->slot[m[1]];
+		if (rx[i].msg_len < 12 || !(m[2] & 0x80) || !slot->busy || slot->generation != m[0]) {
+			stray++;
+			continue;
+		}
+		slot->busy = 0;
+		s->free[s->nfree++] = m[1];
+		received++;
+		octets += rx[i].msg_len;
+		answers += m[6] << 8 | m[7];
+		rcodes[m[3] & 15]++;
+	}
+	return n > 0 ? n : 0;
+}
+
+// add_train puts queries of one length into the i-th train, as many as there
+// are free slots and room for, and returns how many.
+static int add_train(struct source *s, int i, uint64_t now) {
+	uint16_t len = queries[next].len;
+	int n = 0;
+	for (; n < TRAIN && s->nfree > 0 && queries[next].len == len; n++) {
+		uint8_t k = s->free[--s->nfree];
+		struct slot *slot = &s->slot[k];
+		*slot = (struct slot){.sent = now, .generation = slot->generation + 1, .busy = 1};
+		uint8_t *m = tx_data[i] + n * len;
+		memcpy(m, queries[next].octets, len);
+		m[0] = slot->generation;
+		m[1] = k;
+		next = next + 1 == nqueries ? 0 : next + 1;
+	}
+	tx_part[i] = (struct iovec){tx_data[i], (size_t)n * len};
+	struct msghdr *h = &tx[i].msg_hdr;
+	h->msg_control = tx_control[i].room;
+	h->msg_controllen = sizeof tx_control[i].room;
+	struct cmsghdr *c = CMSG_FIRSTHDR(h);
+	c->cmsg_level = SOL_UDP;
+	c->cmsg_type = UDP_SEGMENT;
+	c->cmsg_len = CMSG_LEN(sizeof len);
+	memcpy(CMSG_DATA(c), &len, sizeof len);
+	return n;
+}
+
+// refill sends queries for all free slots of s and returns how many.
+static int refill(struct source *s, uint64_t now) {
+	int trains = 0, count[BATCH], total = 0;
+	while (trains < BATCH && s->nfree > 0) {
+		count[trains] = add_train(s, trains, now);
+		trains++;
+	}
+	int done = sendmmsg(s->fd, tx, trains, 0);
+	for (int i = 0; i < trains; i++) {
+		if (i < done) {
+			total += count[i];
+			continue;
+		}
+		// Not sent: free its slots. The queries come round again.
+		uint16_t len = tx_part[i].iov_len / count[i];
+		for (int k = 0; k < count[i]; k++) {
+			uint8_t id = tx_data[i][k * len + 1];
+			s->slot[id].busy = 0;
+			s->free[s->nfree++] = id;
+		}
+	}
+	sent += total;
+	return total;
+}
+
+// give_up frees the slots of queries sent before limit.
+static void give_up(uint64_t limit) {
+	for (int i = 0; i < SOCKETS; i++)
+		for (int k = 0; k < window; k++) {
+			struct slot *slot = &sources[i].slot[k];
+			if (!slot->busy || slot->sent >= limit) continue;
+			slot->busy = 0;
+			sources[i].free[sources[i].nfree++] = k;
+			lost++;
+		}
+}
+
+static int outstanding(void) {
+	int n = 0;
+	for (int i = 0; i < SOCKETS; i++) n += window - sources[i].nfree;
+	return n;
+}
+
+int main(int argc, char **argv) {
+	if (argc != 5 || (window = atoi(argv[3]) / SOCKETS) < 1 || window > WINDOW_MAX) {
+		fprintf(stderr, "usage: load PORT FILE OUTSTANDING(%d..%d) SECONDS\n", SOCKETS, SOCKETS * WINDOW_MAX);
+		return 2;
+	}
+	read_queries(argv[2]);
+	open_sources(atoi(argv[1]));
+
+	uint64_t begin = now_ns(), end = begin + (uint64_t)(atof(argv[4]) * 1e9);
+	uint64_t now = begin, scan = begin, last = begin, idle = 0;
+	// After the end nothing is asked, and what was asked has its time to come.
+	while (now < end || (outstanding() > 0 && now < end + LOST_NS)) {
+		int moved = 0;
+		for (int i = 0; i < SOCKETS; i++) {
+			struct source *s = &sources[i];
+			int got = s->nfree < window ? receive(s) : 0;
+			if (got > 0) last = now;
+			moved += got;
+			// Few and large trains: wait until half of the window is free.
+			if (now < end && s->nfree * 2 >= window) moved += refill(s, now);
+		}
+		uint64_t before = now;
+		now = now_ns();
+		if (moved == 0) idle += now - before;
+		if (now - scan > SCAN_NS) {
+			scan = now;
+			give_up(now - LOST_NS);
+		}
+	}
+	give_up(UINT64_MAX);
+	if (last < end) last = end;
+	printf("{\"sent\":%lu,\"received\":%lu,\"lost\":%lu,\"stray\":%lu,\"noerror\":%lu,"
+	       "\"answers\":%lu,\"octets\":%lu,\"idle_ns\":%lu,\"elapsed_ns\":%lu}\n",
+	       sent, received, lost, stray, rcodes[0], answers, octets, idle, last - begin);
+	return 0;
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The cores: one for the server, one for what asks it.
+const (
+	serverCore = 0
+	loadCore   = 1
+)
+
+// dnsOptions are the flags of the benchmark dns.
+type dnsOptions struct {
+	rounds, outstanding int
+	seconds             float64
+	data                dataset
+	muster              string
+	only                []string // servers; nil for all
+}
+
+// takesPart reports whether a server was asked for; the base always is.
+func (o *dnsOptions) takesPart(name string) bool {
+	return o.only == nil || name == servers[0].name || slices.Contains(o.only, name)
+}
+
+// kinds are the loads, by the name that the table shows.
+var kinds = []struct {
+	name, title string
+	mixed       bool
+}{
+	{"a", "A, all addresses of a service", false},
+	{"mixed", "mixed, one in five SRV", true},
+}
+
+// contender is one server that takes part.
+type contender struct {
+	server
+	proc    *process
+	port    int
+	rss     int64
+	samples [][]sample // by kind, by round
+}
+
+// sample is one run of the generator against one server.
+type sample struct {
+	Sent, Received, Lost, Stray, Noerror, Answers, Octets int64
+
+	IdleNS    int64 `json:"idle_ns"`    // the generator had nothing to do
+	ElapsedNS int64 `json:"elapsed_ns"` // from the first query to the last answer
+
+	cpu       float64 // microseconds an answer
+	cpuRatio  float64 // to the base's runs before and after
+	rateRatio float64
+}
+
+// rate is answers a second.
+func (s *sample) rate() float64 { return float64(s.Received) / (float64(s.ElapsedNS) / 1e9) }
+
+// wrong counts what came back and is no answer to what was asked.
+func (s *sample) wrong() int64 { return s.Received - s.Noerror + s.Stray }
+
+func dnsFlags(args []string, out io.Writer) (dnsOptions, error) {
+	var o dnsOptions
+	f := flag.NewFlagSet("bench dns", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.IntVar(&o.rounds, "rounds", 5, "interleaved rounds; the median counts")
+	f.Float64Var(&o.seconds, "seconds", 2, "seconds a run")
+	f.IntVar(&o.outstanding, "outstanding", 512, "queries outstanding at any time")
+	f.IntVar(&o.data.services, "services", 1000, "services in the zone")
+	f.IntVar(&o.data.instances, "instances", 5, "instances of each service")
+	f.StringVar(&o.muster, "muster", os.Getenv("MUSTER_BIN"), "the binary to measure (environment MUSTER_BIN)")
+	f.Func("only", "comma-separated servers instead of all that are installed", func(s string) error {
+		o.only = strings.Split(s, ",")
+		for _, name := range o.only {
+			if !slices.ContainsFunc(servers, func(s server) bool { return s.name == name }) {
+				return fmt.Errorf("no server %q", name)
+			}
+		}
+		return nil
+	})
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case o.rounds < 1 || o.seconds <= 0 || o.data.services < 1 || o.data.instances < 1:
+		return o, errors.New("rounds, seconds, services and instances must be above 0")
+	case o.data.services > 100_000 || o.data.services*o.data.instances > 1<<24:
+		return o, errors.New("at most 100,000 services, and 16,777,216 instances in all")
+	case runtime.NumCPU() <= loadCore:
+		return o, fmt.Errorf("core %d is for the server and core %d for the load: this machine has %d", serverCore, loadCore, runtime.NumCPU())
+	}
+	return o, nil
+}
+
+// runDNS measures the cost of an answer; see the package's comment.
+func runDNS(ctx context.Context, args []string, out io.Writer) error {
+	o, err := dnsFlags(args, out)
+	if err != nil {
+		return err
+	}
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	all, err := l.startServers(ctx, o, out)
+	if err != nil {
+		return err
+	}
+	for round := range o.rounds {
+		for k := range kinds {
+			fmt.Fprintf(out, "round %d of %d, %s\n", round+1, o.rounds, kinds[k].name)
+			if err := l.round(ctx, all, k, o); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range all {
+		if c.rss, err = c.proc.rss(); err != nil {
+			return err
+		}
+	}
+	printDNS(out, all, o)
+	return l.printHeap(ctx, out)
+}
+
+// startServers starts what takes part, the base first, and waits until each
+// answers. It says who is missing.
+func (l *lab) startServers(ctx context.Context, o dnsOptions, out io.Writer) ([]*contender, error) {
+	var all []*contender
+	for _, s := range servers {
+		if !o.takesPart(s.name) {
+			continue
+		}
+		if s.program != "" {
+			p, err := lookPath(s.program)
+			if err != nil {
+				fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
+				continue
+			}
+			l.programs[s.program] = p
+		}
+		c, err := l.startServer(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func (l *lab) startServer(ctx context.Context, s server) (*contender, error) {
+	c := &contender{server: s, samples: make([][]sample, len(kinds))}
+	dir := filepath.Join(l.dir, s.name)
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.port, err = freePort(); err != nil {
+		return nil, err
+	}
+	argv, err := s.argv(l, dir, c.port)
+	if err != nil {
+		return nil, fmt.Errorf("configuring %s: %w", s.name, err)
+	}
+	if c.proc, err = start(serverCore, s.name, argv...); err != nil {
+		return nil, err
+	}
+	l.started = append(l.started, c.proc)
+	last := query(l.data.service(l.data.services-1)+"."+zoneName, typeA)
+	return c, poll(ctx, c.proc, func() error { return ask(ctx, c.port, last, s.answers) })
+}
+
+// round measures every server once with load k, each between two runs of the
+// base, which is the first.
+func (l *lab) round(ctx context.Context, all []*contender, k int, o dnsOptions) error {
+	before, err := l.measure(ctx, all[0], k, o)
+	if err != nil {
+		return err
+	}
+	for _, c := range all[1:] {
+		s, err := l.measure(ctx, c, k, o)
+		if err != nil {
+			return err
+		}
+		after, err := l.measure(ctx, all[0], k, o)
+		if err != nil {
+			return err
+		}
+		s.cpuRatio = s.cpu / ((before.cpu + after.cpu) / 2)
+		s.rateRatio = s.rate() / ((before.rate() + after.rate()) / 2)
+		c.samples[k] = append(c.samples[k], s)
+		all[0].samples[k] = append(all[0].samples[k], before)
+		before = after
+	}
+	before.cpuRatio, before.rateRatio = 1, 1
+	all[0].samples[k] = append(all[0].samples[k], before)
+	return nil
+}
+
+// measure runs the generator once.
+func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (sample, error) {
+	s := sample{cpuRatio: 1, rateRatio: 1}
+	from, err := c.proc.cpu()
+	if err != nil {
+		return s, err
+	}
+	text, err := command(ctx, loadCore, l.load, strconv.Itoa(c.port), l.queries[k],
+		strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64))
+	if err != nil {
+		return s, fmt.Errorf("load on %s: %w", c.name, err)
+	}
+	to, err := c.proc.cpu()
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("load on %s printed %q: %w", c.name, text, err)
+	}
+	if s.Received == 0 {
+		return s, fmt.Errorf("%s answered none of %d queries", c.name, s.Sent)
+	}
+	s.cpu = float64((to - from).Microseconds()) / float64(s.Received)
+	return s, nil
+}

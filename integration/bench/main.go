@@ -1,0 +1,86 @@
+// Command bench measures Muster from outside, beside other servers, and prints
+// tables. `make bench` builds the binary and runs it; `go run
+// ./integration/bench` lists the benchmarks.
+//
+// # dns: the cost of an answer
+//
+// A machine's own speed drifts by a factor of two with its clock, its
+// neighbours and its heat, so no figure stands alone. Each server's run lies
+// between two runs of an echo server (csrc/echo.c: recvmmsg and sendmmsg of 32,
+// setting one bit), which is the floor for anything that answers over kernel
+// sockets; the result is the ratio to the mean of those two, and of all rounds
+// the median counts, printed with the least and the greatest. Rounds are
+// interleaved, so that a slow minute falls on all servers alike.
+//
+// The server runs on core 0 and the generator (csrc/load.c) on core 1, each
+// with one worker. The generator keeps a fixed number of queries outstanding
+// and must have time left, which is printed: a server that waits for its
+// generator gets smaller batches and looks dearer than it is.
+//
+// CPU is on-CPU time of the server's whole process tree, from the kernel's
+// schedstat files, over the answers received: unlike the rate it does not
+// suffer from what else the machine does. It contains the kernel's work for
+// the server's own system calls; what the kernel does for a datagram on its way
+// in is the generator's, as on a real machine it is the network card's core.
+//
+// All servers serve the same zone: services of some instances each. A asks for
+// all addresses of a service; mixed asks for SRV in a fifth of the queries.
+// Muster answers from instances registered in an etcd; the others from a
+// generated zone file. Knot, NSD and gdnsd take part when they are installed.
+//
+// RSS is of the process tree after the load; heap is what Muster's own metrics
+// say.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// benchmark is one thing to measure.
+type benchmark struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, out io.Writer) error
+}
+
+// benchmarks are what can be asked for, in the order of the list.
+var benchmarks = []benchmark{
+	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	default:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run runs the benchmark that args name.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) > 0 {
+		for _, b := range benchmarks {
+			if b.name == args[0] {
+				return b.run(ctx, args[1:], out)
+			}
+		}
+	}
+	fmt.Fprintln(out, "usage: go run ./integration/bench NAME [-h] [flags]")
+	for _, b := range benchmarks {
+		fmt.Fprintf(out, "  %-8s %s\n", b.name, b.summary)
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no benchmark %q", args[0])
+}
