@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
 // The cores: one for the server, one for what asks it.
@@ -47,7 +49,7 @@ var kinds = []struct {
 // contender is one server that takes part.
 type contender struct {
 	server
-	proc    *process
+	proc    *program.Process
 	port    int
 	rss     int64
 	samples [][]sample // by kind, by round
@@ -128,7 +130,7 @@ func runDNS(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	for _, c := range all {
-		if c.rss, err = c.proc.rss(); err != nil {
+		if c.rss, err = rss(c.proc); err != nil {
 			return err
 		}
 	}
@@ -145,7 +147,7 @@ func (l *lab) startServers(ctx context.Context, o dnsOptions, out io.Writer) ([]
 			continue
 		}
 		if s.program != "" {
-			p, err := lookPath(s.program)
+			p, err := program.Find(s.program)
 			if err != nil {
 				fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
 				continue
@@ -168,7 +170,7 @@ func (l *lab) startServer(ctx context.Context, s server) (*contender, error) {
 		return nil, err
 	}
 	var err error
-	if c.port, err = freePort(); err != nil {
+	if c.port, err = program.FreePort(); err != nil {
 		return nil, err
 	}
 	argv, err := s.argv(l, dir, c.port)
@@ -180,7 +182,7 @@ func (l *lab) startServer(ctx context.Context, s server) (*contender, error) {
 	}
 	l.started = append(l.started, c.proc)
 	last := query(l.data.service(l.data.services-1)+"."+zoneName, typeA)
-	return c, poll(ctx, c.proc, func() error { return ask(ctx, c.port, last, s.answers) })
+	return c, ready(ctx, c.proc, func() error { return ask(ctx, c.port, last, s.answers) })
 }
 
 // round measures every server once with load k, each between two runs of the
@@ -213,7 +215,7 @@ func (l *lab) round(ctx context.Context, all []*contender, k int, o dnsOptions) 
 // measure runs the generator once.
 func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (sample, error) {
 	s := sample{cpuRatio: 1, rateRatio: 1}
-	from, err := c.proc.cpu()
+	from, err := cpu(c.proc)
 	if err != nil {
 		return s, err
 	}
@@ -222,7 +224,7 @@ func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (s
 	if err != nil {
 		return s, fmt.Errorf("load on %s: %w", c.name, err)
 	}
-	to, err := c.proc.cpu()
+	to, err := cpu(c.proc)
 	if err != nil {
 		return s, err
 	}

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"time"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
 // txnOps is the greatest number of operations that etcd takes in one
@@ -18,21 +20,21 @@ const txnOps = 128
 
 // startEtcd starts a real etcd with the data of l in it.
 func (l *lab) startEtcd(ctx context.Context) error {
-	program, err := lookPath("etcd")
+	path, err := program.Find("etcd")
 	if err != nil {
 		return fmt.Errorf("muster needs an etcd to read from: %w (apt-get install etcd-server)", err)
 	}
-	client, err := freePort()
+	client, err := program.FreePort()
 	if err != nil {
 		return err
 	}
-	peer, err := freePort()
+	peer, err := program.FreePort()
 	if err != nil {
 		return err
 	}
 	l.etcd = fmt.Sprintf("http://127.0.0.1:%d", client)
 	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	p, err := start(loadCore, "etcd", program, "--log-level", "error",
+	p, err := start(loadCore, "etcd", path, "--log-level", "error",
 		"--data-dir", filepath.Join(l.dir, "etcd"),
 		"--listen-client-urls", l.etcd, "--advertise-client-urls", l.etcd,
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL,
@@ -41,7 +43,7 @@ func (l *lab) startEtcd(ctx context.Context) error {
 		return err
 	}
 	l.started = append(l.started, p)
-	if err := poll(ctx, p, func() error { return l.etcdHealthy(ctx) }); err != nil {
+	if err := ready(ctx, p, func() error { return l.etcdHealthy(ctx) }); err != nil {
 		return err
 	}
 	return l.register(ctx)

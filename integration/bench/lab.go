@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
 // startTimeout is how long a program may take until it answers.
@@ -21,13 +23,13 @@ const startTimeout = 20 * time.Second
 type lab struct {
 	dir        string
 	data       dataset
-	echo, load string            // the compiled programs in C
-	muster     string            // the binary; "" if it does not take part
-	programs   map[string]string // paths of the servers' programs
-	queries    []string          // the generator's input, by kind
-	etcd       string            // URL
-	admin      string            // Muster's admin address; "" before it has started
-	started    []*process        // in the order of starting
+	echo, load string             // the compiled programs in C
+	muster     string             // the binary; "" if it does not take part
+	programs   map[string]string  // paths of the servers' programs
+	queries    []string           // the generator's input, by kind
+	etcd       string             // URL
+	admin      string             // Muster's admin address; "" before it has started
+	started    []*program.Process //  in the order of starting
 }
 
 // newLab prepares a directory, and an etcd with the data if Muster takes part.
@@ -77,30 +79,16 @@ func (l *lab) prepare(ctx context.Context, o dnsOptions) (err error) {
 // close ends what was started and removes the directory.
 func (l *lab) close() {
 	for _, p := range slices.Backward(l.started) {
-		p.stop()
+		p.Stop()
 	}
 	os.RemoveAll(l.dir)
 }
 
-// poll calls f until it succeeds, for as long as p runs and startTimeout lasts.
-func poll(ctx context.Context, p *process, f func() error) error {
+// ready waits until f succeeds, for as long as p runs and startTimeout lasts.
+func ready(ctx context.Context, p *program.Process, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-p.done:
-			return p.ended()
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer: %w", p.name, err)
-		}
-	}
+	return p.Poll(ctx, f)
 }
 
 // ask sends one query and checks that it is answered; with answers, by a

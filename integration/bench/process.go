@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,64 +9,18 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
-// stopTimeout is how long a server gets to end by itself.
-const stopTimeout = 5 * time.Second
-
-// process is a started program with its children.
-type process struct {
-	name string
-	cmd  *exec.Cmd
-	log  bytes.Buffer  // what it wrote; read after done
-	done chan struct{} // closed when it has ended
+// start starts a program on one core.
+func start(core int, name string, argv ...string) (*program.Process, error) {
+	return program.Start(name, append([]string{"taskset", "-c", strconv.Itoa(core)}, argv...)...)
 }
 
-// start runs a program on one core. What it writes is shown if it fails.
-func start(core int, name string, argv ...string) (*process, error) {
-	p := &process{name: name, done: make(chan struct{})}
-	p.cmd = exec.Command("taskset", append([]string{"-c", strconv.Itoa(core)}, argv...)...) //nolint:noctx // stop ends it, with a signal that lets it clean up
-	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	// Its own group, so that an interrupt of ours leaves it to stop; and no
-	// server outlives a bench that was killed.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
-	}
-	go p.wait()
-	return p, nil
-}
-
-func (p *process) wait() {
-	_ = p.cmd.Wait() // how it ended is told by ended
-	close(p.done)
-}
-
-// ended returns an error with the program's output if it no longer runs.
-func (p *process) ended() error {
-	select {
-	case <-p.done:
-		return fmt.Errorf("%s ended: %s\n%s", p.name, p.cmd.ProcessState, bytes.TrimSpace(p.log.Bytes()))
-	default:
-		return nil
-	}
-}
-
-// stop ends the program and its children and waits for them.
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-p.done:
-	case <-time.After(stopTimeout):
-	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // what is left of its group
-	<-p.done
-}
-
-// tree lists the process and its descendants.
-func (p *process) tree() ([]int, error) {
+// tree lists a process and its descendants.
+func tree(p *program.Process) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
@@ -84,7 +37,7 @@ func (p *process) tree() ([]int, error) {
 		}
 		children[parent] = append(children[parent], pid)
 	}
-	pids := []int{p.cmd.Process.Pid}
+	pids := []int{p.PID()}
 	for i := 0; i < len(pids); i++ {
 		pids = append(pids, children[pids[i]]...)
 	}
@@ -109,13 +62,13 @@ func parseStat(text string) (pid, parent int, err error) {
 	return pid, parent, err
 }
 
-// cpu is the time that all threads of the tree have been on a core. Threads
+// cpu is the time that all threads of a tree have been on a core. Threads
 // that have ended are not counted; no server here ends any under load.
-func (p *process) cpu() (time.Duration, error) {
-	if err := p.ended(); err != nil {
+func cpu(p *program.Process) (time.Duration, error) {
+	if err := p.Ended(); err != nil {
 		return 0, err
 	}
-	pids, err := p.tree()
+	pids, err := tree(p)
 	if err != nil {
 		return 0, err
 	}
@@ -139,15 +92,15 @@ func (p *process) cpu() (time.Duration, error) {
 		}
 	}
 	if sum == 0 {
-		return 0, fmt.Errorf("%s: the kernel keeps no schedstat", p.name)
+		return 0, fmt.Errorf("%s: the kernel keeps no schedstat", p.Name())
 	}
 	return sum, nil
 }
 
-// rss is the resident memory of the tree, bytes: shared pages count once, in
+// rss is the resident memory of a tree, bytes: shared pages count once, in
 // proportion (Pss).
-func (p *process) rss() (int64, error) {
-	pids, err := p.tree()
+func rss(p *program.Process) (int64, error) {
+	pids, err := tree(p)
 	if err != nil {
 		return 0, err
 	}

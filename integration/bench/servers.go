@@ -3,10 +3,10 @@ package main
 import (
 	"embed"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
 // csrc are the programs in C: the echo and the generator.
@@ -33,34 +33,6 @@ var servers = []server{
 	{name: "gdnsd", program: "gdnsd", mend: "apt-get install gdnsd", answers: true, argv: gdnsdCommand},
 }
 
-// lookPath finds a program in PATH or where Debian puts servers.
-func lookPath(program string) (string, error) {
-	if p, err := exec.LookPath(program); err == nil {
-		return p, nil
-	}
-	return exec.LookPath(filepath.Join("/usr/sbin", program))
-}
-
-// freePort returns a port of 127.0.0.1 that is free for UDP and TCP now.
-func freePort() (int, error) {
-	var last error
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
-		if err != nil {
-			return 0, err
-		}
-		addr := l.Addr().(*net.TCPAddr)
-		c, err := net.ListenPacket("udp", addr.String()) //nolint:noctx // does not wait
-		l.Close()
-		if err == nil {
-			c.Close()
-			return addr.Port, nil
-		}
-		last = err
-	}
-	return 0, fmt.Errorf("no port is free for UDP and TCP: %w", last)
-}
-
 // write writes files, by name, below dir.
 func write(dir string, files map[string]string) error {
 	for name, text := range files {
@@ -81,7 +53,7 @@ func echoCommand(l *lab, _ string, port int) ([]string, error) {
 
 // musterCommand serves the zone from etcd with one worker, like the others.
 func musterCommand(l *lab, dir string, port int) ([]string, error) {
-	admin, err := freePort()
+	admin, err := program.FreePort()
 	if err != nil {
 		return nil, err
 	}
