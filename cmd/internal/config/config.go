@@ -33,7 +33,14 @@ type Config struct {
 	Admin    Admin
 	Forward  Forward
 	Access   []Access
+
+	settings []Setting
+	where    map[string]Origin
 }
+
+// Where says where the value of a key came from: "zones[1].file" gives
+// "muster.yaml:7:11".
+func (c *Config) Where(key string) Origin { return c.where[key] }
 
 // Log configures logging.
 type Log struct {

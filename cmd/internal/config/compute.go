@@ -1,0 +1,100 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/musterdns/muster/registry"
+	"go.yaml.in/yaml/v3"
+)
+
+// compute fills in the defaults that are not the same everywhere.
+func (d *decoder) compute(c *Config) {
+	if c.Node == "" {
+		c.Node = hostName()
+		d.computed("node", c.Node)
+	}
+	for i := range c.Zones {
+		z := &c.Zones[i]
+		if z.Source == "" && z.File != "" {
+			z.Source = SourceFile
+		}
+		if z.Source == SourceMuster && z.Prefix == "" {
+			z.Prefix = registry.DefaultPrefix
+		}
+	}
+	if only := c.onlyServiceZone(); only != "" {
+		for i := range c.Services {
+			if c.Services[i].Zone == "" {
+				c.Services[i].Zone = only
+			}
+		}
+	}
+	if c.Registry.Mode == RegistryEmbedded && c.Registry.Embedded.Dir == "" {
+		c.Registry.Embedded.Dir = d.stateFile("etcd", "registry.embedded.dir")
+	}
+	switch c.Registry.Snapshot {
+	case "":
+		c.Registry.Snapshot = d.stateFile("snapshot", "registry.snapshot")
+	case snapshotOff:
+		c.Registry.Snapshot = ""
+	}
+}
+
+// computed shows a computed value in the view.
+func (d *decoder) computed(key, value string) {
+	for i := range d.effective {
+		if s := &d.effective[i]; s.Key == key {
+			s.node = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value}
+		}
+	}
+}
+
+// hostName is the host's name as a name of labels, or "muster" when it has
+// none that can be one.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "muster"
+	}
+	folded, err := registry.FoldService(strings.Trim(strings.ReplaceAll(name, "_", "-"), "-."))
+	if err != nil {
+		return "muster"
+	}
+	return folded
+}
+
+// stateFile is the path of a file that outlives the process: in the directory
+// that systemd made for it, or the user's cache directory.
+func (d *decoder) stateFile(name, key string) string {
+	// systemd gives several directories with colons between them.
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			d.add(Problem{Key: key, Reason: "there is no default: neither STATE_DIRECTORY, XDG_CACHE_HOME nor HOME is set", Mend: "set " + key + " to a path"})
+			return ""
+		}
+		dir = filepath.Join(cache, "muster")
+	}
+	path := filepath.Join(dir, name)
+	d.computed(key, path)
+	return path
+}
+
+// onlyServiceZone is the name of the zone with source muster when there is
+// exactly one, else empty.
+func (c *Config) onlyServiceZone() string {
+	only := ""
+	for _, z := range c.Zones {
+		if z.Source != SourceMuster {
+			continue
+		}
+		if only != "" {
+			return ""
+		}
+		only = z.Name
+	}
+	return only
+}

@@ -1,0 +1,160 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// EnvPrefix begins the name of every environment variable of Muster.
+const EnvPrefix = "MUSTER"
+
+// snapshotOff is registry.snapshot for none.
+const snapshotOff = "off"
+
+// etcdDefault is where an etcd of the same host listens by default.
+const etcdDefault = "http://127.0.0.1:2379"
+
+// keys is the table of all keys.
+func keys() []key {
+	return []key{
+		one("node", `""`, "This server's name, as other servers and `muster status` show it.", nodeName(),
+			func(c *Config, v string) { c.Node = v }).from("the host's name"),
+		under("log", "What is logged, to standard error.", func(c *Config) *Log { return &c.Log },
+			one("level", "info", "The least level that is logged.", logLevel(),
+				func(c *Log, v slog.Level) { c.Level = v }),
+			one("format", "auto", "How lines are written; auto: text on a terminal, JSON otherwise.",
+				oneOf(LogAuto, LogText, LogJSON), func(c *Log, v LogFormat) { c.Format = v }),
+		),
+		dnsKeys(),
+		zoneKeys(),
+		registryKeys(),
+		healthKeys(),
+		serviceKeys(),
+		under("admin", "The admin API: health, metrics and what the command line talks to.",
+			func(c *Config) *Admin { return &c.Admin },
+			one("listen", "127.0.0.1:8653", "Where the admin API listens.", address(0),
+				func(c *Admin, v netip.AddrPort) { c.Listen = v }),
+			one("token_file", `""`, "A file with the token that writing needs. Empty: whoever reaches the address may write.", file(""),
+				func(c *Admin, v string) { c.TokenFile = v }),
+			one("pprof", "false", "Serve profiles of the process under /debug/pprof.", boolean(),
+				func(c *Admin, v bool) { c.Pprof = v }),
+		),
+		under("forward", "Where questions outside the zones go, so that a machine can name Muster alone in its resolv.conf.",
+			func(c *Config) *Forward { return &c.Forward },
+			many("upstreams", "[]", "Resolvers to ask, in order; the port is 53 unless given. None: such questions are REFUSED.", address(53),
+				func(c *Forward, v []netip.AddrPort) { c.Upstreams = v }),
+			one("timeout", "2s", "How long one resolver may take.", duration(10*time.Millisecond, 30*time.Second, ""),
+				func(c *Forward, v time.Duration) { c.Timeout = v }),
+		),
+		each("access", `[{zone: "*", allow: ["0.0.0.0/0", "::/0"]}]`,
+			"Who may ask what. Of the entries that fit a question the one with the longest zone counts; what none fits is REFUSED.",
+			func(c *Config, v []Access) { c.Access = v },
+			must(one("zone", "", "A zone or any other domain name, with all below it; *: every name.", domain("*"),
+				func(a *Access, v string) { a.Zone = v })),
+			must(many("allow", "", "Networks that may ask; an address alone is one. An empty list: nobody.", network(),
+				func(a *Access, v []netip.Prefix) { a.Allow = v })),
+		),
+	}
+}
+
+func dnsKeys() key {
+	return under("dns", "The DNS server.", func(c *Config) *DNS { return &c.DNS },
+		many("listen", "[127.0.0.1:5300]", "Addresses to answer at, over UDP and TCP alike.", address(0),
+			func(c *DNS, v []netip.AddrPort) { c.Listen = v }),
+		one("workers", "0", "Sockets for UDP at each address, each with a thread of its own; 0: one a core.", integer(0, 256),
+			func(c *DNS, v int) { c.Workers = v }),
+		under("tcp", "Limits of DNS over TCP.", func(c *DNS) *TCP { return &c.TCP },
+			one("max_connections", "1024", "Connections at once, over all addresses. One more takes the place of the one longest idle.", integer(1, 1_000_000),
+				func(c *TCP, v int) { c.MaxConnections = v }),
+			one("idle_timeout", "10s", "A connection without a question is closed after this.", duration(time.Second, time.Hour, ""),
+				func(c *TCP, v time.Duration) { c.IdleTimeout = v }),
+		),
+		many("why_allow", `["127.0.0.0/8", "::1/128"]`, "Networks that may ask `_why` names, which tell about every instance.", network(),
+			func(c *DNS, v []netip.Prefix) { c.WhyAllow = v }),
+	)
+}
+
+func zoneKeys() key {
+	return each("zones", "[{name: svc.internal., source: muster}]",
+		"What Muster is authoritative for. A list in the file replaces the default one.",
+		func(c *Config, v []Zone) { c.Zones = v },
+		must(one("name", "", "The zone's name, taken as absolute.", domain(""),
+			func(z *Zone, v string) { z.Name = v })),
+		one("source", "", "Where its records come from: the registry (muster), the instances of the service zones (reverse: PTR), or a master file (file). May be left out beside `file`.",
+			oneOf(SourceMuster, SourceReverse, SourceFile), func(z *Zone, v ZoneSource) { z.Source = v }),
+		one("prefix", "", "Source muster: what its keys in etcd begin with; each zone has its own. Default /muster/v1.", prefix(),
+			func(z *Zone, v string) { z.Prefix = v }),
+		one("file", "", "Source file: the master file (RFC 1035 section 5).", file(""),
+			func(z *Zone, v string) { z.File = v }),
+		one("ttl", "5s", "The TTL of answers where neither the instance nor the service has one. Not for source file.", duration(time.Second, time.Hour, ""),
+			func(z *Zone, v time.Duration) { z.TTL = v }),
+		one("negative_ttl", "2s", "How long the absence of a name or type may be cached. Not for source file.", duration(time.Second, time.Hour, ""),
+			func(z *Zone, v time.Duration) { z.NegativeTTL = v }),
+	)
+}
+
+func registryKeys() key {
+	return under("registry", "Where services and instances are registered.", func(c *Config) *Registry { return &c.Registry },
+		one("mode", "embedded", "Whose etcd it is: one inside this process, or a cluster of its own.",
+			oneOf(RegistryEmbedded, RegistryEtcd), func(c *Registry, v RegistryMode) { c.Mode = v }),
+		one("cluster_prefix", "/muster/v1", "What the keys begin with that exist once a cluster, such as the live servers.", prefix(),
+			func(c *Registry, v string) { c.ClusterPrefix = v }),
+		under("embedded", "The etcd inside this process, in mode embedded.", func(c *Registry) *Embedded { return &c.Embedded },
+			one("dir", `""`, "Where its data are kept.", file(""),
+				func(c *Embedded, v string) { c.Dir = v }).from("etcd in $STATE_DIRECTORY, or in muster in the user's cache directory"),
+			one("listen", "127.0.0.1:2379", "Where it serves clients such as etcdctl.", address(0),
+				func(c *Embedded, v netip.AddrPort) { c.Listen = v }),
+		),
+		under("etcd", "The etcd cluster, in mode etcd.", func(c *Registry) *Etcd { return &c.Etcd },
+			many("endpoints", `["`+etcdDefault+`"]`, "URLs of its servers.", endpoint(),
+				func(c *Etcd, v []string) { c.Endpoints = v }),
+			one("username", `""`, "Whom to log in as; empty: nobody.", text(),
+				func(c *Etcd, v string) { c.Username = v }),
+			one("password_file", `""`, "A file with the password.", file(""),
+				func(c *Etcd, v string) { c.PasswordFile = v }),
+			one("ca", `""`, "A PEM file with the authorities that sign the servers' certificates. Empty: the system's.", file(""),
+				func(c *Etcd, v string) { c.CA = v }),
+			one("cert", `""`, "A PEM file with this client's certificate.", file(""),
+				func(c *Etcd, v string) { c.Cert = v }),
+			one("key", `""`, "A PEM file with its private key.", file(""),
+				func(c *Etcd, v string) { c.Key = v }),
+			one("insecure", "false", "Allow plain http to other hosts: whoever is on the way can read and change everything.", boolean(),
+				func(c *Etcd, v bool) { c.Insecure = v }),
+		),
+		one("snapshot", `""`, "A file that keeps the last state, for starts while etcd is away; off: none.", file(snapshotOff),
+			func(c *Registry, v string) { c.Snapshot = v }).from("snapshot in $STATE_DIRECTORY, or in muster in the user's cache directory"),
+		one("stale_after", "10s", "From this age on answers say that they are stale (EDE 3, RFC 8914).", duration(6*time.Second, 24*time.Hour, ""),
+			func(c *Registry, v time.Duration) { c.StaleAfter = v }),
+		one("max_stale", "0s", "From this age on questions get SERVFAIL.", duration(10*time.Second, 10_000*time.Hour, "the last state is served for ever"),
+			func(c *Registry, v time.Duration) { c.MaxStale = v }),
+	)
+}
+
+// nodeName is a name of labels, or empty.
+func nodeName() value[string] {
+	v := serviceName()
+	v.noun = "a name"
+	inner := v.parse
+	v.parse = func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		return inner(strings.TrimSuffix(s, "."))
+	}
+	return v
+}
+
+// logLevel is a level of slog, by name.
+func logLevel() value[slog.Level] {
+	names := oneOf("debug", "info", "warn", "error")
+	return value[slog.Level]{noun: names.noun, schema: names.schema, parse: func(s string) (slog.Level, error) {
+		if _, err := names.parse(s); err != nil {
+			return 0, err
+		}
+		var l slog.Level
+		err := l.UnmarshalText([]byte(s))
+		return l, err
+	}}
+}

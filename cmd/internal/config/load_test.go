@@ -1,0 +1,225 @@
+package config_test
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/registry"
+)
+
+// quiet makes a test independent of the machine: no file is found, and state
+// has a place.
+func quiet(t *testing.T) {
+	t.Helper()
+	t.Setenv("STATE_DIRECTORY", "/var/lib/muster")
+	t.Chdir(t.TempDir())
+}
+
+func TestLoad_defaults(t *testing.T) {
+	quiet(t)
+	c := load(t, config.Options{})
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.ToLower(host); c.Node != want {
+		t.Errorf("node: %q, want the host's name %q", c.Node, want)
+	}
+	wantZones := []config.Zone{{Name: "svc.internal.", Source: config.SourceMuster, Prefix: "/muster/v1", TTL: 5 * time.Second, NegativeTTL: 2 * time.Second}}
+	if diff := cmp.Diff(wantZones, c.Zones); diff != "" {
+		t.Errorf("zones (-want +got):\n%s", diff)
+	}
+	if want := netip.MustParseAddrPort("127.0.0.1:5300"); len(c.DNS.Listen) != 1 || c.DNS.Listen[0] != want {
+		t.Errorf("dns.listen: %v, want %v", c.DNS.Listen, want)
+	}
+	if c.Registry.Snapshot != "/var/lib/muster/snapshot" || c.Registry.Embedded.Dir != "/var/lib/muster/etcd" {
+		t.Errorf("state: %q and %q, want it in STATE_DIRECTORY", c.Registry.Snapshot, c.Registry.Embedded.Dir)
+	}
+	wantHealth := config.CheckDefaults{Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3, FastInterval: 500 * time.Millisecond}
+	if diff := cmp.Diff(wantHealth, c.Health.Defaults); diff != "" {
+		t.Errorf("health.defaults (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoad_everything(t *testing.T) {
+	quiet(t)
+	t.Setenv("STATE_DIRECTORY", "/unused")
+	c := load(t, config.Options{Data: []byte(`
+node: NS-1
+log: {level: debug, format: json}
+dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, idle_timeout: 1m}, why_allow: [10.0.0.1]}
+zones:
+  - {name: Svc.Example, source: muster, prefix: /a/b/, ttl: 7s, negative_ttl: 3s}
+  - {name: example.com., file: zones/example.com.zone}
+  - {name: 10.in-addr.arpa, source: reverse}
+registry:
+  mode: etcd
+  etcd: {endpoints: ["https://etcd-1:2379"], username: u, password_file: pw, ca: /ca, cert: c, key: k}
+  snapshot: off
+  stale_after: 20s
+  max_stale: 1h
+health: {defaults: {interval: 5s, timeout: 5s, rise: 1, fall: 1, fast_interval: 1s}, allow_targets: [127.0.0.0/8]}
+services:
+  - {name: "*", policy: hash, hash_on: subnet, max_answers: auto, slow_start: 0s, panic_threshold: 0.5}
+  - name: Web
+    ttl: 9s
+    fail: closed
+    spill: proportional
+    failover: [web.dc2.example]
+    checks: [{type: http, path: /healthz, interval: 1s, fall: 2}]
+  - {name: api, checks: []}
+admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
+forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
+access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
+`)})
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, none := 0.5, time.Duration(0)
+	want := &config.Config{
+		Node: "ns-1",
+		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
+		DNS: config.DNS{
+			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
+			Workers: 3, TCP: config.TCP{MaxConnections: 7, IdleTimeout: time.Minute},
+			WhyAllow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
+		},
+		Zones: []config.Zone{
+			{Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second},
+			{Name: "example.com.", Source: config.SourceFile, File: filepath.Join(cwd, "zones/example.com.zone"), TTL: 5 * time.Second, NegativeTTL: 2 * time.Second},
+			{Name: "10.in-addr.arpa.", Source: config.SourceReverse, TTL: 5 * time.Second, NegativeTTL: 2 * time.Second},
+		},
+		Registry: config.Registry{
+			Mode: config.RegistryEtcd, ClusterPrefix: "/muster/v1",
+			Embedded: config.Embedded{Listen: netip.MustParseAddrPort("127.0.0.1:2379")},
+			Etcd: config.Etcd{
+				Endpoints: []string{"https://etcd-1:2379"}, Username: "u", PasswordFile: filepath.Join(cwd, "pw"),
+				CA: "/ca", Cert: filepath.Join(cwd, "c"), Key: filepath.Join(cwd, "k"),
+			},
+			StaleAfter: 20 * time.Second, MaxStale: time.Hour,
+		},
+		Health: config.Health{
+			Defaults:     config.CheckDefaults{Interval: 5 * time.Second, Timeout: 5 * time.Second, Rise: 1, Fall: 1, FastInterval: time.Second},
+			AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		},
+		Services: []config.Service{
+			{Zone: "svc.example.", Service: registry.Service{Name: "*", Policy: "hash", HashOn: "subnet", MaxAnswers: registry.MaxAnswersAuto, SlowStart: &none, PanicThreshold: &half}},
+			{Zone: "svc.example.", Service: registry.Service{
+				Name: "web", TTL: 9 * time.Second, Fail: "closed", Spill: "proportional", Failover: []string{"web.dc2.example."},
+				Checks: []registry.Check{{Type: "http", Path: "/healthz", Interval: time.Second, Fall: 2}},
+			}},
+			{Zone: "svc.example.", Service: registry.Service{Name: "api", Checks: []registry.Check{}}},
+		},
+		Admin:   config.Admin{Listen: netip.MustParseAddrPort("127.0.0.1:1"), TokenFile: "/t", Pprof: true},
+		Forward: config.Forward{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("9.9.9.9:53"), netip.MustParseAddrPort("[2620:fe::fe]:5353")}, Timeout: time.Second},
+		Access: []config.Access{
+			{Zone: "*", Allow: []netip.Prefix{}},
+			{Zone: "svc.example.", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		},
+	}
+	sameConfig(t, want, c)
+	t.Run("the view read back is the same", func(t *testing.T) {
+		sameConfig(t, want, load(t, config.Options{Data: []byte(c.View())}))
+	})
+}
+
+func TestLoad_precedence(t *testing.T) {
+	file := []byte("admin: {listen: '127.0.0.1:1'}\ndns: {listen: ['127.0.0.1:1001']}\n")
+	for _, tc := range []struct {
+		name   string
+		env    string
+		args   []string
+		want   string
+		origin string
+	}{
+		{"the file wins over the default", "", nil, "127.0.0.1:1", "stdin:1:17"},
+		{"the environment wins over the file", "127.0.0.1:2", nil, "127.0.0.1:2", "MUSTER_ADMIN_LISTEN"},
+		{"a flag wins over the environment", "127.0.0.1:2", []string{"--admin-listen=127.0.0.1:3"}, "127.0.0.1:3", "--admin-listen"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			quiet(t)
+			t.Setenv("MUSTER_ADMIN_LISTEN", tc.env)
+			flags := pflag.NewFlagSet("t", pflag.ContinueOnError)
+			config.AddFlags(flags)
+			if err := flags.Parse(tc.args); err != nil {
+				t.Fatal(err)
+			}
+			c := load(t, config.Options{Data: file, Flags: flags})
+			if got := c.Admin.Listen.String(); got != tc.want {
+				t.Errorf("admin.listen is %s, want %s", got, tc.want)
+			}
+			if got := c.Where("admin.listen").String(); got != tc.origin {
+				t.Errorf("it comes from %s, want %s", got, tc.origin)
+			}
+			if got := c.Where("log.level").String(); got != "default" {
+				t.Errorf("log.level comes from %s, want default", got)
+			}
+		})
+	}
+}
+
+func TestLoad_environment(t *testing.T) {
+	quiet(t)
+	t.Setenv("MUSTER_DNS_LISTEN", "127.0.0.1:53, [::1]:53")
+	t.Setenv("MUSTER_ADMIN_PPROF", "true")
+	t.Setenv("MUSTER_ZONES", "[{name: a.example, source: muster, ttl: 1m}]")
+	t.Setenv("MUSTER_ADMIN_TOKEN_FILE", "secret/token")
+	t.Setenv("MUSTER_PORT", "tcp://10.0.0.1:53") // as Kubernetes sets it
+	c := load(t, config.Options{})
+	if len(c.DNS.Listen) != 2 || c.DNS.Listen[1].String() != "[::1]:53" {
+		t.Errorf("dns.listen: %v", c.DNS.Listen)
+	}
+	if !c.Admin.Pprof {
+		t.Error("admin.pprof is not set")
+	}
+	if len(c.Zones) != 1 || c.Zones[0].Name != "a.example." || c.Zones[0].TTL != time.Minute {
+		t.Errorf("zones: %+v", c.Zones)
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(cwd, "secret/token"); c.Admin.TokenFile != want {
+		t.Errorf("admin.token_file: %q, want %q: it begins at the working directory", c.Admin.TokenFile, want)
+	}
+}
+
+func TestLoad_finds_the_file(t *testing.T) {
+	quiet(t)
+	if err := os.WriteFile("muster.yaml", []byte("node: here\nadmin: {token_file: t}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, config.Options{})
+	if c.Node != "here" || c.File != filepath.Join(cwd, "muster.yaml") || c.Admin.TokenFile != filepath.Join(cwd, "t") {
+		t.Errorf("node %q, file %q, token file %q", c.Node, c.File, c.Admin.TokenFile)
+	}
+	t.Chdir(t.TempDir())
+	c = load(t, config.Options{File: filepath.Join(cwd, "muster.yaml")})
+	if c.Admin.TokenFile != filepath.Join(cwd, "t") {
+		t.Errorf("token file %q: it begins at the file's directory", c.Admin.TokenFile)
+	}
+}
+
+func TestConfig_View(t *testing.T) {
+	path, err := filepath.Abs("testdata/view.golden.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet(t)
+	t.Setenv("MUSTER_NODE", "ns1")
+	golden(t, path, load(t, config.Options{Data: []byte("zones:\n  - name: a.example\n    source: muster\nlog:\n  level: warn\n")}).View())
+}

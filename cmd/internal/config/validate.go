@@ -1,0 +1,164 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Validate checks what concerns several keys together; Load has checked each
+// for itself. Who changes a Config after Load may check it again.
+func (c *Config) Validate() Problems {
+	v := &validator{c: c}
+	v.listeners()
+	v.zones()
+	v.registry()
+	v.health()
+	v.services()
+	v.admin()
+	v.forward()
+	v.access()
+	return v.problems
+}
+
+type validator struct {
+	c        *Config
+	problems Problems
+}
+
+func (v *validator) bad(key, reason, mend string) {
+	v.problems = append(v.problems, Problem{Origin: v.c.where[key], Key: key, Reason: reason, Mend: mend})
+}
+
+func (v *validator) warn(key, reason, mend string) {
+	v.problems = append(v.problems, Problem{Origin: v.c.where[key], Key: key, Reason: reason, Mend: mend, Warning: true})
+}
+
+// listeners checks that no TCP address is listened at twice.
+func (v *validator) listeners() {
+	if len(v.c.DNS.Listen) == 0 {
+		v.bad("dns.listen", "is empty", "name at least one address, such as 127.0.0.1:5300")
+	}
+	taken := map[netip.AddrPort]string{}
+	take := func(key string, a netip.AddrPort) {
+		switch other := taken[a]; {
+		case a.Port() == 0: // a free one each time
+		case other != "":
+			v.bad(key, fmt.Sprintf("%q: is listened at already, by %s", a, other), "choose another port")
+		default:
+			taken[a] = key
+		}
+	}
+	for i, a := range v.c.DNS.Listen {
+		take(index("dns.listen", i), a)
+	}
+	take("admin.listen", v.c.Admin.Listen)
+	if v.c.Registry.Mode == RegistryEmbedded {
+		take("registry.embedded.listen", v.c.Registry.Embedded.Listen)
+	}
+}
+
+func (v *validator) registry() {
+	r := v.c.Registry
+	if r.MaxStale != 0 && r.MaxStale < r.StaleAfter {
+		v.bad("registry.max_stale", fmt.Sprintf("%q: is less than registry.stale_after, %s", short(r.MaxStale), short(r.StaleAfter)), "make it more, or 0s")
+	}
+	if r.Mode == RegistryEmbedded {
+		if a := r.Embedded.Listen.Addr(); !a.IsLoopback() {
+			v.warn("registry.embedded.listen", fmt.Sprintf("%q: the embedded etcd asks nobody for a password: whoever reaches it can write", r.Embedded.Listen), "listen at 127.0.0.1, or use mode etcd")
+		}
+		if !slices.Equal(r.Etcd.Endpoints, []string{etcdDefault}) {
+			v.warn("registry.etcd.endpoints", "has no effect: registry.mode is embedded", "set registry.mode to etcd")
+		}
+		return
+	}
+	e := r.Etcd
+	if len(e.Endpoints) == 0 {
+		v.bad("registry.etcd.endpoints", "is empty", "name at least one URL, such as https://etcd-1:2379")
+	}
+	for i, s := range e.Endpoints {
+		u, err := url.Parse(s)
+		if err == nil && u.Scheme == "http" && !loopback(u.Hostname()) && !e.Insecure {
+			v.bad(index("registry.etcd.endpoints", i), quote(s)+": plain http to another host: whoever is on the way can read and change everything", "use https, or set registry.etcd.insecure to true")
+		}
+	}
+	v.pair("registry.etcd.username", e.Username, "registry.etcd.password_file", e.PasswordFile)
+	v.pair("registry.etcd.cert", e.Cert, "registry.etcd.key", e.Key)
+}
+
+// pair checks that two keys are set together or not at all.
+func (v *validator) pair(keyA, a, keyB, b string) {
+	switch {
+	case a != "" && b == "":
+		v.bad(keyA, quote(a)+": needs "+keyB+" beside it", "")
+	case a == "" && b != "":
+		v.bad(keyB, quote(b)+": needs "+keyA+" beside it", "")
+	}
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}
+
+func (v *validator) health() {
+	h := v.c.Health.Defaults
+	if h.Timeout > h.Interval {
+		v.bad("health.defaults.timeout", fmt.Sprintf("%q: is more than health.defaults.interval, %s: checks would overlap", short(h.Timeout), short(h.Interval)), "make it at most the interval")
+	}
+	if h.FastInterval > h.Interval {
+		v.bad("health.defaults.fast_interval", fmt.Sprintf("%q: is more than health.defaults.interval, %s", short(h.FastInterval), short(h.Interval)), "make it at most the interval")
+	}
+}
+
+func (v *validator) admin() {
+	a := v.c.Admin
+	if a.Listen.Addr().IsLoopback() {
+		return
+	}
+	if a.TokenFile == "" {
+		v.warn("admin.listen", fmt.Sprintf("%q: without admin.token_file whoever reaches this address may write", a.Listen), "set admin.token_file")
+	}
+	if a.Pprof {
+		v.warn("admin.pprof", "profiles of the process are shown to whoever reaches "+a.Listen.String(), "listen at 127.0.0.1, or set it to false")
+	}
+}
+
+func (v *validator) forward() {
+	for i, u := range v.c.Forward.Upstreams {
+		if u.Addr().IsUnspecified() || u.Port() == 0 {
+			v.bad(index("forward.upstreams", i), fmt.Sprintf("%q: names no resolver", u), "write its address, such as 9.9.9.9:53")
+		}
+		self := func(l netip.AddrPort) bool {
+			return l == u || l.Port() == u.Port() && l.Addr().IsUnspecified() && u.Addr().IsLoopback()
+		}
+		if slices.ContainsFunc(v.c.DNS.Listen, self) {
+			v.bad(index("forward.upstreams", i), fmt.Sprintf("%q: is this server itself: questions would go in a circle", u), "name another resolver")
+		}
+	}
+}
+
+func (v *validator) access() {
+	seen := map[string]bool{}
+	for i, a := range v.c.Access {
+		if seen[a.Zone] {
+			v.bad(index("access", i)+".zone", quote(a.Zone)+": is there twice", "put the networks into one entry")
+		}
+		seen[a.Zone] = true
+	}
+	if !seen["*"] {
+		for i, z := range v.c.Zones {
+			covered := slices.ContainsFunc(v.c.Access, func(a Access) bool { return inside(z.Name, a.Zone) })
+			if !covered {
+				v.warn(index("zones", i)+".name", quote(z.Name)+": no entry of access fits it: nobody may ask", `add one, or {zone: "*", allow: [...]}`)
+			}
+		}
+	}
+}
+
+// inside reports whether name is zone or lies below it.
+func inside(name, zone string) bool {
+	return name == zone || zone == "." || strings.HasSuffix(name, "."+zone)
+}

@@ -1,0 +1,141 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/musterdns/muster/registry"
+)
+
+func (v *validator) zones() {
+	if len(v.c.Zones) == 0 {
+		v.warn("zones", "is empty: every question is refused or forwarded", "name at least one zone")
+	}
+	for i, z := range v.c.Zones {
+		at := index("zones", i)
+		v.zoneKeys(at, z)
+		for _, other := range v.c.Zones[:i] {
+			v.zonePair(at, z, other)
+		}
+	}
+}
+
+// zoneKeys checks that a zone has the keys of its source and no others.
+func (v *validator) zoneKeys(at string, z Zone) {
+	set := func(key string) bool { _, ok := v.c.where[at+"."+key]; return ok }
+	switch z.Source {
+	case SourceMuster:
+	case SourceReverse:
+		if !inside(z.Name, "in-addr.arpa.") && !inside(z.Name, "ip6.arpa.") {
+			v.bad(at+".name", quote(z.Name)+": is no reverse zone", "use a name below in-addr.arpa. or ip6.arpa.")
+		}
+	case SourceFile:
+		if z.File == "" {
+			v.bad(at, "file is missing: source is file", "name the zone's master file")
+		}
+	default:
+		v.bad(at, "source is missing", "set it to muster, reverse or file")
+		return
+	}
+	if z.Source != SourceFile && set("file") {
+		v.bad(at+".file", "has no effect: source is "+string(z.Source), "set source to file, or take it out")
+	}
+	if z.Source != SourceMuster && set("prefix") {
+		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster, or take it out")
+	}
+	if z.Source == SourceFile {
+		for _, key := range []string{"ttl", "negative_ttl"} {
+			if v.c.where[at+"."+key] != v.c.where[at] { // a default stands where its entry does
+				v.bad(at+"."+key, "has no effect: the master file has the TTLs", "take it out")
+			}
+		}
+	}
+}
+
+// zonePair checks a zone against an earlier one.
+func (v *validator) zonePair(at string, z, other Zone) {
+	switch {
+	case z.Name == other.Name:
+		v.bad(at+".name", quote(z.Name)+": is there twice", "keep one")
+	case other.Source == SourceMuster && inside(z.Name, other.Name):
+		v.bad(at+".name", fmt.Sprintf("%q: lies inside the service zone %q and would hide services", z.Name, other.Name), "use a name outside it")
+	case z.Source == SourceMuster && inside(other.Name, z.Name):
+		v.bad(at+".name", fmt.Sprintf("%q: is a service zone around the zone %q, which would hide services", z.Name, other.Name), "use a name not around it")
+	}
+	if z.Source != SourceMuster || other.Source != SourceMuster {
+		return
+	}
+	if a, b := z.Prefix+"/", other.Prefix+"/"; strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
+		key := at + ".prefix"
+		if v.c.where[key] == (Origin{}) {
+			key = at
+		}
+		v.bad(key, fmt.Sprintf("prefix %q overlaps with %q of zone %q", z.Prefix, other.Prefix, other.Name), "give each service zone a prefix of its own")
+	}
+}
+
+func (v *validator) services() {
+	seen := map[[2]string]bool{}
+	for i, s := range v.c.Services {
+		at := index("services", i)
+		switch {
+		case s.Zone == "":
+			v.bad(at, "zone is missing: there is not exactly one service zone", "name the service zone")
+		case !v.isServiceZone(s.Zone):
+			v.bad(at+".zone", quote(s.Zone)+": is no zone with source muster", "use the name of one")
+		}
+		if seen[[2]string{s.Zone, s.Name}] {
+			v.bad(at+".name", fmt.Sprintf("%q: is there twice for zone %q", s.Name, s.Zone), "keep one")
+		}
+		seen[[2]string{s.Zone, s.Name}] = true
+		if s.HashOn != "" && s.Policy != "" && s.Policy != "hash" {
+			v.bad(at+".hash_on", "has no effect: policy is "+s.Policy, "set policy to hash, or take it out")
+		}
+		if len(s.Failover) > registry.FailoverMax {
+			v.bad(at+".failover", fmt.Sprintf("has %d names", len(s.Failover)), fmt.Sprintf("name at most %d", registry.FailoverMax))
+		}
+		if len(s.Checks) > registry.ChecksMax {
+			v.bad(at+".checks", fmt.Sprintf("has %d checks", len(s.Checks)), fmt.Sprintf("list at most %d", registry.ChecksMax))
+		}
+		for j, c := range s.Checks {
+			v.check(index(at+".checks", j), c)
+		}
+	}
+}
+
+func (v *validator) isServiceZone(name string) bool {
+	for _, z := range v.c.Zones {
+		if z.Name == name && z.Source == SourceMuster {
+			return true
+		}
+	}
+	return false
+}
+
+// checkKinds says which kinds of check each key is for; others are for all.
+var checkKinds = map[string]string{
+	"path": "http https", "host": "http https", "method": "http https", "status": "http https",
+	"insecure": "https", "service": "grpc", "name": "dns", "record": "dns",
+}
+
+func (v *validator) check(at string, c registry.Check) {
+	for _, k := range checkKeys().keys {
+		kinds, some := checkKinds[k.name]
+		_, set := v.c.where[at+"."+k.name]
+		if some && set && !strings.Contains(" "+kinds+" ", " "+c.Type+" ") {
+			v.bad(at+"."+k.name, "has no effect: type is "+c.Type, "it is for "+strings.ReplaceAll(kinds, " ", " and "))
+		}
+	}
+	if c.Type == "dns" && c.Name == "" {
+		v.bad(at, "name is missing: type is dns", "name what to ask for")
+	}
+	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
+		v.bad(at+".path", quote(c.Path)+": must begin with a slash", "write /"+cut(c.Path))
+	}
+	// A timeout by default is cut to a shorter interval; one that was written is not.
+	interval := cmp.Or(c.Interval, v.c.Health.Defaults.Interval)
+	if c.Type != "ttl" && c.Timeout > interval {
+		v.bad(at+".timeout", fmt.Sprintf("%q: is more than the interval, %s: checks would overlap", short(c.Timeout), short(interval)), "make it at most the interval")
+	}
+}
