@@ -34,9 +34,10 @@ type Config struct {
 	// the same rules as for Notify.
 	Load func(t Target, load float64)
 	// Concurrency is how many checks may run at a time; zero is
-	// ConcurrencyDefault, below 2 an error. Targets whose last result was a
-	// failure use three quarters of them at most, so that targets that hang
-	// cannot keep healthy ones from being checked.
+	// ConcurrencyDefault, below 2 an error. Targets that fail, or
+	// did when last checked, use three quarters of them at most and the others
+	// as much: targets that hang cannot keep healthy ones from being checked,
+	// nor healthy ones those from recovering.
 	Concurrency int
 	// Logger is told of each change of state; nil logs nothing.
 	Logger *slog.Logger
@@ -71,7 +72,7 @@ type Monitor struct {
 	planned  int64    // when dispatch will look again by itself
 	firstDue int64    // pace of first checks: when the next may come
 	healthy  lane
-	ill      lane // the last result was a failure
+	ill      lane // failing, or the last result was a failure
 	workers  int  // goroutines started
 	idle     []worker
 	counts   [Failing + 1]int // targets by state
@@ -171,29 +172,24 @@ func (m *Monitor) Status(t Target) (Status, bool) {
 	return e.status(&t, m.wall()), true
 }
 
-// Report takes a result from elsewhere. For a TypeTTL target it is the
-// heartbeat: OK passes at once, not OK fails at once. For other targets it is
-// a passive observation, which has no say in the state: a failure brings the
-// next check nearer as Check does, a success changes nothing but the load.
-// A target that is not there is ignored.
-func (m *Monitor) Report(t Target, r Result) {
+// Report takes a result from elsewhere; false: the target is not there. For a
+// TypeTTL target it is the heartbeat: OK passes at once, not OK fails at once.
+// For other targets it is a passive observation, which has no say in the
+// state: a failure brings the next check nearer as Check does, a success
+// changes nothing but the load.
+func (m *Monitor) Report(t Target, r Result) bool {
 	if t.Type != TypeTTL {
-		if !r.OK {
-			m.Check(t)
+		if !m.check(t, !r.OK) {
+			return false
 		}
-		m.mu.Lock()
-		known := m.entries[makeKey(t)] != nil
-		m.mu.Unlock()
-		if known && r.OK && r.Load >= 0 {
-			m.cfg.Load(t, r.Load)
-		}
-		return
+		m.tell(&t, change{}, r)
+		return true
 	}
 	m.mu.Lock()
 	e := m.entries[makeKey(t)]
 	if e == nil {
 		m.mu.Unlock()
-		return
+		return false
 	}
 	now := m.now()
 	c := e.heartbeat(&r, now, m.wall())
@@ -205,6 +201,7 @@ func (m *Monitor) Report(t Target, r Result) {
 	m.count(c)
 	m.mu.Unlock()
 	m.tell(&t, c, r)
+	return true
 }
 
 // Check brings the next check of a target nearer: FastInterval after the start
@@ -212,28 +209,31 @@ func (m *Monitor) Report(t Target, r Result) {
 // target is not checked more often than once a FastInterval by it. TypeTTL
 // targets and targets that are not there are ignored.
 func (m *Monitor) Check(t Target) {
-	if t.Type == TypeTTL {
-		return
+	if t.Type != TypeTTL {
+		m.check(t, true)
 	}
+}
+
+// check is Check if soon is set; it reports whether the target is there.
+func (m *Monitor) check(t Target, soon bool) bool {
 	m.mu.Lock()
 	e := m.entries[makeKey(t)]
-	if e == nil {
-		m.mu.Unlock()
-		return
-	}
-	running := e.state == Passing && e.failures > 0
-	switch due := max(m.now(), e.start+fastInterval(&t)); {
-	case e.busy:
-		e.soon = true
-	case e.pos == notQueued || e.due <= due: // waits for a worker, or is as early
-		running = false
-	default:
-		m.schedule(e, due)
+	moved := false
+	if e != nil && soon {
+		due := max(m.now(), e.start+fastInterval(&t))
+		switch {
+		case e.busy:
+			e.soon = true
+		case e.pos != notQueued && due < e.due:
+			m.schedule(e, due)
+			moved = e.verdictAt(&t) != never
+		}
 	}
 	m.mu.Unlock()
-	if running {
-		m.cfg.Notify(t) // VerdictAt came nearer
+	if moved {
+		m.cfg.Notify(t)
 	}
+	return e != nil
 }
 
 // FirstRound is closed when every target that was there when Run began has had

@@ -12,7 +12,7 @@ import (
 // and the scheduling of a busy machine.
 const lateMin = int64(20 * time.Millisecond)
 
-// illShare: targets whose last result was a failure have a fourth of the
+// illShare: targets that fail, or did when last checked, have a fourth of the
 // workers for themselves, and leave a fourth to the others.
 const illShare = 4
 
@@ -49,7 +49,7 @@ func (l *lane) pop() *entry {
 }
 
 func (m *Monitor) laneOf(e *entry) *lane {
-	if e.failures > 0 {
+	if e.state == Failing || e.failures > 0 {
 		return &m.ill
 	}
 	return &m.healthy
