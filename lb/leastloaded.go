@@ -26,7 +26,7 @@ const (
 
 // StepLoadFactors moves the load factors of one service's instances by one
 // step, in place. loads[i] is the smoothed utilisation of the instance of
-// factors[i] (any unit, the same for all); NaN or a negative value stands for
+// factors[i] (any unit, the same for all); NaN, infinite or negative stands for
 // none or a stale one, and lets the factor glide back to 1, the plain weight.
 //
 // The target is the geometric mean of the loads. A factor is multiplied by the
@@ -36,34 +36,30 @@ const (
 // The factor builds on its last value: one computed from the plain weight
 // afresh would undo the correction as soon as it had worked.
 func StepLoadFactors(factors, loads []float64) {
-	var sum float64
-	fresh := 0
-	for _, load := range loads {
-		if load >= 0 {
-			sum += math.Log(max(load, loadFloor))
+	// Both are means of logarithms. Taking drift off keeps the product of the
+	// fresh factors at 1, or clamping would let all of them drift to one end.
+	var target, drift, fresh float64
+	for i, load := range loads {
+		if loadKnown(load) {
+			target += math.Log(max(load, loadFloor))
+			drift += math.Log(factors[i])
 			fresh++
 		}
 	}
-	target := sum / float64(max(fresh, 1))
-	// The product of the fresh factors is kept at 1, or clamping would let all
-	// of them drift to one end.
-	var drift float64
-	for i, load := range loads {
-		if load >= 0 {
-			drift += math.Log(factors[i])
-		}
-	}
-	drift /= float64(max(fresh, 1))
+	target /= max(fresh, 1)
+	drift /= max(fresh, 1)
 	for i, load := range loads {
 		last := factors[i]
 		next := 1.0
-		if load >= 0 {
+		if loadKnown(load) {
 			next = last * math.Exp((target-math.Log(max(load, loadFloor)))/2-drift)
 		}
 		next = min(max(next, last/loadStepMax), last*loadStepMax)
 		factors[i] = min(max(next, 1.0/loadFactorMax), loadFactorMax)
 	}
 }
+
+func loadKnown(load float64) bool { return load >= 0 && load <= math.MaxFloat64 }
 
 // SmoothLoad folds a reported utilisation into the smoothed one: the weight of
 // what came before halves every halfLife (at least two TTLs, or the factors

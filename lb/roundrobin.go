@@ -13,13 +13,14 @@ const (
 // RoundRobin picks by the caller's counter alone.
 //
 // Equal weights: the endpoints in the order given, k from Seq on, round and
-// round. Few small unequal weights (reduced by their greatest common divisor,
-// at most 64 endpoints and a sum of at most 1,024): nginx's smooth weighted
-// sequence, 5:1:1 being a a b a c a a, entry Seq mod period and the next k-1
-// distinct ones; a running count is never more than 1 off its share. Any other
-// weights: Seq walks the line of weights by golden-ratio steps, at most 6 off
-// (see walkStride), and the rest of the k are a systematic sample from there,
-// O(k log n).
+// round. Few small unequal weights (at most 64 endpoints, and a sum of at most
+// 1,024 once divided by their greatest common divisor): nginx's smooth
+// weighted sequence, 5:1:1 being a a b a c a a, entry Seq mod period and the
+// next k-1 distinct ones. Counted from the start of the period, an endpoint is
+// never more than 1 off its share among 12 endpoints, nor 2 among 64. Any
+// other weights: Seq walks the line of weights by golden-ratio steps
+// (walkStride), an endpoint straying at most 6 from its share (4 was the most
+// seen), and the rest of the k are a systematic sample from there, O(k log n).
 //
 // In every case each endpoint is first exactly w times in any W consecutive
 // picks, W being the sum of the reduced weights.
@@ -172,24 +173,27 @@ func (p *walk) Pick(dst []uint32, k int, r Request) []uint32 {
 // period it is off by at most one pick.
 func (p *walk) Shares(k int) []Share { return p.line.shares(k) }
 
+// strideTries is how many strides are looked at, at most 90 divisions each.
+const strideTries = 128
+
 // walkStride returns a stride coprime to period, so that one period visits
 // every place once, and near period divided by the golden ratio, so that any
 // run of visits is spread evenly: how far a running count strays is bounded by
 // the partial quotients of stride/period (Niederreiter 1992, section 3.1), and
-// for the golden ratio they are all 1. The first stride upwards is taken whose
-// quotients are at most quotientMax.
+// for the golden ratio they are all 1. Of the strides tried, the one whose
+// largest quotient is least is taken.
 func walkStride(period uint64) uint64 {
-	const quotientMax = 8
-	stride, _ := bits.Mul64(period, golden)
-	for ; stride > 1; stride++ {
+	start, _ := bits.Mul64(period, golden)
+	best, least := uint64(1), period+1
+	for stride := max(start, 1); stride < min(start+strideTries, period); stride++ {
 		a, b, largest := period, stride, uint64(0)
 		for b != 0 {
 			largest = max(largest, a/b)
 			a, b = b, a%b
 		}
-		if a == 1 && largest <= quotientMax || stride == period-1 {
-			break
+		if a == 1 && largest < least {
+			best, least = stride, largest
 		}
 	}
-	return max(stride, 1)
+	return best
 }

@@ -12,7 +12,9 @@ type Share struct {
 	Uniform float64
 	// SRV is the share of a client that follows RFC 2782, where the records are
 	// sent so: a set chosen by weight with equal weights, a whole set with its
-	// real weights, a rank order as priorities.
+	// real weights, a rank order as priorities. Send large weights: RFC 2782
+	// draws from 0 to their sum inclusive, so that of two records of weight 1
+	// the first listed would get 2/3.
 	SRV float64
 }
 

@@ -28,7 +28,7 @@ const (
 // the rest.
 type Tier struct {
 	Healthy int // endpoints that may be served on their health
-	Total   int // endpoints registered and undrained
+	Total   int // endpoints registered and undrained, at least Healthy
 	// Load is the tier's part of the requests, in percent. The loads add up to
 	// 100, or are all 0: nothing is to be served.
 	Load int
@@ -52,7 +52,7 @@ type TierRule struct {
 // Envoy's rule. The health of a tier is min(100, 140 x healthy/total) percent,
 // rounded down, and N the sum of the healths, at most 100. A tier takes
 // health x 100/N percent of the load, the first ones first until all is taken,
-// and what rounding leaves goes to the first healthy one. A tier panics when
+// and what rounding leaves goes to the most loaded one. A tier panics when
 // N < 100 and its healthy share is below the threshold. With nothing healthy at
 // all, the tiers share the load by their size.
 //
@@ -96,7 +96,7 @@ func AssignTiers(tiers []Tier, rule TierRule) {
 		t.Load = min(left, t.health()*100/carry)
 		left -= t.Load
 	}
-	tiers[first].Load += left
+	mostLoaded(tiers).Load += left
 }
 
 // health is what part of the load the tier can carry alone, in percent.
@@ -109,22 +109,29 @@ func (t *Tier) health() int {
 
 // shareBySize makes all tiers panic, each with its part of the endpoints.
 func shareBySize(tiers []Tier, total int) {
-	left, first := 100, -1
+	if total == 0 {
+		return
+	}
+	left := 100
 	for i := range tiers {
 		t := &tiers[i]
-		if t.Total <= 0 {
-			continue
-		}
-		if first < 0 {
-			first = i
-		}
-		t.Panic = true
+		t.Panic = t.Total > 0
 		t.Load = 100 * t.Total / total
 		left -= t.Load
 	}
-	if first >= 0 {
-		tiers[first].Load += left
+	mostLoaded(tiers).Load += left
+}
+
+// mostLoaded returns the first of the tiers with the largest load. There must
+// be a tier.
+func mostLoaded(tiers []Tier) *Tier {
+	most := &tiers[0]
+	for i := range tiers {
+		if tiers[i].Load > most.Load {
+			most = &tiers[i]
+		}
 	}
+	return most
 }
 
 // DrawTier draws a tier by the loads that AssignTiers has set. rest is a word
