@@ -69,6 +69,7 @@ type DNS struct {
 // TCP bounds DNS over TCP.
 type TCP struct {
 	MaxConnections int           // at once, over all addresses
+	MaxPerClient   int           // at once of one IPv4 address or IPv6 /64
 	IdleTimeout    time.Duration // a connection without a query is closed after it
 }
 

@@ -34,7 +34,7 @@ func serviceKeys() key {
 			func(s *Service, v string) { s.Name = v })),
 		one("zone", "", "The service zone it is in. Default: the only one.", domain(""),
 			func(s *Service, v string) { s.Zone = v }),
-		one("policy", "", "How instances are picked. Default weighted.", oneOf("weighted", "round-robin", "least-loaded", "hash", "all"),
+		one("policy", "", "How instances are picked. Default weighted.", oneOf(registry.Policies()...),
 			func(s *Service, v string) { s.Policy = v }),
 		one("ttl", "", "The TTL of answers. Default: the zone's.", duration(registry.TTLMin, registry.TTLMax, ""),
 			func(s *Service, v time.Duration) { s.TTL = v }),
@@ -59,7 +59,7 @@ func serviceKeys() key {
 func checkKeys() key {
 	return each("checks", "", "How instances without checks of their own are checked. An empty list: not at all.",
 		func(s *Service, v []registry.Check) { s.Checks = v },
-		must(one("type", "", "The kind of check; ttl waits for heartbeats.", oneOf("http", "https", "tcp", "grpc", "dns", "ttl"),
+		must(one("type", "", "The kind of check; ttl waits for heartbeats.", oneOf(registry.CheckTypes()...),
 			func(c *registry.Check, v string) { c.Type = v })),
 		one("port", "", "A port's name or number. Default: the instance's port.", text(),
 			func(c *registry.Check, v string) { c.Port = v }),

@@ -56,7 +56,7 @@ func TestLoad_everything(t *testing.T) {
 	c := load(t, config.Options{Data: []byte(`
 node: NS-1
 log: {level: debug, format: json}
-dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, idle_timeout: 1m}, why_allow: [10.0.0.1]}
+dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1]}
 zones:
   - {name: Svc.Example, source: muster, prefix: /a/b/, ttl: 7s, negative_ttl: 3s}
   - {name: example.com., file: zones/example.com.zone}
@@ -91,7 +91,7 @@ access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		DNS: config.DNS{
 			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
-			Workers: 3, TCP: config.TCP{MaxConnections: 7, IdleTimeout: time.Minute},
+			Workers: 3, TCP: config.TCP{MaxConnections: 7, MaxPerClient: 2, IdleTimeout: time.Minute},
 			WhyAllow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
 		},
 		Zones: []config.Zone{

@@ -114,14 +114,7 @@ func (v *validator) health() {
 }
 
 func (v *validator) admin() {
-	a := v.c.Admin
-	if a.Listen.Addr().IsLoopback() {
-		return
-	}
-	if a.TokenFile == "" {
-		v.warn("admin.listen", fmt.Sprintf("%q: without admin.token_file whoever reaches this address may write", a.Listen), "set admin.token_file")
-	}
-	if a.Pprof {
+	if a := v.c.Admin; a.Pprof && !a.Listen.Addr().IsLoopback() {
 		v.warn("admin.pprof", "profiles of the process are shown to whoever reaches "+a.Listen.String(), "listen at 127.0.0.1, or set it to false")
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -92,9 +93,9 @@ func (v *validator) services() {
 		if s.HashOn != "" && s.Policy != "" && s.Policy != "hash" {
 			v.bad(at+".hash_on", "has no effect: policy is "+s.Policy, "set policy to hash, or take it out")
 		}
-		if len(s.Failover) > registry.FailoverMax {
-			v.bad(at+".failover", fmt.Sprintf("has %d names", len(s.Failover)), fmt.Sprintf("name at most %d", registry.FailoverMax))
-		}
+		policy := s.Service
+		policy.Checks = nil // each is checked below, so that every problem is told
+		v.record(at, policy.Validate())
 		if len(s.Checks) > registry.ChecksMax {
 			v.bad(at+".checks", fmt.Sprintf("has %d checks", len(s.Checks)), fmt.Sprintf("list at most %d", registry.ChecksMax))
 		}
@@ -102,6 +103,25 @@ func (v *validator) services() {
 			v.check(index(at+".checks", j), c)
 		}
 	}
+}
+
+// record adds the problem that the registry finds with a part of the entry at
+// the key given.
+func (v *validator) record(at string, err error) {
+	field, ok := errors.AsType[*registry.FieldError](err)
+	if !ok {
+		return // Validate returns no others
+	}
+	key := at + "." + field.Field
+	if _, set := v.c.where[key]; !set {
+		v.bad(at, field.Field+" "+field.Reason, field.Mend)
+		return
+	}
+	text := field.Reason
+	if field.Value != "" {
+		text = field.Value + ": " + text
+	}
+	v.bad(key, text, field.Mend)
 }
 
 func (v *validator) isServiceZone(name string) bool {
@@ -127,12 +147,7 @@ func (v *validator) check(at string, c registry.Check) {
 			v.bad(at+"."+k.name, "has no effect: type is "+c.Type, "it is for "+strings.ReplaceAll(kinds, " ", " and "))
 		}
 	}
-	if c.Type == "dns" && c.Name == "" {
-		v.bad(at, "name is missing: type is dns", "name what to ask for")
-	}
-	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
-		v.bad(at+".path", quote(c.Path)+": must begin with a slash", "write /"+cut(c.Path))
-	}
+	v.record(at, c.Validate())
 	// A timeout by default is cut to a shorter interval; one that was written is not.
 	interval := cmp.Or(c.Interval, v.c.Health.Defaults.Interval)
 	if c.Type != "ttl" && c.Timeout > interval {
