@@ -1,0 +1,78 @@
+package embedded
+
+import (
+	"context"
+	"log/slog"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newZap returns a zap logger that writes to an slog one. A start of etcd says
+// sixty things at its information level, so those become debugging.
+func newZap(log *slog.Logger) *zap.Logger {
+	if log == nil {
+		return zap.NewNop()
+	}
+	return zap.New(&slogCore{log: log.With("component", "etcd")})
+}
+
+// slogCore is a zapcore.Core on an slog.Logger. It is immutable.
+type slogCore struct {
+	log *slog.Logger
+}
+
+// Enabled reports whether an entry of the level would be written.
+func (c *slogCore) Enabled(level zapcore.Level) bool {
+	return c.log.Enabled(context.Background(), slogLevel(level))
+}
+
+// With returns a core whose entries carry the fields too.
+func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
+	log := c.log
+	for _, attr := range attributes(fields) {
+		log = log.With(attr)
+	}
+	return &slogCore{log: log}
+}
+
+// Check adds the core to an entry that it would write.
+func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(entry.Level) {
+		return checked.AddCore(entry, c)
+	}
+	return checked
+}
+
+// Write writes an entry.
+func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	c.log.LogAttrs(context.Background(), slogLevel(entry.Level), entry.Message, attributes(fields)...)
+	return nil
+}
+
+// Sync does nothing: slog keeps nothing back.
+func (c *slogCore) Sync() error { return nil }
+
+// slogLevel is what an entry of etcd is to the server around it.
+func slogLevel(level zapcore.Level) slog.Level {
+	switch {
+	case level >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case level == zapcore.WarnLevel:
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+// attributes turns zap's fields into slog's.
+func attributes(fields []zapcore.Field) []slog.Attr {
+	attrs := make([]slog.Attr, 0, len(fields))
+	for _, f := range fields {
+		enc := zapcore.NewMapObjectEncoder()
+		f.AddTo(enc)
+		for key, value := range enc.Fields {
+			attrs = append(attrs, slog.Any(key, value))
+		}
+	}
+	return attrs
+}

@@ -1,0 +1,152 @@
+package etcd
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/musterdns/muster/registry"
+)
+
+const (
+	// ProofInterval is how often the age of the state is proven.
+	ProofInterval = 5 * time.Second
+	// deepDelay is how long after a read a watch may lag before it is asked
+	// whether anything is missing: a change is delivered within milliseconds.
+	deepDelay = 250 * time.Millisecond
+	// lagMax is how long a watch may lack a change that a read has shown.
+	lagMax = time.Second
+	// deepShare keeps deep reads to a tenth of the server's time, however many
+	// keys there are.
+	deepShare = 10
+)
+
+// prover finds out how old the delivered state is. A watch that is silent
+// proves nothing, and the progress notifications of servers before 3.4.25 and
+// 3.5.8 can run ahead of events. So it reads:
+//
+// A linearizable read returns the store's revision R. When everything up to R
+// was delivered, the state is as new as the moment the read was sent. In a
+// store that others write to, R may be ahead for ever with nothing to deliver.
+// Then a deep read asks for the keys under the prefix that changed since the
+// delivered revision, and for the number of keys: none changed and the number
+// is that of the tracker, so none was deleted either, and the state is
+// complete. Both hold for any version of etcd and need the right to read only.
+// The deep read costs the server a scan of the prefix, and is made only when
+// the cheap one has not sufficed.
+//
+// Only the goroutine of Watch uses it; ask starts one goroutine at a time.
+type prover struct {
+	f       *follower
+	ctx     context.Context
+	timer   *time.Timer
+	answers chan answer // 1-slot
+	reading sync.WaitGroup
+
+	asked   bool      // a read is under way
+	deep    bool      // what the next read is
+	sent    time.Time // of the newest read that is not proven yet; zero: none
+	target  int64     // the revision that proves it
+	lagging time.Time // since when something is missing; zero: nothing is
+}
+
+// answer is the outcome of one read.
+type answer struct {
+	sent  time.Time
+	took  time.Duration
+	since int64 // the delivered revision when the read was sent
+	keys  int64 // the tracker's number of keys then
+	deep  bool
+	resp  *clientv3.GetResponse
+	err   error
+}
+
+// newProver returns a prover whose first read is due at once: after a
+// disconnect, whether the store is still the same is the first thing to know.
+// Reads end with ctx.
+func newProver(ctx context.Context, f *follower) *prover {
+	return &prover{f: f, ctx: ctx, answers: make(chan answer, 1), timer: time.NewTimer(0)}
+}
+
+// stop waits for a read that is under way; its context has ended.
+func (p *prover) stop() {
+	p.timer.Stop()
+	p.reading.Wait()
+}
+
+// ask sends a read, unless one is under way: its answer sets the timer again.
+func (p *prover) ask() {
+	if p.asked {
+		return
+	}
+	p.asked = true
+	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep}
+	root, timeout := p.f.space.Root(), callTimeout
+	var opts []clientv3.OpOption
+	if a.deep {
+		timeout = listTimeout
+		opts = []clientv3.OpOption{
+			clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
+			clientv3.WithMinModRev(a.since + 1), clientv3.WithKeysOnly(), clientv3.WithLimit(1),
+		}
+	}
+	p.reading.Go(func() {
+		a.resp, a.err = p.f.get(p.ctx, timeout, root, opts...)
+		a.took = time.Since(a.sent)
+		p.answers <- a
+	})
+}
+
+// answered takes in the outcome of a read.
+func (p *prover) answered(a answer) error {
+	f := p.f
+	p.asked = false
+	f.client.observe(a.err)
+	if a.err != nil {
+		f.client.nudge()
+		p.timer.Reset(retryInterval)
+		return nil
+	}
+	if f.wentBack(a.resp.Header, a.since) {
+		return errRollback
+	}
+	f.term = a.resp.Header.RaftTerm
+	if a.resp.Header.Revision <= f.revision {
+		return p.proven(a.sent, ProofInterval)
+	}
+	if a.deep && a.since == f.revision && len(a.resp.Kvs) == 0 && a.resp.Count == a.keys {
+		// Nothing under the prefix changed up to there, so a watch can go on from
+		// there: the longer it is silent, the nearer comes a compaction.
+		f.revision = a.resp.Header.Revision
+		return p.proven(a.sent, max(ProofInterval, deepShare*a.took))
+	}
+	if p.lagging.IsZero() {
+		p.lagging = a.sent
+	} else if a.deep && a.since == f.revision && time.Since(p.lagging) > lagMax {
+		return errMissed
+	}
+	p.sent, p.target, p.deep = a.sent, a.resp.Header.Revision, true
+	p.timer.Reset(max(deepDelay, deepShare*a.took))
+	return nil
+}
+
+// advanced is called when changes were delivered: they may be what a read was
+// waiting for.
+func (p *prover) advanced() error {
+	p.lagging = time.Time{}
+	if p.sent.IsZero() || p.target > p.f.revision {
+		return nil
+	}
+	return p.proven(p.sent, ProofInterval)
+}
+
+// proven delivers the time at which the state was complete.
+func (p *prover) proven(sent time.Time, next time.Duration) error {
+	p.sent, p.target, p.lagging, p.deep = time.Time{}, 0, time.Time{}, false
+	p.timer.Reset(next)
+	p.f.counters.asOf.Store(sent.UnixNano())
+	p.f.counters.revision.Store(p.f.revision)
+	return p.f.deliver(registry.Batch{Source: p.f.id, Revision: p.f.revision, AsOf: sent}, nil)
+}

@@ -1,0 +1,439 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/musterdns/muster/registry"
+)
+
+// ProblemsMax is the number of records that cannot be used that a Source
+// reports one by one. Beyond it they are counted (Stats.Problems) and one
+// Problem with the prefix as its key says so.
+const ProblemsMax = 10_000
+
+// lookup reads a key as it was at the revision that a tracker is at; nil when
+// it was not there.
+type lookup func(ctx context.Context, raw string) (*mvccpb.KeyValue, error)
+
+// tracker turns the keys under one prefix into records. What it delivers is a
+// function of what stands in etcd, never of the order in which it came: two
+// servers agree, and so do a server and itself restarted. The rules:
+//
+//   - A key whose value is bad has no record. A good value that it had before
+//     is dropped.
+//   - Of several keys that fold to one, that in lower case has the record, and
+//     if there is none in lower case, the first in byte order. The others are
+//     bad until it goes.
+//   - An instance whose name is that of a service (web of service prod, beside
+//     a service web.prod) is bad until the service goes. The instance and not
+//     the service: a name that many clients ask for must not vanish because one
+//     instance was registered beside it.
+//
+// Only the goroutine of Watch uses it.
+type tracker struct {
+	source registry.SourceID
+	space  registry.Keyspace
+
+	// keys counts everything under the prefix. A linearizable count that
+	// differs tells that a deletion was missed.
+	keys int64
+	// present holds a hash of each key that is in lower case and names a
+	// record, good or bad; eight bytes a key, and with a random seed two in a
+	// million keys collide once in 10^7 lists. It is asked only about keys that
+	// are spelled twice or named like a service.
+	present map[uint64]struct{}
+	seed    maphash.Seed
+	// variants are the spellings that are not in lower case, sorted, by the one
+	// that is.
+	variants map[string][]string
+	// dotted counts the keys of each service with several labels.
+	dotted map[string]int
+	// bad are the keys with a Problem, ProblemsMax at most; more counts the bad
+	// values seen beyond.
+	bad  map[string]struct{}
+	more int64
+	// known are those of the tracker before this one: they are not logged again.
+	known map[string]struct{}
+
+	// listing is set while a complete state is read: nothing can have been
+	// delivered that would have to be taken back.
+	listing bool
+	batch   registry.Batch
+	fresh   []registry.Problem // of batch, to be logged
+}
+
+func newTracker(source registry.SourceID, space registry.Keyspace, before *tracker) *tracker {
+	t := &tracker{
+		source: source, space: space, seed: maphash.MakeSeed(),
+		present: make(map[uint64]struct{}), variants: make(map[string][]string),
+		dotted: make(map[string]int), bad: make(map[string]struct{}), listing: true,
+	}
+	if before != nil {
+		t.known = before.bad
+		if before.listing { // it did not come to its end
+			maps.Copy(t.known, before.known)
+		}
+	}
+	return t
+}
+
+// take returns the batch gathered since the last take and the problems in it
+// that were not known before.
+func (t *tracker) take(revision int64) (registry.Batch, []registry.Problem) {
+	b, fresh := t.batch, t.fresh
+	b.Source, b.Revision = t.source, revision
+	t.batch, t.fresh = registry.Batch{}, nil
+	return b, fresh
+}
+
+// listed takes in one key of a complete state. Spellings that are not in lower
+// case wait for settle, since the one in lower case comes after them.
+func (t *tracker) listed(kv *mvccpb.KeyValue) {
+	t.keys++
+	raw := string(kv.Key)
+	key, ok, err := t.parse(raw)
+	if err != nil {
+		t.problem(raw, kv.ModRevision, err)
+	}
+	if !ok {
+		return
+	}
+	canonical := t.canonical(key)
+	if raw != canonical {
+		t.variants[canonical] = append(t.variants[canonical], raw)
+		return
+	}
+	t.present[t.hash(canonical)] = struct{}{}
+	t.countDotted(key, 1)
+	t.decode(key, kv)
+}
+
+// parse is Keyspace.Parse with the source set.
+func (t *tracker) parse(raw string) (registry.Key, bool, error) {
+	key, ok, err := t.space.Parse(raw)
+	key.Source = t.source
+	return key, ok && err == nil, err
+}
+
+// settle decides, when all keys of a state have been listed, which spelling of
+// a key has its record.
+func (t *tracker) settle(ctx context.Context, at lookup) error {
+	for canonical, raws := range t.variants {
+		slices.Sort(raws)
+		for range raws {
+			t.countDotted(t.keyOf(canonical), 1)
+		}
+		if err := t.elect(ctx, canonical, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// yieldAll makes problems of the listed instances that have a service's name.
+func (t *tracker) yieldAll() {
+	for service := range t.dotted {
+		t.yield(service)
+	}
+}
+
+// changed takes in the last event of one key. Events of one key before it must
+// have been counted (count) and need nothing else.
+func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool, at lookup) error {
+	raw := string(kv.Key)
+	key, ok, err := t.parse(raw)
+	switch {
+	case err != nil && deleted:
+		t.mend(raw)
+	case err != nil:
+		t.problem(raw, kv.ModRevision, err)
+	}
+	if !ok {
+		return nil
+	}
+	canonical := t.canonical(key)
+	before := t.exists(canonical)
+	h := t.hash(canonical)
+	_, had := t.present[h]
+	if raw != canonical {
+		_, had = slices.BinarySearch(t.variants[canonical], raw)
+		t.spell(canonical, raw, deleted)
+	} else if deleted {
+		delete(t.present, h)
+	} else {
+		t.present[h] = struct{}{}
+	}
+	if deleted {
+		t.mend(raw)
+	}
+	if had == deleted { // one key more or less
+		if err := t.recountDotted(ctx, key, map[bool]int{false: 1, true: -1}[deleted], at); err != nil {
+			return err
+		}
+	}
+	if len(t.variants[canonical]) > 0 || raw != canonical && before {
+		return t.elect(ctx, canonical, at)
+	}
+	if deleted {
+		t.batch.Deleted = append(t.batch.Deleted, key)
+		return nil
+	}
+	t.decode(key, kv)
+	return nil
+}
+
+// spell adds or takes away a spelling that is not in lower case.
+func (t *tracker) spell(canonical, raw string, deleted bool) {
+	raws := t.variants[canonical]
+	i, found := slices.BinarySearch(raws, raw)
+	switch {
+	case deleted && found:
+		raws = slices.Delete(raws, i, i+1)
+	case !deleted && !found:
+		raws = slices.Insert(raws, i, raw)
+	}
+	if len(raws) == 0 {
+		delete(t.variants, canonical)
+		return
+	}
+	t.variants[canonical] = raws
+}
+
+// elect gives the record of a key that is spelled in several ways to one
+// spelling and makes the others problems. With none left the record is gone.
+func (t *tracker) elect(ctx context.Context, canonical string, at lookup) error {
+	key := t.keyOf(canonical)
+	losers := t.variants[canonical]
+	winner := canonical
+	if _, ok := t.present[t.hash(canonical)]; !ok {
+		if len(losers) == 0 {
+			t.retract(key)
+			return nil
+		}
+		winner, losers = losers[0], losers[1:]
+	}
+	kv, err := at(ctx, winner)
+	if err != nil {
+		return err
+	}
+	for _, raw := range losers {
+		t.problem(raw, 0, &registry.FieldError{
+			Field: "key", Reason: "names the same record as " + winner,
+			Mend: "upper and lower case are one in DNS: delete one of them",
+		})
+	}
+	if kv == nil {
+		return nil // a later event of this key deletes it
+	}
+	t.decode(key, kv)
+	return nil
+}
+
+// decode puts a key's record into the batch, or its problem and its end.
+func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
+	raw := string(kv.Key)
+	err := t.record(key, kv)
+	if err == nil {
+		t.mend(raw)
+		return
+	}
+	t.problem(raw, kv.ModRevision, err)
+	t.retract(key)
+}
+
+// retract takes a record back that an earlier batch, or this one, has
+// delivered.
+func (t *tracker) retract(key registry.Key) {
+	if t.listing {
+		return
+	}
+	b := &t.batch
+	switch key.Kind {
+	case registry.KindInstance:
+		b.Instances = slices.DeleteFunc(b.Instances, func(in registry.Instance) bool { return in.Service == key.Service && in.ID == key.Name })
+	case registry.KindService:
+		b.Services = slices.DeleteFunc(b.Services, func(s registry.Service) bool { return s.Name == key.Service })
+	case registry.KindAdmin:
+		b.Admin = slices.DeleteFunc(b.Admin, func(a registry.Admin) bool { return a.Service == key.Service && a.Instance == key.Name })
+	case registry.KindLoad:
+		b.Loads = slices.DeleteFunc(b.Loads, func(l registry.Load) bool { return l.Service == key.Service && l.Instance == key.Name })
+	case registry.KindMember:
+		b.Members = slices.DeleteFunc(b.Members, func(m registry.Member) bool { return m.Name == key.Name })
+	case registry.KindUnknown:
+	}
+	b.Deleted = append(b.Deleted, key)
+}
+
+// record decodes a value into the batch.
+func (t *tracker) record(key registry.Key, kv *mvccpb.KeyValue) error {
+	switch key.Kind {
+	case registry.KindInstance:
+		if len(t.dotted) > 0 && t.dotted[key.Name+"."+key.Service] > 0 {
+			return errNamesake(key)
+		}
+		in, err := registry.DecodeInstance(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		in.Incarnation, in.Revision, in.Leased = kv.CreateRevision, kv.ModRevision, kv.Lease != 0
+		t.batch.Instances = append(t.batch.Instances, in)
+	case registry.KindService:
+		s, err := registry.DecodeService(key.Service, kv.Value)
+		if err != nil {
+			return err
+		}
+		s.Revision = kv.ModRevision
+		t.batch.Services = append(t.batch.Services, s)
+	case registry.KindAdmin:
+		a, err := registry.DecodeAdmin(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		a.Revision = kv.ModRevision
+		t.batch.Admin = append(t.batch.Admin, a)
+	case registry.KindLoad:
+		l, err := registry.DecodeLoad(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		l.Revision, l.At = kv.ModRevision, time.Now()
+		t.batch.Loads = append(t.batch.Loads, l)
+	case registry.KindMember:
+		m, err := registry.DecodeMember(key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		t.batch.Members = append(t.batch.Members, m)
+	case registry.KindUnknown:
+	}
+	return nil
+}
+
+// countDotted counts a key of a service with several labels.
+func (t *tracker) countDotted(key registry.Key, n int) int {
+	if key.Kind != registry.KindInstance && key.Kind != registry.KindService || !strings.Contains(key.Service, ".") {
+		return 0
+	}
+	count := t.dotted[key.Service] + n
+	if count > 0 {
+		t.dotted[key.Service] = count
+	} else {
+		delete(t.dotted, key.Service)
+	}
+	return count
+}
+
+// recountDotted counts a key that came or went; when it was the first or the
+// last of its service, the instance of the same name yields or comes back.
+func (t *tracker) recountDotted(ctx context.Context, key registry.Key, n int, at lookup) error {
+	before := t.dotted[key.Service]
+	after := t.countDotted(key, n)
+	switch {
+	case before == 0 && after > 0:
+		t.yield(key.Service)
+	case before > 0 && after == 0:
+		if other, canonical := t.namesake(key.Service); t.exists(canonical) {
+			return t.elect(ctx, t.canonical(other), at)
+		}
+	}
+	return nil
+}
+
+// yield makes a problem of the instance that has a service's name.
+func (t *tracker) yield(service string) {
+	key, canonical := t.namesake(service)
+	if !t.exists(canonical) {
+		return
+	}
+	raw := canonical
+	if _, ok := t.present[t.hash(canonical)]; !ok {
+		raw = t.variants[canonical][0]
+	}
+	t.problem(raw, 0, errNamesake(key))
+	t.retract(key)
+}
+
+// errNamesake is why an instance with a service's name cannot be used.
+func errNamesake(key registry.Key) error {
+	return &registry.FieldError{
+		Field: "key", Reason: "the instance has the name of the service " + key.Name + "." + key.Service,
+		Mend: "give the instance or the service another name",
+	}
+}
+
+// namesake is the instance that would have a service's name.
+func (t *tracker) namesake(service string) (registry.Key, string) {
+	id, rest, _ := strings.Cut(service, ".")
+	key := registry.Key{Source: t.source, Kind: registry.KindInstance, Service: rest, Name: id}
+	return key, t.canonical(key)
+}
+
+// exists reports whether a key is there in any spelling.
+func (t *tracker) exists(canonical string) bool {
+	_, ok := t.present[t.hash(canonical)]
+	return ok || len(t.variants[canonical]) > 0
+}
+
+// canonical is the one spelling in lower case.
+func (t *tracker) canonical(key registry.Key) string {
+	if key.Kind == registry.KindService {
+		return t.space.Dir(key.Kind) + key.Service
+	}
+	if key.Kind == registry.KindMember {
+		return t.space.Dir(key.Kind) + key.Name
+	}
+	return t.space.Dir(key.Kind) + key.Service + "/" + key.Name
+}
+
+// keyOf is the Key of a spelling in lower case.
+func (t *tracker) keyOf(canonical string) registry.Key {
+	key, ok, err := t.space.Parse(canonical)
+	if !ok || err != nil {
+		panic(fmt.Sprintf("etcd: invariant broken: %q was a key and is none", canonical))
+	}
+	key.Source = t.source
+	return key
+}
+
+func (t *tracker) hash(canonical string) uint64 { return maphash.String(t.seed, canonical) }
+
+// problem notes that a key cannot be used.
+func (t *tracker) problem(raw string, revision int64, err error) {
+	if _, again := t.bad[raw]; !again {
+		if len(t.bad) >= ProblemsMax {
+			if t.more++; t.more == 1 {
+				t.batch.Problems = append(t.batch.Problems, registry.Problem{
+					RawKey: t.space.Root(), Revision: revision,
+					Reason: fmt.Sprintf("more than %d records cannot be used; the others are not listed", ProblemsMax),
+					Mend:   "mend those that are listed, or delete what is no record",
+				})
+			}
+			return
+		}
+		t.bad[raw] = struct{}{}
+		if _, known := t.known[raw]; !known {
+			t.fresh = append(t.fresh, registry.NewProblem(raw, revision, err))
+		}
+	}
+	t.batch.Problems = append(t.batch.Problems, registry.NewProblem(raw, revision, err))
+}
+
+// mend notes that a key can be used or is gone.
+func (t *tracker) mend(raw string) {
+	if _, ok := t.bad[raw]; ok {
+		delete(t.bad, raw)
+		t.batch.Mended = append(t.batch.Mended, raw)
+	}
+	if t.more > 0 && len(t.bad) == 0 {
+		t.more = 0
+		t.batch.Mended = append(t.batch.Mended, t.space.Root())
+	}
+}

@@ -1,0 +1,375 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/musterdns/muster/registry"
+)
+
+const (
+	// A page of a list begins small and doubles while it stays under
+	// pageBytes, so that neither a hundred thousand small records take many
+	// round trips nor some hostile ones of etcd's greatest size (1.5 MiB) much
+	// memory.
+	pageFirst = 64
+	pageMax   = 4096
+	pageBytes = 2 << 20
+	// pageFast and pageSlow are the times of a page below which the next is
+	// larger and above which it is smaller: a list comes to an end on a slow
+	// link too.
+	pageFast = 500 * time.Millisecond
+	pageSlow = 3 * time.Second
+	// listTimeout bounds one page, and a read that scans the prefix.
+	listTimeout = 30 * time.Second
+	// openTimeout bounds how long a member may take to begin a watch.
+	openTimeout = 2 * time.Second
+)
+
+// Why a watch has to be begun again, from the list or from where it was.
+var (
+	errRollback = errors.New("the store's revision or identity went back")
+	errCompact  = errors.New("the store was compacted beyond where the watch was")
+	errMissed   = errors.New("the watch did not deliver a change that is there")
+	errEnded    = errors.New("the watch ended")
+)
+
+// sinkError is an error of the receiver, which ends Watch.
+type sinkError struct{ err error }
+
+func (e sinkError) Error() string { return e.err.Error() }
+
+// follower is one run of Watch: where it is and what it knows.
+type follower struct {
+	*Source
+	sink  func(registry.Batch) error
+	conn  *clientv3.Client
+	track *tracker // nil until a list has begun
+
+	listed   bool   // a complete state was delivered and is being followed
+	revision int64  // up to which everything was delivered
+	cluster  uint64 // the store's identity
+	term     uint64 // of the newest linearizable read; it never goes back in one store
+	stalls   int    // times in a row that a watch missed changes
+}
+
+// Watch delivers the complete state and then every change, until ctx ends or
+// sink fails. Whatever happens to etcd, it goes on: by resuming where it was,
+// or, when that is no longer possible, by a new complete state, never by an
+// empty one. See registry.Watcher.
+func (s *Source) Watch(ctx context.Context, sink func(registry.Batch) error) error {
+	if !s.watching.CompareAndSwap(false, true) {
+		return fmt.Errorf("etcd: %s is being watched already", s.space.Root())
+	}
+	defer s.watching.Store(false)
+	f := &follower{Source: s, sink: sink}
+	for {
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var fromSink sinkError
+		if errors.As(err, &fromSink) {
+			return fromSink.err
+		}
+		if f.recover(err) {
+			continue
+		}
+		s.client.observe(err)
+		if err := s.client.retryWait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// recover decides how to go on after follow ended. It returns whether to do so
+// at once; otherwise etcd is away and is waited for.
+func (f *follower) recover(err error) (atOnce bool) {
+	switch {
+	case errors.Is(err, errRollback):
+		f.counters.rollbacks.Add(1)
+		f.listed = false
+		f.client.log.Warn("etcd went back; reading the complete state again",
+			"prefix", f.space.Root(), "revision", f.revision, "cluster", strconv.FormatUint(f.cluster, 16))
+		return true
+	case errors.Is(err, errCompact):
+		f.listed = false
+		f.client.log.Info("etcd was compacted meanwhile; reading the complete state again",
+			"prefix", f.space.Root(), "revision", f.revision)
+		return true
+	case errors.Is(err, errMissed):
+		// Another member, usually; when that does not help either, the list.
+		if f.stalls++; f.stalls > 2 {
+			f.listed, f.stalls = false, 0
+		}
+		f.client.log.Warn("the watch stands still; beginning it again",
+			"prefix", f.space.Root(), "revision", f.revision, "list", !f.listed)
+		return true
+	}
+	return false
+}
+
+// follow lists unless the state is known, and then watches until something is
+// wrong.
+func (f *follower) follow(ctx context.Context) error {
+	var err error
+	if f.conn, err = f.client.dial(); err != nil {
+		return err
+	}
+	if !f.listed {
+		if err := f.list(ctx); err != nil {
+			return err
+		}
+	} else {
+		f.counters.resumes.Add(1)
+	}
+	return f.watch(ctx)
+}
+
+// get reads with a bound on the time it takes.
+func (f *follower) get(ctx context.Context, timeout time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	call, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return f.conn.Get(call, key, opts...)
+}
+
+// list delivers the complete state at one revision, in pages.
+func (f *follower) list(ctx context.Context) error {
+	root := f.space.Root()
+	sent := time.Now()
+	f.track = newTracker(f.id, f.space, f.track)
+	var revision int64
+	page := int64(pageFirst)
+	end := clientv3.WithRange(clientv3.GetPrefixRangeEnd(root))
+	for from, first := root, true; ; first = false {
+		timeout, opts := callTimeout, []clientv3.OpOption{end, clientv3.WithLimit(page)}
+		if !first {
+			timeout, opts = listTimeout, append(opts, clientv3.WithRev(revision))
+		}
+		asked := time.Now()
+		resp, err := f.get(ctx, timeout, from, opts...)
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return errCompact
+		}
+		if err != nil {
+			return fmt.Errorf("listing %s: %w", root, err)
+		}
+		took := time.Since(asked)
+		if first {
+			revision = resp.Header.Revision
+			f.cluster, f.term = resp.Header.ClusterId, resp.Header.RaftTerm
+			f.client.observe(nil)
+		}
+		size := 0
+		for _, kv := range resp.Kvs {
+			size += len(kv.Value)
+			f.track.listed(kv)
+		}
+		if !resp.More {
+			return f.finishList(ctx, revision, first, sent)
+		}
+		b, fresh := f.track.take(revision)
+		b.Reset, b.More = first, true
+		if err := f.deliver(b, fresh); err != nil {
+			return err
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		page = nextPage(page, size, took)
+	}
+}
+
+// nextPage is the number of keys in the page after one that had the given size
+// in bytes and took so long.
+func nextPage(page int64, size int, took time.Duration) int64 {
+	switch {
+	case size > pageBytes || took > pageSlow:
+		return max(page/2, 1)
+	case took < pageFast:
+		return min(page*2, pageMax)
+	}
+	return page
+}
+
+// finishList delivers the last page and what follows from the whole.
+func (f *follower) finishList(ctx context.Context, revision int64, first bool, sent time.Time) error {
+	if err := f.track.settle(ctx, f.at(revision)); err != nil {
+		return err
+	}
+	b, fresh := f.track.take(revision)
+	b.Reset, b.AsOf = first, sent
+	if err := f.deliver(b, fresh); err != nil {
+		return err
+	}
+	f.track.listing = false
+	f.track.yieldAll()
+	if b, fresh := f.track.take(revision); len(b.Deleted) > 0 {
+		if err := f.deliver(b, fresh); err != nil {
+			return err
+		}
+	}
+	f.listed, f.revision = true, revision
+	f.counters.lists.Add(1)
+	f.counters.keys.Store(f.track.keys)
+	f.counters.revision.Store(revision)
+	f.counters.asOf.Store(sent.UnixNano())
+	return nil
+}
+
+// at reads keys as they were at a revision.
+func (f *follower) at(revision int64) lookup {
+	return func(ctx context.Context, raw string) (*mvccpb.KeyValue, error) {
+		resp, err := f.get(ctx, callTimeout, raw, clientv3.WithRev(revision))
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return nil, errCompact
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading %q: %w", raw, err)
+		}
+		if len(resp.Kvs) == 0 {
+			return nil, nil
+		}
+		return resp.Kvs[0], nil
+	}
+}
+
+// deliver hands a batch to the receiver and logs what is newly bad in it.
+func (f *follower) deliver(b registry.Batch, fresh []registry.Problem) error {
+	f.counters.problems.Store(int64(len(f.track.bad)))
+	for _, p := range fresh {
+		f.client.log.Warn("a record cannot be used",
+			"key", strconv.QuoteToASCII(p.RawKey), "reason", p.Reason, "mend", p.Mend)
+	}
+	if err := f.sink(b); err != nil {
+		return sinkError{err}
+	}
+	return nil
+}
+
+// watch follows changes from the revision after the state's, and proves the
+// state's age meanwhile.
+func (f *follower) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// A watcher of its own has a stream of its own: ending it is enough to have
+	// the next one made with another member.
+	watcher := clientv3.NewWatcher(f.conn)
+	defer watcher.Close()
+	root := f.space.Root()
+	opening := time.AfterFunc(openTimeout, cancel)
+	events := watcher.Watch(clientv3.WithRequireLeader(ctx), root,
+		clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
+	if !opening.Stop() {
+		return errEnded
+	}
+	proofs := newProver(ctx, f)
+	defer proofs.stop()
+	for {
+		select {
+		case resp, ok := <-events:
+			if !ok {
+				return errEnded
+			}
+			if err := f.received(ctx, resp); err != nil {
+				return err
+			}
+			if err := proofs.advanced(); err != nil {
+				return err
+			}
+		case <-proofs.timer.C:
+			proofs.ask()
+		case p := <-proofs.answers:
+			if err := proofs.answered(p); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// received delivers the changes of one response.
+func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) error {
+	if err := resp.Err(); err != nil {
+		if resp.CompactRevision != 0 || errors.Is(err, rpctypes.ErrCompacted) {
+			return errCompact
+		}
+		return fmt.Errorf("watching %s: %w", f.space.Root(), err)
+	}
+	if resp.Header.GetClusterId() != 0 && resp.Header.ClusterId != f.cluster {
+		return errRollback
+	}
+	last := f.count(resp.Events)
+	if len(last) == 0 {
+		return nil
+	}
+	revision := last[len(last)-1].Kv.ModRevision
+	for _, ev := range last {
+		if err := f.track.changed(ctx, ev.Kv, ev.Type == mvccpb.DELETE, f.at(revision)); err != nil {
+			return err
+		}
+	}
+	b, fresh := f.track.take(revision)
+	if err := f.deliver(b, fresh); err != nil {
+		return err
+	}
+	f.revision, f.stalls = revision, 0
+	f.counters.revision.Store(revision)
+	f.counters.keys.Store(f.track.keys)
+	return nil
+}
+
+// count counts the keys that came and went, and returns the last event of each
+// key, in order.
+func (f *follower) count(events []*clientv3.Event) []*clientv3.Event {
+	last := make([]*clientv3.Event, 0, len(events))
+	var seen map[string]int // where in last; only needed for several events
+	for _, ev := range events {
+		if ev.Kv.ModRevision <= f.revision {
+			continue // delivered before the watch was resumed
+		}
+		f.counters.events.Add(1)
+		switch {
+		case ev.Type == mvccpb.DELETE:
+			f.track.keys--
+		case ev.IsCreate():
+			f.track.keys++
+		}
+		if len(events) > 1 {
+			if seen == nil {
+				seen = make(map[string]int, len(events))
+			}
+			if i, again := seen[string(ev.Kv.Key)]; again {
+				last[i] = nil
+			}
+			seen[string(ev.Kv.Key)] = len(last)
+		}
+		last = append(last, ev)
+	}
+	return compact(last)
+}
+
+// compact takes the nils out.
+func compact(events []*clientv3.Event) []*clientv3.Event {
+	kept := events[:0]
+	for _, ev := range events {
+		if ev != nil {
+			kept = append(kept, ev)
+		}
+	}
+	return kept
+}
+
+// wentBack reports whether a linearizable read shows another store, or this
+// one as it was before: restored from a backup. Revisions and terms of one
+// store only grow.
+func (f *follower) wentBack(h *etcdserverpb.ResponseHeader, atLeast int64) bool {
+	return h.ClusterId != f.cluster || h.Revision < atLeast || h.RaftTerm < f.term
+}
