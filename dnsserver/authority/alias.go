@@ -1,0 +1,96 @@
+package authority
+
+import (
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// chainMax is how many aliases are followed in one answer. Chains of people's
+// making have two or three; a resolver goes on where this ends.
+const chainMax = 10
+
+// follow writes the alias that the lookup of name found, and returns the name it
+// leads to and where that stands in the message. An outcome other than unknown
+// means that the answer ends here.
+func (s *scratch) follow(name *wire.Name, owner wire.Ref, hop int) (*wire.Name, wire.Ref, Outcome) {
+	if hop == chainMax {
+		s.shard.chains.Add(1)
+		return nil, 0, AliasOnly
+	}
+	next := &s.names[hop]
+	var o Outcome
+	if s.a.Type == wire.TypeDNAME {
+		owner, o = s.redirect(next, name, owner, hop)
+	} else {
+		owner, o = s.rename(next, owner)
+	}
+	switch {
+	case o != OutcomeUnknown:
+		return nil, 0, o
+	case s.q.Type == wire.TypeANY || s.q.Type == wire.TypeCNAME:
+		return nil, 0, Answered // the CNAME just written is what was asked for
+	case s.circles(next, hop):
+		s.shard.chains.Add(1)
+		return nil, 0, AliasOnly
+	}
+	return next, owner, OutcomeUnknown
+}
+
+// rename writes the CNAME of owner and sets next to its target.
+func (s *scratch) rename(next *wire.Name, owner wire.Ref) (wire.Ref, Outcome) {
+	if !next.Set(s.a.Target) {
+		return 0, AliasOnly // unreachable for static zones, which check their names
+	}
+	if res := s.append(s.a.RRset, owner, wire.Answer); res.Truncated {
+		return 0, AliasOnly
+	}
+	ref, ok := s.b.NameRef(next.Wire())
+	if !ok {
+		return 0, AliasOnly
+	}
+	return ref, OutcomeUnknown
+}
+
+// redirect writes the DNAME above name and the CNAME that it makes for owner,
+// and sets next to that CNAME's target: RFC 6672 sections 3.1 and 3.2.
+func (s *scratch) redirect(next, name *wire.Name, owner wire.Ref, hop int) (wire.Ref, Outcome) {
+	at, ok := s.b.NameRef(name.Suffix(s.a.Owner))
+	if !ok {
+		return 0, AliasOnly
+	}
+	res := s.append(s.a.RRset, at, wire.Answer)
+	if res.Truncated {
+		return 0, AliasOnly
+	}
+	var made [255]byte
+	kept := name.Prefix(s.a.Owner)
+	if hop == 0 {
+		kept = s.q.RawName[:len(kept)] // in the asker's case
+	}
+	if len(kept)+len(s.a.Target) > len(made) {
+		return 0, TooLong // YXDOMAIN, RFC 6672 section 2.2
+	}
+	size := copy(made[:], kept)
+	size += copy(made[size:], s.a.Target)
+	if !next.Set(made[:size]) {
+		return 0, AliasOnly // unreachable: both parts are names, and together short enough
+	}
+	ref, ok := s.b.RRName(wire.Answer, owner, wire.TypeCNAME, wire.ClassIN, res.TTL, nil, made[:size], true)
+	if !ok {
+		s.truncate()
+		return 0, AliasOnly
+	}
+	return ref, OutcomeUnknown
+}
+
+// circles reports whether next is a name that the chain has been at.
+func (s *scratch) circles(next *wire.Name, hop int) bool {
+	if next.Equal(&s.q.Name) {
+		return true
+	}
+	for i := range hop {
+		if next.Equal(&s.names[i]) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,133 @@
+// Package authority answers queries from a tree of zones: RFC 1034 section
+// 4.3.2 with aliases followed from zone to zone, negative answers by RFC 2308,
+// referrals, ANY by RFC 8482, and extended errors by RFC 8914. What lies in no
+// zone is refused, or passed on to resolvers where that is configured.
+//
+// Answers are minimal: the authority section has the SOA of a negative answer
+// or the NS of a referral, and nothing else.
+package authority
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// Config says who is answered and how. The zero Config answers everyone, hides
+// what the server is, and forwards nothing.
+type Config struct {
+	Access []Rule // who may ask for what; none: everyone for everything
+	// WhyAllow is who may ask dynamic zones for names that begin with `_why`,
+	// which tell what is behind an answer. None: loopback.
+	WhyAllow []netip.Prefix
+	Chaos    Chaos
+	Forward  Forward
+}
+
+// Chaos is what the names of class CH tell (RFC 4892 and custom): text of at most
+// 255 octets. An empty one is refused.
+type Chaos struct {
+	Version string // version.bind and version.server
+	ID      string // hostname.bind and id.server
+}
+
+// Handler answers queries. It is safe for concurrent use; New makes one.
+type Handler struct {
+	tree    atomic.Pointer[zones.Tree] // latest value; SetTree writes
+	policy  atomic.Pointer[policy]     // latest value; SetConfig writes
+	scratch sync.Pool                  // of *scratch
+	shards  []shard                    // of counters; a scratch keeps to one
+	next    atomic.Uint32              // shard for the next scratch
+}
+
+var (
+	_ dnsserver.Handler     = (*Handler)(nil)
+	_ dnsserver.SlowHandler = (*Handler)(nil)
+)
+
+// policy is a Config made ready. Immutable.
+type policy struct {
+	rules   []rule // those with the longest zone first
+	why     []netip.Prefix
+	version []byte // character-string (RFC 1035 section 3.3); empty: refused
+	id      []byte
+	forward *forwarder // nil: nothing is forwarded
+}
+
+// scratch is what one query needs that escapes to the heap, kept for the next:
+// so the query path allocates nothing.
+type scratch struct {
+	b     *wire.Builder
+	q     *wire.Query
+	from  *dnsserver.Client
+	p     *policy
+	req   zones.Request
+	a     zones.Answer
+	names [chainMax]wire.Name // what aliases led to
+	shard *shard
+}
+
+// New returns a Handler without zones: it refuses everything until SetTree.
+func New(c Config) (*Handler, error) {
+	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0))}
+	if err := h.SetConfig(c); err != nil {
+		return nil, err
+	}
+	tree, err := zones.NewTree(nil)
+	if err != nil {
+		return nil, err
+	}
+	h.tree.Store(tree)
+	h.scratch.New = func() any {
+		return &scratch{shard: &h.shards[int(h.next.Add(1))%len(h.shards)]}
+	}
+	return h, nil
+}
+
+// SetTree makes t what queries are answered from; those under way finish with
+// the tree they began with.
+func (h *Handler) SetTree(t *zones.Tree) { h.tree.Store(t) }
+
+// Tree is what queries are answered from.
+func (h *Handler) Tree() *zones.Tree { return h.tree.Load() }
+
+// SetConfig replaces the configuration; on an error the one before stays.
+func (h *Handler) SetConfig(c Config) error {
+	p := &policy{why: c.WhyAllow}
+	if p.why == nil {
+		p.why = loopback()
+	}
+	var err error
+	if p.rules, err = newRules(c.Access); err != nil {
+		return err
+	}
+	if p.version, err = characterString("Chaos.Version", c.Chaos.Version); err != nil {
+		return err
+	}
+	if p.id, err = characterString("Chaos.ID", c.Chaos.ID); err != nil {
+		return err
+	}
+	if p.forward, err = newForwarder(c.Forward); err != nil {
+		return err
+	}
+	h.policy.Store(p)
+	return nil
+}
+
+// characterString is s behind its length, nothing for the empty s.
+func characterString(field, s string) ([]byte, error) {
+	if len(s) > 255 {
+		return nil, fmt.Errorf("%s: %d octets, at most 255", field, len(s))
+	}
+	if s == "" {
+		return nil, nil
+	}
+	return slices.Concat([]byte{byte(len(s))}, []byte(s)), nil
+}

@@ -1,2 +1,0 @@
-// Package authority answers queries from a tree of zones.
-package authority

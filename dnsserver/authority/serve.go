@@ -1,0 +1,235 @@
+package authority
+
+import (
+	"strconv"
+
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// edeInvalidType is "Invalid Query Type" (RFC 9824 section 10.3).
+const edeInvalidType = 30
+
+// hinfo is the RDATA that answers ANY: RFC 8482 section 4.2.
+var hinfo = []byte("\x07RFC8482\x00")
+
+// hinfoTTL, in seconds, keeps resolvers from asking ANY again; it says nothing
+// that could become wrong.
+const hinfoTTL = 3600
+
+// ServeDNS answers q, a well-formed query of opcode 0, into b, which has been
+// started.
+func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
+	s := h.scratch.Get().(*scratch)
+	s.b, s.q, s.from, s.p = b, q, from, h.policy.Load()
+	s.req = zones.Request{
+		Client: from.Addr.Addr(),
+		Now:    from.Now,
+		Rand:   from.Rand,
+		Type:   q.Type,
+		Stream: from.Transport != dnsserver.UDP,
+	}
+	verdict := dnsserver.Send
+	o := s.screen()
+	if o == OutcomeUnknown {
+		o = s.answer(h.tree.Load())
+	}
+	if o == OutsideZones && s.forwards() {
+		verdict = dnsserver.Defer // ServeSlow counts it
+	} else {
+		if o == OutsideZones {
+			b.EDE(wire.EDENotAuthoritative, nil)
+		}
+		b.SetRCode(o.RCode())
+		b.SetRA(s.mayForward())
+		s.shard.count(from.Transport, o)
+	}
+	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
+	h.scratch.Put(s)
+	return verdict
+}
+
+// screen answers what needs no zone: classes other than IN, and types that no
+// zone has. OutcomeUnknown means that zones are to be asked.
+func (s *scratch) screen() Outcome {
+	switch s.q.Class {
+	case wire.ClassIN:
+	case wire.ClassCH:
+		return s.chaos()
+	default:
+		return Unsupported
+	}
+	switch s.q.Type {
+	case 0, wire.TypeOPT, wire.TypeTSIG, wire.TypeTKEY: // meta types, never asked for: RFC 6895 section 3.1
+		return Malformed
+	case wire.TypeNXNAME: // RFC 9824 section 3.5
+		s.b.EDE(edeInvalidType, nil)
+		return Malformed
+	case wire.TypeAXFR, wire.TypeIXFR, wire.TypeMAILA, wire.TypeMAILB:
+		s.b.EDE(wire.EDENotSupported, nil)
+		return Unsupported
+	}
+	return OutcomeUnknown
+}
+
+// chaos answers class CH: who the server is, as far as that is configured.
+func (s *scratch) chaos() Outcome {
+	var text []byte
+	switch string(s.q.Name.Wire()) {
+	case "\x07version\x04bind\x00", "\x07version\x06server\x00":
+		text = s.p.version
+	case "\x08hostname\x04bind\x00", "\x02id\x06server\x00":
+		text = s.p.id
+	}
+	if len(text) == 0 || s.q.Type != wire.TypeTXT || !s.p.allows(&s.q.Name, s.req.Client) {
+		return Unsupported
+	}
+	s.b.SetAA(true)
+	if !s.b.RR(wire.Answer, wire.RefQName, wire.TypeTXT, wire.ClassCH, 0, text) {
+		s.truncate()
+	}
+	return Answered
+}
+
+// answer answers from the tree, following aliases.
+func (s *scratch) answer(tree *zones.Tree) Outcome {
+	name, owner := &s.q.Name, wire.RefQName
+	if !s.p.allows(name, s.req.Client) {
+		return s.deny()
+	}
+	start := s.b.Mark()
+	for hop := 0; ; hop++ {
+		tree.Lookup(name, s.q.Type, &s.a)
+		switch {
+		case hop == 0 && s.a.Zone == nil:
+			return OutsideZones
+		case s.hidden(name):
+			if hop == 0 {
+				return s.deny()
+			}
+			return AliasOnly
+		case hop > 0 && (s.a.Zone == nil || !s.p.allows(name, s.req.Client)):
+			return AliasOnly // the resolver goes on from here
+		}
+		if s.a.Kind != zones.Alias {
+			return s.finish(name, owner, start, hop)
+		}
+		s.b.SetAA(true)
+		next, ref, o := s.follow(name, owner, hop)
+		if o != OutcomeUnknown {
+			return o
+		}
+		name, owner = next, ref
+	}
+}
+
+// hidden reports whether name, just looked up, explains a dynamic zone to a
+// client that may not see that.
+func (s *scratch) hidden(name *wire.Name) bool {
+	return s.a.Zone != nil && s.a.Zone.Dynamic() && explains(name) && !contains(s.p.why, s.req.Client)
+}
+
+// deny refuses what the client may not ask for.
+func (s *scratch) deny() Outcome {
+	s.b.EDE(wire.EDEProhibited, nil)
+	return Denied
+}
+
+// finish writes what the lookup of name found, which is no alias. owner is where
+// name stands in the message, start where the answer begins.
+func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop int) Outcome {
+	s.b.SetAA(s.a.Kind != zones.Referral || hop > 0) // of the first owner, RFC 1035 section 4.1.1
+	switch s.a.Kind {
+	case zones.Found:
+		return s.found(name, owner)
+	case zones.Referral:
+		return s.refer(name)
+	case zones.NXDomain:
+		s.negative(name)
+		return NXDomain
+	case zones.NoData:
+		s.negative(name)
+		return NoData
+	case zones.ServFail, zones.Refused, zones.Alias: // only ServFail comes here
+	}
+	s.b.Rewind(start) // half a chain is no answer
+	s.b.SetAA(false)
+	code := s.a.EDE
+	if code == zones.EDENone {
+		code = wire.EDENotReady
+	}
+	s.extend(code, s.a.Age)
+	return NotReady
+}
+
+// found writes the set that answers the question.
+func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
+	if s.q.Type == wire.TypeANY { // RFC 8482
+		if !s.b.RR(wire.Answer, owner, wire.TypeHINFO, wire.ClassIN, hinfoTTL, hinfo) {
+			s.truncate()
+		}
+		return Answered
+	}
+	res := s.append(s.a.RRset, owner, wire.Answer)
+	if res.EDE != zones.EDENone {
+		s.extend(res.EDE, res.Age)
+	}
+	if res.Answers == 0 && !res.Truncated {
+		s.negative(name)
+		return NoData
+	}
+	return Answered
+}
+
+// append writes a set, and marks the response when it did not fit.
+func (s *scratch) append(set zones.RRset, owner wire.Ref, to wire.Section) zones.Result {
+	s.req.Section = to
+	s.req.Arg, s.req.Hash, s.req.Hashed = s.a.Arg, s.a.Hash, s.a.Hashed
+	res := set.Append(s.b, owner, &s.req)
+	if res.Truncated {
+		s.truncate()
+	}
+	return res
+}
+
+func (s *scratch) truncate() {
+	s.b.SetTC()
+	s.shard.truncated.Add(1)
+}
+
+// negative writes the zone's SOA, by which resolvers know how long a negative
+// answer holds: RFC 2308 section 3.
+func (s *scratch) negative(name *wire.Name) {
+	strip, _ := name.Below(s.a.Zone.Apex())
+	if owner, ok := s.b.NameRef(name.Suffix(strip)); ok {
+		s.append(s.a.Zone.SOA(), owner, wire.Authority)
+	}
+	if s.a.EDE != zones.EDENone {
+		s.extend(s.a.EDE, s.a.Age)
+	}
+}
+
+// refer writes the delegation that name lies under.
+func (s *scratch) refer(name *wire.Name) Outcome {
+	if owner, ok := s.b.NameRef(name.Suffix(s.a.Owner)); ok {
+		s.append(s.a.RRset, owner, wire.Authority)
+	}
+	return Referred
+}
+
+// extend adds an extended error; one that says that an answer is stale says how
+// old it is.
+func (s *scratch) extend(code uint16, age uint32) {
+	var buf [48]byte
+	text := buf[:0]
+	if code == wire.EDEStale {
+		text = append(text, "stale answer, "...)
+		text = strconv.AppendUint(text, uint64(age), 10)
+		text = append(text, " s old"...)
+		if s.a.Kind == zones.NXDomain {
+			code = wire.EDEStaleNXDomain
+		}
+	}
+	s.b.EDE(code, text)
+}
