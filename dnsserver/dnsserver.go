@@ -1,6 +1,30 @@
 // Package dnsserver has the sockets and the life of a request: it receives,
-// parses, admits, hands the query to a Handler and sends what that built, over
-// UDP and TCP alike.
+// parses, hands the query to a Handler and sends what that built, over UDP and
+// TCP alike.
+//
+// # UDP
+//
+// Each address has one SO_REUSEPORT socket a worker. A worker receives up to 32
+// datagrams with one recvmmsg, answers them on its own goroutine and sends the
+// answers with one sendmmsg. Both calls are non-blocking and hidden from the
+// scheduler (RawSyscall), so that a batch costs two system calls and nothing
+// else; an empty socket parks the goroutine in the runtime's poller. Everything
+// a worker writes is its own: its buffers, its Query and Builder, its counters.
+//
+// # TCP
+//
+// Each connection has a goroutine that answers what is pipelined on it in few
+// writes (RFC 7766). Connections are bounded in number, by client and together,
+// and in time: to the first octet, to the end of a message, idle, and to a
+// client that does not read. At the bound the one that has been idle longest
+// makes room.
+//
+// # Deferral
+//
+// What may wait runs in ServeSlow, on goroutines of bounded number.
+//
+// Invariant: the path of a query through this package takes no lock, allocates
+// nothing, and makes no system call but to receive and to send.
 package dnsserver
 
 import (
@@ -20,10 +44,22 @@ const (
 	TCP
 )
 
+// String is the transport's name in small letters.
+func (t Transport) String() string {
+	switch t {
+	case UDP:
+		return "udp"
+	case TCP:
+		return "tcp"
+	case TransportUnknown:
+	}
+	return "unknown"
+}
+
 // Client is who asks, and the moment and luck of the asking, read once a batch
 // so that the handler needs neither a clock nor a source of randomness.
 type Client struct {
-	Addr      netip.AddrPort // the source; 4-in-6 unmapped
+	Addr      netip.AddrPort // the source; 4-in-6 unmapped, without an IPv6 zone
 	Transport Transport
 	Now       int64  // wall clock, nanoseconds since 1970
 	Rand      uint64 // one random word, new for each query
@@ -40,20 +76,29 @@ const (
 )
 
 // Handler answers on the socket's goroutine: it must not block, keep q or b,
-// or allocate. from is valid during the call.
+// or allocate. It is handed only queries that wire.ParseQuery lets proceed; b
+// has been started for q with the limit of the client and transport, and the
+// server finishes it. from is valid during the call. Workers call it side by
+// side. A panic in it is answered with SERVFAIL, counted and logged.
 type Handler interface {
 	ServeDNS(b *wire.Builder, q *wire.Query, from *Client) Verdict
 }
 
 // SlowHandler answers what may wait (forwarding), on a bounded pool; when the
-// pool is full the server answers SERVFAIL and counts it.
+// pool is full the server answers SERVFAIL and counts it. query is its own to
+// keep. ctx ends when the server has waited long enough for it after being told
+// to stop. When it returns an error or panics without having written, the
+// server answers SERVFAIL; the error is the handler's to count and to log.
 type SlowHandler interface {
 	ServeSlow(ctx context.Context, query []byte, from Client, w Writer) error
 }
 
-// Writer sends responses to one deferred query. Safe for one goroutine.
+// Writer sends responses to one deferred query. Safe for one goroutine, and
+// until ServeSlow returns.
 type Writer interface {
-	// WriteMsg sends one whole message; it may be called again on streams.
+	// WriteMsg sends one whole message; it may be called again on streams. It
+	// waits for a client that is slow to read, for 5 seconds at most, and does
+	// not keep msg. A message of more than Limit octets is an error.
 	WriteMsg(msg []byte) error
 	// Limit is the greatest message the client takes over this transport.
 	Limit() int

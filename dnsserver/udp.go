@@ -1,0 +1,230 @@
+package dnsserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+const (
+	// yieldBatches is how many full batches a worker answers before it lets
+	// others run: under a flood it would else hold its core until preempted, 10
+	// ms later, while a check or a change waits.
+	yieldBatches = 16
+	// drainBatches bounds what is answered after the order to stop: all that a
+	// receive buffer holds, about 5,400 datagrams.
+	drainBatches = 256
+	// sendWait bounds the wait for a full send buffer.
+	sendWait = time.Second
+)
+
+// udpWorker answers the datagrams of one socket.
+type udpWorker struct {
+	counters counters
+	responder
+	srv   *Server
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	batch *batch
+	n     int // datagrams received and being answered
+	next  int // the first of them not yet answered
+	full  int // full batches in a row
+
+	drainFunc func(fd uintptr) bool // drain, bound once
+}
+
+func newUDPWorker(s *Server, c *net.UDPConn, local netip.Addr) *udpWorker {
+	w := &udpWorker{srv: s, conn: c, batch: newBatch(local)}
+	w.handler = s.cfg.Handler
+	w.client.Transport = UDP
+	w.drainFunc = w.drain
+	return w
+}
+
+// run answers until the server stops, and then once more what has been received
+// by then.
+func (w *udpWorker) run() error {
+	var err error
+	if w.raw, err = w.conn.SyscallConn(); err != nil {
+		return fmt.Errorf("dnsserver: udp socket: %w", err)
+	}
+	// Read calls drain, which answers until the socket is empty, and parks the
+	// goroutine in the poller until it no longer is. While it lasts, the
+	// descriptor cannot be closed and given to another socket.
+	err = w.raw.Read(w.drainFunc)
+	if !w.srv.stopping.Load() && err != nil {
+		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
+	}
+	err = w.raw.Control(func(fd uintptr) {
+		for range drainBatches {
+			if !w.answerBatch(fd) {
+				return
+			}
+		}
+	})
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
+	}
+	return nil
+}
+
+// drain answers what the socket has. It returns true when the server stops, and
+// false when the socket is empty.
+func (w *udpWorker) drain(fd uintptr) bool {
+	for !w.srv.stopping.Load() {
+		if !w.answerBatch(fd) {
+			w.full = 0
+			return false
+		}
+		if w.full++; w.full == yieldBatches {
+			w.full = 0
+			runtime.Gosched()
+		}
+	}
+	return true
+}
+
+// answerBatch receives, answers and sends one batch; false when there was none.
+func (w *udpWorker) answerBatch(fd uintptr) bool {
+	n, errno := w.batch.receive(fd)
+	if n == 0 {
+		if errno == syscall.EINTR {
+			return true
+		}
+		return false // EAGAIN, or an error that the next datagram will end
+	}
+	w.n, w.next = n, 0
+	w.client.Now = time.Now().UnixNano()
+	for w.next < w.n {
+		w.answerRest()
+	}
+	w.send(fd)
+	w.tally.n[batches]++
+	w.counters.add(&w.tally)
+	return true
+}
+
+// answerRest answers the batch from next on. It returns early when a handler
+// panics, with that query answered; one recover serves for the batch.
+func (w *udpWorker) answerRest() {
+	defer func() {
+		if v := recover(); v != nil {
+			w.srv.panics.log("udp", v)
+			w.tally.n[panicked]++
+			w.push(w.next-1, w.fail(w.batch.buffer()))
+		}
+	}()
+	for w.next < w.n {
+		i := w.next
+		w.next++
+		msg, cut := w.batch.message(i)
+		w.client.Addr = w.batch.source(i)
+		buf := w.batch.buffer()
+		if cut {
+			w.push(i, w.respondCut(msg, buf))
+			continue
+		}
+		reply, v := w.respond(msg, buf)
+		if v == Defer {
+			reply = w.deferQuery(i, msg)
+		}
+		w.push(i, reply)
+	}
+}
+
+func (w *udpWorker) push(i int, reply []byte) {
+	if reply != nil {
+		w.batch.push(i, len(reply))
+	}
+}
+
+// respondCut answers a datagram longer than any query that we take.
+func (w *udpWorker) respondCut(msg, buf []byte) []byte {
+	w.tally.n[received]++
+	if wire.ParseQuery(msg, &w.query) == wire.Ignore {
+		w.tally.n[ignored]++
+		return nil
+	}
+	return w.reject(buf, wire.FormErr)
+}
+
+// deferQuery hands datagram i to the slow pool, or returns what to say instead.
+func (w *udpWorker) deferQuery(i int, msg []byte) []byte {
+	if !w.srv.slow.take() {
+		return w.fail(w.batch.buffer())
+	}
+	to := w.client.Addr
+	if to.Addr().IsLinkLocalUnicast() && to.Addr().Is6() {
+		zone := strconv.FormatUint(uint64(w.batch.scope(i)), 10)
+		to = netip.AddrPortFrom(to.Addr().WithZone(zone), to.Port())
+	}
+	writer := &udpWriter{conn: w.conn, to: to, limit: replyLimit(&w.query, UDP)}
+	if w.batch.wildcard {
+		writer.control = append(writer.control, w.batch.sourceControl(i)...)
+	}
+	w.srv.slow.start(msg, w.client, writer, nil)
+	return nil
+}
+
+// send sends the batch's replies. A full send buffer is waited for: what the
+// link cannot take is better dropped from the receive buffer, unanswered.
+func (w *udpWorker) send(fd uintptr) {
+	sent, failed, full := w.batch.send(fd, 0)
+	if full {
+		_ = w.conn.SetWriteDeadline(time.Now().Add(sendWait)) // fails only once closed, as Write then does
+		err := w.raw.Write(func(fd uintptr) bool {
+			var more int
+			sent, more, full = w.batch.send(fd, sent)
+			failed += more
+			return !full
+		})
+		_ = w.conn.SetWriteDeadline(time.Time{}) // deferred queries answer here too
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
+			w.srv.cfg.Logger.Warn("sending answers failed", "error", err)
+		}
+	}
+	w.tally.n[sendFailed] += uint32(failed + w.batch.replies - sent)
+	w.batch.replies = 0
+}
+
+// overflow is how many datagrams the kernel dropped for want of room.
+func (w *udpWorker) overflow() uint64 {
+	raw, err := w.conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var drops uint64
+	if raw.Control(func(fd uintptr) { drops = socketDrops(fd) }) != nil {
+		return 0 // closed
+	}
+	return drops
+}
+
+// udpWriter answers one deferred query from the socket and the address that it
+// came to.
+type udpWriter struct {
+	conn    *net.UDPConn
+	to      netip.AddrPort
+	control []byte
+	limit   int
+}
+
+var _ Writer = (*udpWriter)(nil)
+
+func (w *udpWriter) Limit() int { return w.limit }
+
+func (w *udpWriter) WriteMsg(msg []byte) error {
+	if len(msg) > w.limit {
+		return fmt.Errorf("message of %d octets: the client takes %d", len(msg), w.limit)
+	}
+	_, _, err := w.conn.WriteMsgUDPAddrPort(msg, w.control, w.to)
+	return err
+}
