@@ -1,0 +1,434 @@
+package pool
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb"
+	"github.com/musterdns/muster/registry"
+)
+
+// seqKey names a group of a service whose round robin counter is kept.
+type seqKey struct {
+	kind   FilterKind
+	proto  uint8
+	name   string
+	family Family
+}
+
+// builder makes sets. What it holds is scratch space, kept between uses.
+type builder struct {
+	endpoints  []lb.Endpoint
+	candidates []uint32
+	index      []uint32
+	priorities []uint16
+	loads      []lb.Tier
+	seen       []uint64
+
+	s     *svc
+	next  *Service
+	seeds uint64
+}
+
+// sets fills next's sets. prev, when not nil, has the same filters and settings,
+// and differs in the instances of changed alone: sets without any of them are
+// taken over.
+func (b *builder) sets(s *svc, next, prev *Service, changed []uint32, seed uint64) {
+	b.s, b.next, b.seeds = s, next, seed
+	next.sets = make([]Set, 1+len(s.filters.filters))
+	b.set(&next.sets[0], nil)
+	for i := range next.instances {
+		next.instances[i].in = false
+	}
+	for _, g := range next.sets[0].groups {
+		b.markIn(g)
+	}
+	for i := range s.filters.filters {
+		set := &next.sets[i+1]
+		set.filter = s.filters.filters[i]
+		if prev != nil && len(changed) <= touchedMax && !containsAny(set.filter.members, changed) {
+			*set = prev.sets[i+1]
+			continue
+		}
+		b.set(set, &next.sets[0])
+	}
+	b.s, b.next = nil, nil
+}
+
+func containsAny(members, of []uint32) bool {
+	return slices.ContainsFunc(of, func(i uint32) bool {
+		_, there := slices.BinarySearch(members, i)
+		return there
+	})
+}
+
+// markIn marks the instances that a group can answer.
+func (b *builder) markIn(g *Group) {
+	for t := range g.tiers {
+		for i := range g.tiers[t].size {
+			b.next.instances[g.tiers[t].At(i)].in = true
+		}
+	}
+}
+
+// set builds the groups of one set; whole is nil for the whole itself. Groups
+// of the same instances are one group: families of one set, and a filter that
+// leaves none out and the whole.
+func (b *builder) set(set, whole *Set) {
+	if set.filter.kind == FilterPort {
+		candidates := b.choose(set, FamilySRV)
+		if set.groups[FamilySRV] = whole.groups[FamilySRV]; len(candidates) < len(b.next.instances) ||
+			whole.groups[FamilySRV].members < len(candidates) {
+			set.groups[FamilySRV] = b.group(set, FamilySRV, candidates)
+		}
+		return
+	}
+	for f := range families {
+		candidates := b.choose(set, f)
+		n := len(candidates)
+		if whole != nil && n == whole.groups[f].members {
+			set.groups[f] = whole.groups[f]
+			continue
+		}
+		for e := range f {
+			if set.groups[e].members == n && b.sameMembers(set, e, f) {
+				set.groups[f] = set.groups[e]
+			}
+		}
+		if set.groups[f] == nil {
+			set.groups[f] = b.group(set, f, candidates)
+		}
+	}
+}
+
+// sameMembers reports whether two families of a set choose the same instances.
+func (b *builder) sameMembers(set *Set, e, f Family) bool {
+	for i := range b.members(set) {
+		rec := b.next.instances[b.member(set, i)].rec
+		if has(rec, set, e) != has(rec, set, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// members is the number of instances that the set's filter chooses, and member
+// the i-th.
+func (b *builder) members(set *Set) int {
+	if set.filter.kind == FilterNone {
+		return len(b.next.instances)
+	}
+	return len(set.filter.members)
+}
+
+func (b *builder) member(set *Set, i int) uint32 {
+	if set.filter.kind == FilterNone {
+		return uint32(i)
+	}
+	return set.filter.members[i]
+}
+
+// has reports whether an instance that the filter chooses is of a family.
+func has(rec record, set *Set, f Family) bool {
+	switch f {
+	case FamilyA:
+		return rec.count4() > 0
+	case FamilyAAAA:
+		return rec.count6() > 0
+	default:
+		return set.filter.kind == FilterPort || rec.port() != 0
+	}
+}
+
+// choose lists the instances of a set's family.
+func (b *builder) choose(set *Set, f Family) []uint32 {
+	b.candidates = b.candidates[:0]
+	for i := range b.members(set) {
+		n := b.member(set, i)
+		if has(b.next.instances[n].rec, set, f) {
+			b.candidates = append(b.candidates, n)
+		}
+	}
+	return b.candidates
+}
+
+// class is what an instance is to the choice of a group.
+type class uint8
+
+const (
+	classOut     class = iota // drained, in maintenance
+	classFailing              // for fail-open
+	classUnknown              // where nothing passes
+	classPassing
+)
+
+// classOf applies the administrator's word to the verdict of the checks.
+func classOf(i *instance) class {
+	switch i.admin {
+	case registry.AdminDrain, registry.AdminMaintenance:
+		return classOut
+	case registry.AdminUp:
+		return classPassing
+	case registry.AdminDown:
+		return classFailing
+	case registry.AdminNone:
+	}
+	switch i.health {
+	case health.Passing:
+		return classPassing
+	case health.Unknown:
+		return classUnknown
+	case health.Failing:
+		return classFailing
+	default:
+		return classFailing
+	}
+}
+
+// rule is which instances of a group may be served.
+type rule struct {
+	serve    class // the least class that is healthy
+	weighted bool  // instances of weight 0 are left out
+}
+
+// healthy and eligible say whether an instance counts as healthy, and whether
+// it is served in a panic.
+func (r rule) healthy(i *instance) bool { return r.eligible(i) && classOf(i) >= r.serve }
+func (r rule) eligible(i *instance) bool {
+	return classOf(i) != classOut && (i.weight > 0 || !r.weighted)
+}
+
+// ruleFor decides by what is there: what passes before what is unknown, and
+// within that weight 0 only when there is nothing else.
+func (b *builder) ruleFor(candidates []uint32) (r rule, mode Mode) {
+	var count [classPassing + 1]int
+	var weighted [classPassing + 1]int
+	for _, n := range candidates {
+		i := &b.next.instances[n]
+		c := classOf(i)
+		count[c]++
+		if i.weight > 0 {
+			weighted[c]++
+		}
+	}
+	switch {
+	case count[classPassing] > 0:
+		return rule{classPassing, weighted[classPassing] > 0}, ModeNormal
+	case count[classUnknown] > 0:
+		return rule{classUnknown, weighted[classUnknown] > 0}, ModeUnknown
+	case count[classFailing] == 0:
+		return rule{classPassing, false}, ModeEmpty
+	case b.s.settings.failOpen:
+		return rule{classPassing, weighted[classFailing] > 0}, ModeFailOpen
+	default:
+		return rule{classPassing, false}, ModeClosed
+	}
+}
+
+// group builds a group over candidates.
+func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
+	st := b.s.settings
+	g := &Group{members: len(candidates), ttl: st.ttl}
+	r, mode := b.ruleFor(candidates)
+	g.mode = mode
+	if st.kind == policyRoundRobin {
+		g.seq = b.seq(set, f)
+	}
+	if mode == ModeEmpty || mode == ModeClosed {
+		return g
+	}
+	b.countTiers(candidates, r)
+	lb.AssignTiers(b.loads, st.tierRule)
+	tiers := 0
+	for t := range b.loads {
+		if b.loads[t].Load > 0 {
+			tiers++
+			if b.loads[t].Panic {
+				g.mode = ModeFailOpen
+			}
+		}
+	}
+	if g.mode == ModeNormal && (tiers > 1 || len(b.loads) > 0 && b.loads[0].Load == 0) {
+		g.mode = ModeTier
+	}
+	g.tiers = make([]Tier, 0, tiers)
+	for t := range b.loads {
+		if b.loads[t].Load > 0 {
+			g.tiers = append(g.tiers, b.tier(set, candidates, t, r))
+			g.loads = append(g.loads, b.loads[t])
+		}
+	}
+	if tiers == 1 {
+		g.loads = nil // nothing to draw
+	}
+	b.setTTL(g)
+	return g
+}
+
+// seq is the round robin counter of a group: it starts anywhere, and lives as
+// long as the service.
+func (b *builder) seq(set *Set, f Family) *atomic.Uint64 {
+	k := seqKey{set.filter.kind, set.filter.proto, set.filter.name, f}
+	c := b.s.seqs[k]
+	if c == nil {
+		if b.s.seqs == nil {
+			b.s.seqs = map[seqKey]*atomic.Uint64{}
+		}
+		c = new(atomic.Uint64)
+		c.Store(mix(b.seeds^identity(b.s.name, set.filter.name)+uint64(f)) >> 1)
+		b.s.seqs[k] = c
+	}
+	return c
+}
+
+// countTiers fills b.priorities and b.loads with the tiers of the candidates
+// that are not drained.
+func (b *builder) countTiers(candidates []uint32, r rule) {
+	b.priorities, b.loads = b.priorities[:0], b.loads[:0]
+	for _, n := range candidates {
+		i := &b.next.instances[n]
+		if p := i.rec.priority(); r.eligible(i) && (len(b.priorities) == 0 || b.priorities[len(b.priorities)-1] != p) {
+			b.priorities = append(b.priorities, p)
+		}
+	}
+	if len(b.priorities) > 1 {
+		slices.Sort(b.priorities)
+		b.priorities = slices.Compact(b.priorities)
+	}
+	for range b.priorities {
+		b.loads = append(b.loads, lb.Tier{})
+	}
+	for _, n := range candidates {
+		i := &b.next.instances[n]
+		if !r.eligible(i) {
+			continue
+		}
+		t := 0
+		if len(b.priorities) > 1 {
+			t, _ = slices.BinarySearch(b.priorities, i.rec.priority())
+		}
+		b.loads[t].Total++
+		if r.healthy(i) {
+			b.loads[t].Healthy++
+		}
+	}
+}
+
+// tier builds the t-th tier.
+func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
+	panics := b.loads[t].Panic
+	tier := Tier{priority: b.priorities[t], load: uint8(b.loads[t].Load), panics: panics}
+	b.index, b.endpoints = b.index[:0], b.endpoints[:0]
+	for _, n := range candidates {
+		i := &b.next.instances[n]
+		if i.rec.priority() != tier.priority || !(r.healthy(i) || panics && r.eligible(i)) {
+			continue
+		}
+		b.index = append(b.index, n)
+		e := lb.Endpoint{ID: i.rec.hash(), Weight: i.weight}
+		if len(b.s.loads) > 0 {
+			if l := b.s.loads[string(i.rec.id())]; l != nil {
+				e.Load = l.shared
+			}
+		}
+		b.endpoints = append(b.endpoints, e)
+		tier.labels += len(i.rec.label())
+		tier.heaviest = max(tier.heaviest, i.weight)
+		tier.deadlines = tier.deadlines || i.deadline != 0
+	}
+	tier.size = len(b.index)
+	if tier.size != len(b.next.instances) {
+		tier.index = slices.Clone(b.index)
+	}
+	st := b.s.settings
+	tier.picker = st.pick(b.endpoints)
+	if st.kind == policyHash {
+		tier.hash = tier.picker
+	} else if set.filter.kind == FilterNone {
+		tier.hash = lb.Hash(b.endpoints)
+	}
+	tier.auto = b.auto(tier.size)
+	return tier
+}
+
+// auto is how many address records an answer has when nobody says: one, where
+// only that gives shares that are exact whatever the client does with the
+// answer (record order does not survive resolvers).
+func (b *builder) auto(size int) int {
+	switch b.s.settings.kind {
+	case policyAll:
+		return size
+	case policyWeighted, policyRoundRobin:
+		if _, equal := lb.Candidates(b.endpoints); equal {
+			return min(size, answersAuto)
+		}
+	case policyLeastLoaded, policyHash:
+	}
+	return min(size, 1)
+}
+
+// setTTL lowers the base TTL to the least of the instances' that are in.
+func (b *builder) setTTL(g *Group) {
+	least := uint32(0)
+	for t := range g.tiers {
+		for i := range g.tiers[t].size {
+			if ms := b.next.instances[g.tiers[t].At(i)].rec.ttlMillis(); ms > 0 && (least == 0 || ms < least) {
+				least = ms
+			}
+		}
+	}
+	if least > 0 {
+		g.ttl = clampTTL(millis(least))
+	}
+}
+
+// distinct reports whether no two instances have an address in common.
+func (b *builder) distinct(insts []inst) bool {
+	n := 0
+	for i := range insts {
+		n += insts[i].rec.count4() + insts[i].rec.count6()
+	}
+	size := 16
+	for size < n*2 {
+		size *= 2
+	}
+	if cap(b.seen) < size {
+		b.seen = make([]uint64, size)
+	}
+	seen := b.seen[:size]
+	clear(seen)
+	for i := range insts {
+		rec := insts[i].rec
+		for k := range rec.count4() {
+			a := rec.addr4(k)
+			if !insert(seen, mix(uint64(le.Uint32(a[:]))|1<<40)) {
+				return false
+			}
+		}
+		for k := range rec.count6() {
+			a := rec.addr6(k)
+			if !insert(seen, mix(mix(le.Uint64(a[:]))^le.Uint64(a[8:]))) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// insert adds a hash to a set with room for it; false: it was there. Two
+// addresses of one hash are taken for one, which costs a comparison an answer.
+func insert(seen []uint64, h uint64) bool {
+	h = cmp.Or(h, 1)
+	mask := uint64(len(seen) - 1)
+	for at := h & mask; ; at = (at + 1) & mask {
+		switch seen[at] {
+		case 0:
+			seen[at] = h
+			return true
+		case h:
+			return false
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package pool
+
+import "sync/atomic"
+
+// counters is Counters as it is kept.
+type counters struct {
+	batches, rebuilds, healthChanges, failOpens    atomic.Uint64
+	problems, problemsDropped, filtersOmitted      atomic.Uint64
+	addressesOmitted, unknownSource, tableRebuilds atomic.Uint64
+}
+
+// Counters returns what has been counted so far. It is safe for concurrent use.
+func (p *Pool) Counters() Counters {
+	c := &p.counts
+	return Counters{
+		Batches: c.batches.Load(), Rebuilds: c.rebuilds.Load(), HealthChanges: c.healthChanges.Load(),
+		FailOpens: c.failOpens.Load(), Problems: c.problems.Load(), ProblemsDropped: c.problemsDropped.Load(),
+		FiltersOmitted: c.filtersOmitted.Load(), AddressesOmitted: c.addressesOmitted.Load(),
+		EventsLost: p.events.lost.Load(), UnknownSource: c.unknownSource.Load(), TableRebuilds: c.tableRebuilds.Load(),
+	}
+}

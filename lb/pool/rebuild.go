@@ -1,0 +1,365 @@
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb"
+	"github.com/musterdns/muster/registry"
+)
+
+// slowSteps is the number of steps in which a slow start raises a weight, and
+// slowStepMin the least time between two: each makes a new picker.
+const (
+	slowSteps   = 16
+	slowStepMin = time.Second
+)
+
+// rebuild makes the form of s to be published; nil: the name is to go. It
+// reports false when nothing that is published has changed.
+func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
+	w.settle(s)
+	hidden := s.hidden
+	if s.hidden = s.conflict(); s.hidden != hidden {
+		s.retune = true
+		w.tellHidden(s, now)
+	}
+	if !s.exists() || s.hidden != "" {
+		return w.rebuildAbsent(s)
+	}
+	w.stepLoads(s, now)
+	next := &Service{
+		source: s.src.cfg.ID, settings: s.settings, own: s.own, admin: s.admin,
+		version: w.pool.view.version.Load() + 1,
+	}
+	w.setKey(s, next)
+	prev := s.pub
+	if prev != nil && prev.ancestor {
+		prev = nil
+	}
+	touched := w.judge(s, next, prev, now)
+	whole := s.regroup || s.retune || prev == nil
+	if !whole && !touched.any {
+		return nil, false
+	}
+	w.pool.counts.rebuilds.Add(1)
+	if touched.content || whole {
+		s.src.content = true
+	}
+	if s.regroup {
+		s.filters = newFilterList(s.insts)
+		w.pool.counts.filtersOmitted.Add(uint64(s.filters.omitted))
+	}
+	next.omitted = s.filters.omitted
+	if prev != nil && !whole && !touched.records {
+		next.distinct = prev.distinct
+	} else {
+		next.distinct = w.build.distinct(s.insts)
+	}
+	if whole {
+		prev = nil // what a set holds may have changed in every way
+	}
+	w.build.sets(s, next, prev, touched.list, w.seed)
+	s.regroup, s.retune = false, false
+	w.tellServing(s, next, now)
+	if w.pool.cfg.Encode != nil {
+		next.records = w.pool.cfg.Encode(next)
+	}
+	return next, true
+}
+
+// setKey fills the key of a form of s, from the last one where there is one.
+func (w *writer) setKey(s *svc, next *Service) {
+	next.source = s.src.cfg.ID
+	if s.pub != nil {
+		next.hash, next.wire = s.pub.hash, s.pub.wire
+		return
+	}
+	name := appendWire(nil, s.name)
+	next.wire = string(name)
+	next.hash = hashKey(w.pool.view.seed, uint16(next.source), name)
+}
+
+// rebuildAbsent is rebuild for a name that is not registered, or not to be
+// seen: it stays as an ancestor while there are names below it.
+func (w *writer) rebuildAbsent(s *svc) (*Service, bool) {
+	s.regroup, s.retune = true, false
+	w.timers.remove(s)
+	s.mode = ModeUnset
+	if s.pub != nil && !s.pub.ancestor {
+		s.src.content = true
+	}
+	if s.children == 0 {
+		if s.pub == nil {
+			w.forget(s)
+		}
+		return nil, s.pub != nil
+	}
+	if s.pub != nil && s.pub.ancestor {
+		return nil, false
+	}
+	next := &Service{ancestor: true, settings: s.settings, version: w.pool.view.version.Load() + 1}
+	w.setKey(s, next)
+	return next, true
+}
+
+// settle counts the name in its parent's children while it exists, and makes
+// the parent when it is new.
+func (w *writer) settle(s *svc) {
+	exists := s.exists() || s.children > 0
+	if exists == s.linked {
+		return
+	}
+	s.linked = exists
+	_, rest := parentOf(s.name)
+	if rest == "" {
+		return
+	}
+	parent := w.service(s.src, rest)
+	if exists {
+		parent.children++
+	} else {
+		parent.children--
+	}
+	w.mark(parent)
+}
+
+// conflict says why the name cannot be answered; empty: it can.
+func (s *svc) conflict() string {
+	if !s.exists() {
+		return ""
+	}
+	if slices.Contains(s.src.cfg.Reserved, s.name) {
+		return "the zone needs the name " + s.name + " for itself"
+	}
+	first, rest := parentOf(s.name)
+	if parent := s.src.services[rest]; rest != "" && parent != nil {
+		if _, there := parent.find(first); there {
+			return "service " + rest + " has an instance " + first + ", which has the same name"
+		}
+	}
+	return ""
+}
+
+func (w *writer) tellHidden(s *svc, now time.Time) {
+	e := Event{Kind: EventProblem, Service: s.name, Reason: s.hidden}
+	if s.hidden == "" {
+		e.To = "mended"
+	} else {
+		w.pool.counts.problems.Add(1)
+	}
+	w.event(now, s.src, e)
+}
+
+// touched is what judge found to differ from the last published form.
+type touched struct {
+	any     bool
+	content bool     // what the zone contains
+	records bool     // a record, not only a state
+	list    []uint32 // instances that differ; nil when they are all to be taken anew
+}
+
+// touchedMax is the number of changed instances up to which sets are compared
+// with them one by one.
+const touchedMax = 16
+
+// judge decides the state and the weight of every instance, tells of changes,
+// and sets the time at which to look again.
+func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
+	ns := now.UnixNano()
+	next.instances = make([]instance, len(s.insts))
+	wake := s.stepAt
+	slow := 0
+	for i := range s.insts {
+		in, out := &s.insts[i], &next.instances[i]
+		out.rec = in.rec
+		w.judgeOne(s, in, out, now, &wake)
+		if in.slowSince != 0 {
+			slow++
+		}
+	}
+	// With more than half of the pool warming up, the rest could not take the
+	// load meanwhile.
+	warming := slow > 0 && slow*2 <= len(s.insts)
+	var t touched
+	for i := range s.insts {
+		in, out := &s.insts[i], &next.instances[i]
+		factor := 1.0
+		if warming && in.slowSince != 0 {
+			factor = lb.SlowStart(time.Duration(ns-in.slowSince), s.settings.slow, 1)
+			out.slow = true
+		}
+		if s.settings.kind == policyLeastLoaded {
+			if l := s.loads[string(in.rec.id())]; l != nil {
+				factor *= l.factor
+			}
+		}
+		next.bent = next.bent || factor != 1
+		out.weight = uint32(in.rec.weight()) * lb.WeightScale
+		if factor != 1 {
+			out.weight = lb.EffectiveWeight(in.rec.weight(), factor)
+		}
+		if prev != nil && !s.regroup {
+			t.compare(uint32(i), &prev.instances[i], out)
+		}
+	}
+	if slow > 0 {
+		wake = earlier(wake, ns+int64(max(s.settings.slow/slowSteps, slowStepMin)))
+	}
+	w.timers.set(s, wake)
+	return t
+}
+
+// compare notes how instance i differs from its last published form.
+func (t *touched) compare(i uint32, a, b *instance) {
+	same := &a.rec[0] == &b.rec[0] && len(a.rec) == len(b.rec)
+	content := !same || a.weight != b.weight || a.health != b.health || a.admin != b.admin
+	if !content && a.deadline == b.deadline {
+		return
+	}
+	t.any = true
+	t.content = t.content || content
+	t.records = t.records || !same
+	t.list = append(t.list, i)
+}
+
+// judgeOne decides the state of one instance.
+func (w *writer) judgeOne(s *svc, in *inst, out *instance, now time.Time, wake *int64) {
+	ns := now.UnixNano()
+	state, deadline := in.checked()
+	out.health, out.deadline = state, deadline
+	if a, ok := s.word(in.rec, now); ok {
+		out.admin = a.State
+		if !a.Until.IsZero() {
+			until := a.Until.UnixNano()
+			*wake = earlier(*wake, until)
+			out.deadline = earlier(out.deadline, until)
+		}
+	}
+	began := in.fresh && s.src.live
+	if state != in.health && !in.fresh {
+		w.pool.counts.healthChanges.Add(1)
+		began = in.health == health.Failing && state == health.Passing
+		w.event(now, s.src, Event{
+			Kind: EventHealth, Service: s.name, Instance: string(in.rec.id()),
+			From: in.health.String(), To: state.String(), Reason: w.output(in, state),
+		})
+	}
+	switch {
+	case s.settings.slow == 0 || state == health.Failing:
+		in.slowSince = 0
+	case began:
+		in.slowSince = ns
+	case in.slowSince != 0 && ns-in.slowSince >= int64(s.settings.slow):
+		in.slowSince = 0
+	}
+	if out.admin != in.admin {
+		w.event(now, s.src, Event{
+			Kind: EventAdmin, Service: s.name, Instance: string(in.rec.id()), From: adminName(in.admin), To: adminName(out.admin),
+		})
+	}
+	in.health, in.admin, in.fresh = state, out.admin, false
+}
+
+// output is what the check said that decided a state.
+func (w *writer) output(in *inst, state health.State) string {
+	for _, t := range in.targets {
+		if t.state == state && w.targets.checker != nil {
+			if st, ok := w.targets.checker.Status(t.Target); ok {
+				return st.Output
+			}
+		}
+	}
+	return ""
+}
+
+// word is the administrator's word on an instance that is in force: that on the
+// instance itself before that on all.
+func (s *svc) word(rec record, now time.Time) (registry.Admin, bool) {
+	if len(s.admin) == 0 {
+		return registry.Admin{}, false
+	}
+	return wordOf(s.admin, rec.id(), now)
+}
+
+func wordOf(words map[string]registry.Admin, id []byte, now time.Time) (registry.Admin, bool) {
+	if a, ok := words[string(id)]; ok && inForce(&a, now) {
+		return a, true
+	}
+	a, ok := words["*"]
+	return a, ok && inForce(&a, now)
+}
+
+func inForce(a *registry.Admin, now time.Time) bool {
+	return a.State != registry.AdminNone && (a.Until.IsZero() || a.Until.After(now))
+}
+
+// earlier is the earlier of two times of which 0 is never.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func adminName(s registry.AdminState) string {
+	switch s {
+	case registry.AdminDrain:
+		return "drain"
+	case registry.AdminMaintenance:
+		return "maintenance"
+	case registry.AdminUp:
+		return "up"
+	case registry.AdminDown:
+		return "down"
+	case registry.AdminNone:
+		return "none"
+	default:
+		return "invalid"
+	}
+}
+
+// tellServing makes events of instances that came in or went out, and of a
+// service whose answers now come about in another way.
+func (w *writer) tellServing(s *svc, next *Service, now time.Time) {
+	loud := s.src.asOf != 0
+	for i := range s.insts {
+		in := &s.insts[i]
+		if is := next.instances[i].in; is != in.in {
+			from, to := "in", "out"
+			if is {
+				from, to = to, from
+			}
+			in.in = is
+			if loud {
+				w.event(now, s.src, Event{
+					Kind: EventServing, Service: s.name, Instance: string(in.rec.id()), From: from, To: to,
+					Reason: next.Why(uint32(i)),
+				})
+			}
+		}
+	}
+	mode := next.Mode()
+	if mode == s.mode {
+		return
+	}
+	from := s.mode
+	s.mode = mode
+	if mode == ModeFailOpen {
+		w.pool.counts.failOpens.Add(1)
+	}
+	if !loud || from == ModeUnset {
+		return
+	}
+	w.event(now, s.src, Event{Kind: EventService, Service: s.name, From: from.String(), To: mode.String()})
+	level := slog.LevelInfo
+	if mode == ModeFailOpen || mode == ModeClosed {
+		level = slog.LevelWarn
+	}
+	w.pool.log.LogAttrs(context.Background(), level, "service answers in another way",
+		slog.String("zone", s.src.cfg.Zone), slog.String("service", s.name),
+		slog.String("from", from.String()), slog.String("to", mode.String()))
+}

@@ -1,0 +1,234 @@
+package pool
+
+import (
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/registry"
+)
+
+// Service is one service at one moment: its instances, which of them are in,
+// and the pickers that choose among them. It is immutable and may be kept. Its
+// methods allocate nothing unless they say so. Instances are numbered from 0 in
+// the order of their ids; a number belongs to this Service object alone.
+type Service struct {
+	hash     uint64
+	wire     string // relative name in wire form, without a root
+	source   registry.SourceID
+	ancestor bool
+	bent     bool // effective weights are not the registered ones
+	distinct bool // no address is served by two instances
+
+	settings  *settings
+	instances []instance
+	sets      []Set // the whole, then filters by kind and name
+	omitted   int   // filters beyond FiltersMax
+	own       *registry.Service
+	admin     map[string]registry.Admin
+	version   uint64
+	records   any
+}
+
+// instance is the published state of one instance.
+type instance struct {
+	rec      record
+	deadline int64  // until when the state surely holds, ns since 1970; 0: not known to end
+	weight   uint32 // effective, in units of 1/lb.WeightScale; registered before slow start and load
+	health   health.State
+	admin    registry.AdminState
+	in       bool
+	slow     bool // in slow start
+}
+
+func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.source), s.wire }
+
+// Source is the source that the service is registered with.
+func (s *Service) Source() registry.SourceID { return s.source }
+
+// Wire is the service's name in wire form relative to the zone, without a root.
+func (s *Service) Wire() string { return s.wire }
+
+// Name is the service's name as registered: "web.prod". It allocates.
+func (s *Service) Name() string {
+	name := make([]byte, 0, len(s.wire))
+	for at := 0; at < len(s.wire); at += 1 + int(s.wire[at]) {
+		if at > 0 {
+			name = append(name, '.')
+		}
+		name = append(name, s.wire[at+1:at+1+int(s.wire[at])]...)
+	}
+	return string(name)
+}
+
+// Ancestor reports whether there is no service of this name, but services
+// below it: an empty non-terminal (RFC 8020 section 2).
+func (s *Service) Ancestor() bool { return s.ancestor }
+
+// Version is the View's version at which this form was published.
+func (s *Service) Version() uint64 { return s.version }
+
+// Records is what Config.Encode returned for the service.
+func (s *Service) Records() any { return s.records }
+
+// Meta is the service's metadata: shared, not to be written to.
+func (s *Service) Meta() map[string]string { return s.settings.policy.Meta }
+
+// HashOn says what the hash policy hashes.
+func (s *Service) HashOn() HashOn { return s.settings.hashOn }
+
+// Hashes reports whether the service's policy is hash.
+func (s *Service) Hashes() bool { return s.settings.kind == policyHash }
+
+// MaxAnswers is how many records the service's policy wants in one answer;
+// 0: auto.
+func (s *Service) MaxAnswers() int { return s.settings.answers }
+
+// Distinct reports whether no two instances have an address in common.
+func (s *Service) Distinct() bool { return s.distinct }
+
+// TTL is the zone's or service's TTL in seconds, for records that are of the
+// service and not of instances.
+func (s *Service) TTL() uint32 { return s.settings.ttl }
+
+// Len is the number of instances registered.
+func (s *Service) Len() int { return len(s.instances) }
+
+// Instance returns the number of the instance with an id, -1 when there is none.
+func (s *Service) Instance(id []byte) int {
+	low, high := 0, len(s.instances)
+	for low < high {
+		middle := int(uint(low+high) >> 1)
+		if string(s.instances[middle].rec.id()) < string(id) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low < len(s.instances) && string(s.instances[low].rec.id()) == string(id) {
+		return low
+	}
+	return -1
+}
+
+// Label is the id of instance i as a label in wire form. Not to be written to,
+// nor is anything else that is returned as a slice here.
+func (s *Service) Label(i uint32) []byte { return s.instances[i].rec.label() }
+
+// TXT is the metadata of instance i as the RDATA of a TXT record; empty: none.
+// Pairs that fit no character-string are left out.
+func (s *Service) TXT(i uint32) []byte { return s.instances[i].rec.txt() }
+
+// Port is the default port of instance i; 0: none.
+func (s *Service) Port(i uint32) uint16 { return s.instances[i].rec.port() }
+
+// Priority is the tier of instance i.
+func (s *Service) Priority(i uint32) uint16 { return s.instances[i].rec.priority() }
+
+// Count4 and Count6 are the numbers of addresses of instance i, and Addr4 and
+// Addr6 the n-th of them.
+func (s *Service) Count4(i uint32) int { return s.instances[i].rec.count4() }
+
+// Count6 is the number of IPv6 addresses of instance i.
+func (s *Service) Count6(i uint32) int { return s.instances[i].rec.count6() }
+
+// Addr4 is the n-th IPv4 address of instance i.
+func (s *Service) Addr4(i uint32, n int) [4]byte { return s.instances[i].rec.addr4(n) }
+
+// Addr6 is the n-th IPv6 address of instance i.
+func (s *Service) Addr6(i uint32, n int) [16]byte { return s.instances[i].rec.addr6(n) }
+
+// Addresses lists the addresses of instance i. It allocates.
+func (s *Service) Addresses(i uint32) []netip.Addr { return s.instances[i].rec.addresses() }
+
+// NamedPort is the port of instance i of that name and protocol; 0: none.
+func (s *Service) NamedPort(i uint32, name []byte, udp bool) uint16 {
+	in := reader{s.instances[i].rec.filters()}
+	in.short()
+	for range in.u8() {
+		number, proto, label := in.u16(), in.u8(), in.short()
+		if (proto == protoUDP) == udp && string(label) == string(name) {
+			return number
+		}
+	}
+	return 0
+}
+
+// In reports whether instance i may be answered for the service.
+func (s *Service) In(i uint32) bool { return s.instances[i].in }
+
+// Deadline is the time, in nanoseconds since 1970, at which what is said of
+// instance i may change by what is known already: a verdict that failures lead
+// up to, or the end of an administrator's word. 0: none known.
+func (s *Service) Deadline(i uint32) int64 { return s.instances[i].deadline }
+
+// InstanceTTL is the TTL in seconds of the records that are of instance i alone.
+func (s *Service) InstanceTTL(i uint32) uint32 {
+	if ms := s.instances[i].rec.ttlMillis(); ms > 0 {
+		return clampTTL(time.Duration(ms) * time.Millisecond)
+	}
+	return s.settings.ttl
+}
+
+// SRVWeight is the weight of instance i for a whole set of SRV records
+// (RFC 2782): the registered weight while nothing bends the weights, else the
+// effective one, scaled so that the set's heaviest is the greatest there is.
+func (s *Service) SRVWeight(i, heaviest uint32) uint16 {
+	w := s.instances[i].weight
+	if w == 0 || !s.bent {
+		return s.instances[i].rec.weight()
+	}
+	// 0 is RFC 2782's "hardly ever", below every real weight.
+	return uint16(max(uint64(w)*math.MaxUint16/uint64(heaviest), 1))
+}
+
+// Set returns the set of all instances.
+func (s *Service) Set() *Set { return &s.sets[0] }
+
+// Filter returns the part of the service that a tag, a zone or a named port
+// chooses; nil when no registered instance is in it.
+func (s *Service) Filter(kind FilterKind, name []byte, udp bool) *Set {
+	proto := uint8(0)
+	if kind == FilterPort {
+		proto = protoTCP
+		if udp {
+			proto = protoUDP
+		}
+	}
+	low, high := 1, len(s.sets)
+	for low < high {
+		middle := int(uint(low+high) >> 1)
+		if s.sets[middle].filter.compare(kind, proto, name) < 0 {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low < len(s.sets) && s.sets[low].filter.compare(kind, proto, name) == 0 {
+		return &s.sets[low]
+	}
+	return nil
+}
+
+// HasFilters reports whether there is a filter of the kind, or, for ports, of
+// the kind and protocol.
+func (s *Service) HasFilters(kind FilterKind, udp bool) bool {
+	for i := 1; i < len(s.sets); i++ {
+		f := &s.sets[i].filter
+		if f.kind == kind && (kind != FilterPort || (f.proto == protoUDP) == udp) {
+			return true
+		}
+	}
+	return false
+}
+
+// FiltersOmitted is the number of filters that have no set, because the
+// service has more than FiltersMax.
+func (s *Service) FiltersOmitted() int { return s.omitted }
+
+// Sets is the number of sets: the whole and the filters.
+func (s *Service) Sets() int { return len(s.sets) }
+
+// SetAt returns the n-th set; 0 is the whole.
+func (s *Service) SetAt(n int) *Set { return &s.sets[n] }
