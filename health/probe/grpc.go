@@ -31,8 +31,9 @@ const (
 // without TLS and passes when the answer is SERVING.
 func (s *Set) grpc(ctx context.Context, t *health.Target) health.Result {
 	what := fmt.Sprintf("gRPC %v Check(%q)", t.Addr, t.Service)
-	var dialed atomic.Pointer[error] // why there is no connection, as the kernel put it
-	client, err := grpc.NewClient("passthrough:///"+t.Addr.String(),
+	var dialed atomic.Pointer[error]                                                    // why there is no connection, as the kernel put it
+	authority := netip.AddrPortFrom(t.Addr.Addr().WithZone(""), t.Addr.Port()).String() // RFC 6874: zones are not sent
+	client, err := grpc.NewClient("passthrough:///"+authority,
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			// The check's own context: grpc's is not ended by the check's end.
 			c, err := conn(s.dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, t.Addr))
