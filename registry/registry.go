@@ -42,7 +42,10 @@ type Key struct {
 	Name    string
 }
 
-// Batch is every change of one source at one revision.
+// Batch is the changes of one source since the Batch before it, up to one
+// revision. Of several changes of one record it holds the last. A key that
+// stands in Deleted and whose record stands in the same Batch was deleted
+// first.
 //
 // Reset with More, then More, then one without More are the complete state of
 // the source in pages of at most PageMax records. The receiver applies them as
@@ -93,8 +96,8 @@ type Instance struct {
 	Priority  uint16       // tier; 0 is the first
 	Tags      []string     // case-folded, sorted, distinct
 	Meta      map[string]string
-	Region    string
-	Zone      string
+	Region    string        // case-folded
+	Zone      string        // case-folded
 	TTL       time.Duration // 0: the service's
 	Checks    []Check       // nil: the service's; empty and not nil: none
 
@@ -184,7 +187,9 @@ type Load struct {
 	Active   int     // requests in flight; negative: not given
 	Capacity int     // 0: not given
 	Revision int64
-	// At is when the report was received, by this process's clock.
+	// At is when the report was received, by this process's clock. One that is
+	// read again with the complete state keeps its Revision and is no new
+	// report.
 	At time.Time
 }
 
