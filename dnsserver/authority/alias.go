@@ -1,7 +1,10 @@
 package authority
 
 import (
+	"bytes"
+
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
 )
 
 // chainMax is how many aliases are followed in one answer. Chains of people's
@@ -53,12 +56,8 @@ func (s *scratch) rename(next *wire.Name, owner wire.Ref) (wire.Ref, Outcome) {
 // redirect writes the DNAME above name and the CNAME that it makes for owner,
 // and sets next to that CNAME's target: RFC 6672 sections 3.1 and 3.2.
 func (s *scratch) redirect(next, name *wire.Name, owner wire.Ref, hop int) (wire.Ref, Outcome) {
-	at, ok := s.b.NameRef(name.Suffix(s.a.Owner))
+	ttl, ok := s.writeDNAME(name, hop)
 	if !ok {
-		return 0, AliasOnly
-	}
-	res := s.append(s.a.RRset, at, wire.Answer)
-	if res.Truncated {
 		return 0, AliasOnly
 	}
 	var made [255]byte
@@ -74,12 +73,52 @@ func (s *scratch) redirect(next, name *wire.Name, owner wire.Ref, hop int) (wire
 	if !next.Set(made[:size]) {
 		return 0, AliasOnly // unreachable: both parts are names, and together short enough
 	}
-	ref, ok := s.b.RRName(wire.Answer, owner, wire.TypeCNAME, wire.ClassIN, res.TTL, nil, made[:size], true)
+	ref, ok := s.b.RRName(wire.Answer, owner, wire.TypeCNAME, wire.ClassIN, ttl, nil, made[:size], true)
 	if !ok {
 		s.truncate()
 		return 0, AliasOnly
 	}
+	if s.grows(name) {
+		s.shard.chains.Add(1)
+		return 0, AliasOnly
+	}
 	return ref, OutcomeUnknown
+}
+
+// dname is a DNAME that a step of the chain used.
+type dname struct {
+	set zones.RRset
+	ttl uint32
+}
+
+// writeDNAME writes the DNAME above name, once in an answer, and returns its TTL.
+// It is not ok when it does not fit.
+func (s *scratch) writeDNAME(name *wire.Name, hop int) (ttl uint32, ok bool) {
+	for _, d := range s.dnames[:hop] {
+		if d.set == s.a.RRset {
+			s.dnames[hop] = d
+			return d.ttl, true
+		}
+	}
+	at, ok := s.b.NameRef(name.Suffix(s.a.Owner))
+	if !ok {
+		return 0, false
+	}
+	res := s.append(s.a.RRset, at, wire.Answer)
+	s.dnames[hop] = dname{s.a.RRset, res.TTL}
+	return res.TTL, !res.Truncated
+}
+
+// grows reports whether the DNAME above name leads to below itself, so that each
+// step makes a longer name: one step is enough to show that.
+func (s *scratch) grows(name *wire.Name) bool {
+	var target wire.Name
+	if !target.Set(s.a.Target) {
+		return false
+	}
+	dname := name.Suffix(s.a.Owner)
+	strip := target.Labels() - (name.Labels() - s.a.Owner)
+	return strip >= 0 && bytes.Equal(target.Suffix(strip), dname)
 }
 
 // circles reports whether next is a name that the chain has been at.

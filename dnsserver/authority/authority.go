@@ -70,8 +70,10 @@ type scratch struct {
 	p     *policy
 	req   zones.Request
 	a     zones.Answer
-	names [chainMax]wire.Name // what aliases led to
 	shard *shard
+
+	names  [chainMax]wire.Name // what aliases led to
+	dnames [chainMax]dname     // by which they did, where it was a DNAME
 }
 
 // New returns a Handler without zones: it refuses everything until SetTree.

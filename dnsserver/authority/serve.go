@@ -46,6 +46,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		s.shard.count(from.Transport, o)
 	}
 	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
+	clear(s.dnames[:])
 	h.scratch.Put(s)
 	return verdict
 }
