@@ -24,7 +24,8 @@ type writer struct {
 	addrs   addressIndex
 	timers  timers
 	dirty   []*svc
-	seed    uint64 // of round robin's starting points
+	waiters []*waiter // for revisions
+	seed    uint64    // of round robin's starting points
 	build   builder
 }
 
@@ -209,6 +210,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		now := time.Now()
 		p.w.due(now.UnixNano())
 		p.w.flush(now)
+		p.w.release()
 		wake.Reset(p.w.timers.wait(now.UnixNano()))
 	}
 }

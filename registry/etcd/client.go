@@ -68,6 +68,7 @@ type Client struct {
 	conn   *clientv3.Client // nil until the first use that could log in
 	closed bool
 	away   time.Time // since when etcd has not answered; zero while it does
+	reason error     // why, from the last attempt; nil while it does
 	nudged time.Time // when a connection was last asked for at once
 }
 
@@ -163,6 +164,7 @@ func (c *Client) dial() (*clientv3.Client, error) {
 func (c *Client) observe(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.reason = err
 	switch {
 	case err != nil && c.away.IsZero():
 		c.away = time.Now()
@@ -171,6 +173,13 @@ func (c *Client) observe(err error) {
 		c.log.Info("etcd answers again", "away", time.Since(c.away).Round(time.Millisecond))
 		c.away = time.Time{}
 	}
+}
+
+// Err returns why etcd does not answer at present; nil while it does.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
 }
 
 // nudge makes the connection try again now: left alone it waits longer each

@@ -1,0 +1,230 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/lb/pool"
+)
+
+// Reply is what a question was answered by the code that answers DNS.
+type Reply struct {
+	RCode   string   // "NOERROR"
+	Answers []string // the answer section, as zone file lines
+	Extra   string   // the extended DNS error's text; empty: none
+}
+
+// explain answers GET /v1/explain.
+func (s *Server) explain(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	name := strings.ToLower(q.Get(api.ParamName))
+	if name == "" {
+		return nil, badField(api.ParamName, "give a name such as web or web.svc.internal", "is missing")
+	}
+	client, err := clientOf(r)
+	if err != nil {
+		return nil, err
+	}
+	out := api.Explanation{Name: s.absolute(name), Type: "A", Client: client}
+	if t := q.Get(api.ParamType); t != "" {
+		out.Type = strings.ToUpper(t)
+	}
+	reply, err := s.cfg.Ask(out.Name, out.Type, client)
+	if err != nil {
+		return nil, badField(api.ParamName, "give a domain name and a type such as A, AAAA, SRV, TXT", "%v", err)
+	}
+	out.Records = reply.Answers
+	out.Outcome = reply.RCode
+	if reply.RCode == "NOERROR" && len(reply.Answers) == 0 {
+		out.Outcome = "NODATA"
+	}
+	if err := s.explainService(r.Context(), &out); err != nil {
+		return nil, err
+	}
+	out.Why = whyOutcome(&out, reply.Extra)
+	return out, nil
+}
+
+// absolute completes a name: one that ends in a dot, or lies in a service zone,
+// is absolute; any other is relative to the default zone.
+func (s *Server) absolute(name string) string {
+	if strings.HasSuffix(name, ".") {
+		return name
+	}
+	for i := range s.cfg.Zones {
+		if z := s.cfg.Zones[i].Name; name+"." == z || strings.HasSuffix(name+".", "."+z) {
+			return name + "."
+		}
+	}
+	return name + "." + s.cfg.Zones[0].Name
+}
+
+// explainService fills in what the name's service says, if it has one.
+func (s *Server) explainService(ctx context.Context, out *api.Explanation) error {
+	z, relative := s.enclosing(out.Name)
+	if z == nil {
+		return nil
+	}
+	out.Zone = z.Name
+	labels := strings.Split(relative, ".")
+	for i := range labels {
+		info, err := s.cfg.Pool.Service(ctx, z.Source, strings.Join(labels[i:], "."))
+		if errors.Is(err, pool.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		describe(out, &info, labels[:i])
+		return nil
+	}
+	return nil
+}
+
+// enclosing finds the service zone of an absolute name, the longest if several
+// fit, and the name relative to it; nil when it is in none, or the apex.
+func (s *Server) enclosing(name string) (*Zone, string) {
+	var best *Zone
+	var relative string
+	for i := range s.cfg.Zones {
+		z := &s.cfg.Zones[i]
+		if rel, ok := strings.CutSuffix(name, "."+z.Name); ok && (best == nil || len(z.Name) > len(best.Name)) {
+			best, relative = z, rel
+		}
+	}
+	return best, relative
+}
+
+// describe fills in the service's part; below are the labels before its name.
+func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
+	out.Service, out.Policy, out.Mode = info.Name, info.Policy.Policy, api.Mode(info.Mode.String())
+	out.Answers, out.TTL, out.TTLWhy = info.Answers, api.Duration(info.TTL), info.TTLWhy
+	out.Detection = api.Duration(info.Detection)
+	belongs := func(*pool.InstanceInfo) bool { return true }
+	out.Filter, belongs = filterOf(info, below, belongs)
+	if info.Hidden != "" {
+		out.Warnings = append(out.Warnings, "the service is not answered: "+info.Hidden)
+	}
+	if info.Policy.MaxAnswers > 1 && info.Policy.Policy != "round-robin" && unequal(info) {
+		out.Warnings = append(out.Warnings, "weights differ and more than one address is answered: "+
+			"shares hold only as far as clients choose among them at random; max_answers: auto answers one")
+	}
+	for i := range info.Instances {
+		in := &info.Instances[i]
+		if !belongs(in) {
+			continue
+		}
+		v := api.Verdict{
+			ID: in.ID, Addresses: in.Addresses, In: in.In, Why: in.Why, Health: in.Health,
+			Priority: in.Priority, Weight: in.Weight, Share: in.Share,
+		}
+		if in.Admin != nil {
+			v.Admin = api.AdminState(in.Admin.State.String())
+		}
+		out.Instances = append(out.Instances, v)
+	}
+	if out.Filter != "" {
+		rescale(out.Instances)
+	}
+}
+
+// filterOf names the part of the service that the labels before its name
+// choose, and says which instances belong to it.
+func filterOf(info *pool.ServiceInfo, below []string, all func(*pool.InstanceInfo) bool) (string, func(*pool.InstanceInfo) bool) {
+	switch {
+	case len(below) == 1 && !strings.HasPrefix(below[0], "_"):
+		return "instance " + below[0], func(in *pool.InstanceInfo) bool { return in.ID == below[0] }
+	case len(below) == 2 && below[1] == "_tag":
+		return "tag " + below[0], func(in *pool.InstanceInfo) bool { return slices.Contains(in.Tags, below[0]) }
+	case len(below) == 2 && below[1] == "_zone":
+		return "zone " + below[0], func(in *pool.InstanceInfo) bool { return in.Zone == below[0] }
+	case len(below) == 2 && below[1] == "_hash":
+		return "hash of " + below[0], all
+	case len(below) == 2 && strings.HasPrefix(below[0], "_") && (below[1] == "_tcp" || below[1] == "_udp"):
+		port, proto := below[0][1:], below[1][1:]
+		if port == info.Name {
+			return "", all
+		}
+		return "port " + port, func(in *pool.InstanceInfo) bool {
+			for _, p := range in.Ports {
+				if p.Name == port && p.Proto == proto {
+					return true
+				}
+			}
+			return false
+		}
+	default:
+		return "", all
+	}
+}
+
+// unequal reports whether the weights of the serving instances differ.
+func unequal(info *pool.ServiceInfo) bool {
+	first := -1.0
+	for i := range info.Instances {
+		in := &info.Instances[i]
+		if !in.In {
+			continue
+		}
+		if first >= 0 && in.EffectiveWeight != first {
+			return true
+		}
+		first = in.EffectiveWeight
+	}
+	return false
+}
+
+// rescale makes the shares of a part of a service add up to 1.
+func rescale(vs []api.Verdict) {
+	var sum float64
+	for i := range vs {
+		sum += vs[i].Share
+	}
+	if sum == 0 {
+		return
+	}
+	for i := range vs {
+		vs[i].Share /= sum
+	}
+}
+
+// whyOutcome says in one sentence how the outcome comes about.
+func whyOutcome(out *api.Explanation, extra string) string {
+	serving := 0
+	for i := range out.Instances {
+		if out.Instances[i].In {
+			serving++
+		}
+	}
+	var why string
+	switch out.Outcome {
+	case "NOERROR":
+		why = "a static or apex name"
+		if out.Service != "" {
+			why = fmt.Sprintf("%d of %s may be answered", serving, plural(len(out.Instances), "instance", "instances"))
+		}
+	case "NODATA":
+		why = "the name exists, but has no records of type " + out.Type
+		if out.Service != "" && serving == 0 {
+			why = "no instance may be answered"
+		}
+	case "NXDOMAIN":
+		why = "nothing is registered under this name"
+		if out.Service != "" {
+			why = "the service exists, but nothing of it has this name"
+		}
+	case "REFUSED":
+		why = "the name lies in no zone of this server, or the client may not ask it"
+	default:
+		why = "the server cannot answer at present"
+	}
+	if extra != "" {
+		why += " (" + extra + ")"
+	}
+	return why
+}

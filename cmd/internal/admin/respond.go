@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/registry"
+)
+
+// reader answers a GET with a value or an error.
+type reader func(r *http.Request) (any, error)
+
+// get makes a handler of a reader.
+func (s *Server) get(f reader) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if e := s.sameOrigin(r); e != nil {
+			s.fail(w, e)
+			return
+		}
+		s.answer(w, r, f)
+	}
+}
+
+// post makes a handler of a function that writes what the request's body asks.
+func post[T any](s *Server, f func(*http.Request, T) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if e := s.sameOrigin(r); e != nil {
+			s.fail(w, e)
+			return
+		}
+		if e := s.authorize(r); e != nil {
+			s.fail(w, e)
+			return
+		}
+		in, e := decodeBody[T](w, r)
+		if e != nil {
+			s.fail(w, e)
+			return
+		}
+		s.answer(w, r, func(r *http.Request) (any, error) { return f(r, in) })
+	}
+}
+
+// answer writes what f returns.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, f reader) {
+	out, err := f(r)
+	if err != nil {
+		s.fail(w, asError(err))
+		return
+	}
+	s.write(w, http.StatusOK, out)
+}
+
+// write sends v as JSON.
+func (s *Server) write(w http.ResponseWriter, status int, v any) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		s.log.Error("encoding a response failed", "error", err)
+		status, b = http.StatusInternalServerError, []byte(`{"error":{"message":"the response could not be encoded"}}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // a client that went away is its own matter
+}
+
+// fail sends an error.
+func (s *Server) fail(w http.ResponseWriter, e *api.Error) {
+	s.write(w, e.Status, api.ErrorBody{Error: *e})
+}
+
+// asError finds the status and words of an error for a client.
+func asError(err error) *api.Error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e
+	}
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		status = http.StatusNotFound
+	case errors.Is(err, registry.ErrExists):
+		status = http.StatusConflict
+	}
+	return &api.Error{Status: status, Message: err.Error()}
+}
+
+// badField is the error of a member or parameter that cannot be used.
+func badField(field, mend, format string, args ...any) *api.Error {
+	return &api.Error{Status: http.StatusBadRequest, Field: field, Message: fmt.Sprintf(format, args...), Mend: mend}
+}
+
+// quote quotes a client's text, cut to a length that fits a message.
+func quote(s string) string {
+	const longest = 80
+	if len(s) > longest {
+		s = s[:longest] + "..."
+	}
+	return strconv.Quote(s)
+}
+
+// decodeBody reads a request's body strictly: JSON by name, of bounded size, no
+// unknown members, nothing behind it.
+func decodeBody[T any](w http.ResponseWriter, r *http.Request) (T, *api.Error) {
+	var in T
+	// A page of another site cannot send this type without being asked first.
+	if ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || ct != "application/json" {
+		return in, &api.Error{
+			Status:  http.StatusUnsupportedMediaType,
+			Message: "the body's type is " + quote(r.Header.Get("Content-Type")),
+			Mend:    "send JSON with `Content-Type: application/json`",
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.BodyMax))
+	if err != nil {
+		return in, &api.Error{Status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the body is larger than %d octets", api.BodyMax)}
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&in); err != nil {
+		return in, bodyError(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return in, &api.Error{Status: http.StatusBadRequest, Message: "something stands behind the JSON object", Mend: "send one object"}
+	}
+	return in, nil
+}
+
+// bodyError names the member of a body that is wrong.
+func bodyError(err error) *api.Error {
+	e := &api.Error{Status: http.StatusBadRequest, Mend: "see the API in the README"}
+	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		e.Field = te.Field
+		e.Message = fmt.Sprintf("a JSON %s stands where a %s belongs (offset %d)", te.Value, te.Type, te.Offset)
+		return e
+	}
+	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
+		e.Message = fmt.Sprintf("the body is not JSON: %v (offset %d)", se, se.Offset)
+		return e
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		e.Field = strings.Trim(name, `"`)
+		e.Message = "there is no such member"
+		return e
+	}
+	e.Message = "reading the body: " + err.Error()
+	return e
+}
