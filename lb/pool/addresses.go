@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-
-	"github.com/musterdns/muster/registry"
 )
 
 // NamesPerAddressMax is the number of instances of one address that the index
@@ -24,9 +22,10 @@ type AddressNames struct {
 
 // AddressName is one instance that has an address.
 type AddressName struct {
-	Source registry.SourceID
-	// Name is the instance's name in wire form relative to the zone, without a
-	// root: "\x05web-1\x03web".
+	// Source is where the instance is registered.
+	Source *SourceView
+	// Name is the instance's absolute name in wire form:
+	// "\x05web-1\x03web\x03svc\x08internal\x00".
 	Name string
 }
 
@@ -57,12 +56,12 @@ func (w *writer) index(s *svc, rec record, add bool) {
 	if !w.reverse {
 		return
 	}
-	n := AddressName{s.src.cfg.ID, string(appendWire(slices.Clone(rec.label()), s.name))}
+	n := AddressName{s.src.view, string(append(appendWire(slices.Clone(rec.label()), s.name), s.src.view.apex...))}
 	for _, a := range rec.addresses() {
 		w.addrs.changed[a] = struct{}{}
 		list := w.addrs.byAddr[a]
 		at, there := slices.BinarySearchFunc(list, n, func(a, b AddressName) int {
-			return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Name, b.Name))
+			return cmp.Or(cmp.Compare(a.Source.id, b.Source.id), cmp.Compare(a.Name, b.Name))
 		})
 		switch {
 		case add && !there:

@@ -404,7 +404,9 @@ func (p *Pool) Heartbeat(ctx context.Context, source registry.SourceID, service,
 		return fmt.Errorf("ttl check of %s/%s: %w", service, instance, ErrNotFound)
 	}
 	for _, t := range found {
-		p.cfg.Checker.Report(t, r)
+		if !p.cfg.Checker.Report(t, r) {
+			return fmt.Errorf("ttl check of %s/%s: %w", service, instance, ErrNotFound) // gone meanwhile
+		}
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ type Checker interface {
 	Add(t health.Target, seed health.State)
 	Remove(t health.Target)
 	Status(t health.Target) (health.Status, bool)
-	// Report takes the result of a TypeTTL target.
-	Report(t health.Target, r health.Result)
+	// Report takes the result of a TypeTTL target; false: it is not there.
+	Report(t health.Target, r health.Result) bool
 }
 
 // Config configures a Pool.

@@ -32,7 +32,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	}
 	w.stepLoads(s, now)
 	next := &Service{
-		source: s.src.cfg.ID, settings: s.settings, own: s.own, admin: s.admin,
+		settings: s.settings, own: s.own, admin: s.admin,
 		version: w.pool.view.version.Load() + 1,
 	}
 	w.setKey(s, next)
@@ -73,14 +73,14 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 
 // setKey fills the key of a form of s, from the last one where there is one.
 func (w *writer) setKey(s *svc, next *Service) {
-	next.source = s.src.cfg.ID
+	next.origin = s.src.view
 	if s.pub != nil {
 		next.hash, next.wire = s.pub.hash, s.pub.wire
 		return
 	}
 	name := appendWire(nil, s.name)
 	next.wire = string(name)
-	next.hash = hashKey(w.pool.view.seed, uint16(next.source), name)
+	next.hash = hashKey(w.pool.view.seed, uint16(next.origin.id), name)
 }
 
 // rebuildAbsent is rebuild for a name that is not registered, or not to be

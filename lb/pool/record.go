@@ -360,3 +360,12 @@ func appendWire(dst []byte, name string) []byte {
 	}
 	return dst
 }
+
+// apexWire is a zone's name in wire form, root included.
+func apexWire(zone string) string {
+	zone = strings.TrimSuffix(zone, ".")
+	if zone == "" {
+		return "\x00"
+	}
+	return string(append(appendWire(nil, zone), 0))
+}

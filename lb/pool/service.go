@@ -16,11 +16,11 @@ import (
 type Service struct {
 	hash     uint64
 	wire     string // relative name in wire form, without a root
-	source   registry.SourceID
 	ancestor bool
 	bent     bool // effective weights are not the registered ones
 	distinct bool // no address is served by two instances
 
+	origin    *SourceView
 	settings  *settings
 	instances []instance
 	sets      []Set // the whole, then filters by kind and name
@@ -42,10 +42,10 @@ type instance struct {
 	slow     bool // in slow start
 }
 
-func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.source), s.wire }
+func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.origin.id), s.wire }
 
-// Source is the source that the service is registered with.
-func (s *Service) Source() registry.SourceID { return s.source }
+// Origin is the state of the service's source.
+func (s *Service) Origin() *SourceView { return s.origin }
 
 // Wire is the service's name in wire form relative to the zone, without a root.
 func (s *Service) Wire() string { return s.wire }
@@ -80,6 +80,9 @@ func (s *Service) HashOn() HashOn { return s.settings.hashOn }
 
 // Hashes reports whether the service's policy is hash.
 func (s *Service) Hashes() bool { return s.settings.kind == policyHash }
+
+// Everything reports whether the service's policy is to answer all instances.
+func (s *Service) Everything() bool { return s.settings.kind == policyAll }
 
 // MaxAnswers is how many records the service's policy wants in one answer;
 // 0: auto.
@@ -123,6 +126,9 @@ func (s *Service) TXT(i uint32) []byte { return s.instances[i].rec.txt() }
 // Port is the default port of instance i; 0: none.
 func (s *Service) Port(i uint32) uint16 { return s.instances[i].rec.port() }
 
+// Weight is the registered weight of instance i.
+func (s *Service) Weight(i uint32) uint16 { return s.instances[i].rec.weight() }
+
 // Priority is the tier of instance i.
 func (s *Service) Priority(i uint32) uint16 { return s.instances[i].rec.priority() }
 
@@ -143,12 +149,12 @@ func (s *Service) Addr6(i uint32, n int) [16]byte { return s.instances[i].rec.ad
 func (s *Service) Addresses(i uint32) []netip.Addr { return s.instances[i].rec.addresses() }
 
 // NamedPort is the port of instance i of that name and protocol; 0: none.
-func (s *Service) NamedPort(i uint32, name []byte, udp bool) uint16 {
+func (s *Service) NamedPort(i uint32, name string, udp bool) uint16 {
 	in := reader{s.instances[i].rec.filters()}
 	in.short()
 	for range in.u8() {
 		number, proto, label := in.u16(), in.u8(), in.short()
-		if (proto == protoUDP) == udp && string(label) == string(name) {
+		if (proto == protoUDP) == udp && string(label) == name {
 			return number
 		}
 	}
@@ -186,9 +192,9 @@ func (s *Service) SRVWeight(i, heaviest uint32) uint16 {
 // Set returns the set of all instances.
 func (s *Service) Set() *Set { return &s.sets[0] }
 
-// Filter returns the part of the service that a tag, a zone or a named port
-// chooses; nil when no registered instance is in it.
-func (s *Service) Filter(kind FilterKind, name []byte, udp bool) *Set {
+// Filter returns the place (for SetAt) of the set that a tag, a zone or a named
+// port chooses; -1 when no registered instance is in it.
+func (s *Service) Filter(kind FilterKind, name []byte, udp bool) int {
 	proto := uint8(0)
 	if kind == FilterPort {
 		proto = protoTCP
@@ -206,9 +212,9 @@ func (s *Service) Filter(kind FilterKind, name []byte, udp bool) *Set {
 		}
 	}
 	if low < len(s.sets) && s.sets[low].filter.compare(kind, proto, name) == 0 {
-		return &s.sets[low]
+		return low
 	}
-	return nil
+	return -1
 }
 
 // HasFilters reports whether there is a filter of the kind, or, for ports, of

@@ -72,6 +72,8 @@ func (s *Settings) Validate() error {
 			return fmt.Errorf("sources[%d].id: %d: must be 1 to %d", i, src.ID, sourcesMax)
 		case seen[src.ID]:
 			return fmt.Errorf("sources[%d].id: %d: there are two of it", i, src.ID)
+		case !isDomain(src.Zone):
+			return fmt.Errorf("sources[%d].zone: %q: is not an absolute lower-case domain name", i, src.Zone)
 		case src.TTL < 0:
 			return fmt.Errorf("sources[%d].ttl: %s: must not be negative", i, src.TTL)
 		}
@@ -90,6 +92,20 @@ func (s *Settings) Validate() error {
 		return fmt.Errorf("stale_after %s, max_stale %s: must not be negative", s.StaleAfter, s.MaxStale)
 	}
 	return nil
+}
+
+// isDomain reports whether s is an absolute name of plain labels.
+func isDomain(s string) bool {
+	rest, absolute := strings.CutSuffix(s, ".")
+	if !absolute || len(s) > 254 {
+		return false
+	}
+	for label := range strings.SplitSeq(rest, ".") {
+		if rest != "" && !isLabel([]byte(strings.ReplaceAll(label, "_", "x"))) {
+			return false
+		}
+	}
+	return true
 }
 
 // withDefaults fills the zero fields.

@@ -61,6 +61,10 @@ func (v *View) Source(id registry.SourceID) *SourceView {
 	return s[id]
 }
 
+// Sources returns what is known of every source, by id; ids that are not
+// configured are nil. Not to be written to.
+func (v *View) Sources() []*SourceView { return *v.sources.Load() }
+
 // Clock is the wall clock in nanoseconds since 1970, up to a second old: for
 // readers who have no clock of their own.
 func (v *View) Clock() int64 { return v.clock.Load() }
@@ -70,6 +74,8 @@ func (v *View) Clock() int64 { return v.clock.Load() }
 type SourceView struct {
 	view *View
 	id   registry.SourceID
+	apex string        // the zone's name in wire form, root included
+	ttl  atomic.Uint32 // of the zone, in seconds
 
 	asOf       atomic.Int64  // nanoseconds since 1970; 0: no state yet
 	snapshot   atomic.Bool   // the state came from a file
@@ -123,6 +129,15 @@ func (s *SourceView) Freshness(now int64) (_ Freshness, age uint32) {
 	}
 	return Fresh, age
 }
+
+// ID is the source's id.
+func (s *SourceView) ID() registry.SourceID { return s.id }
+
+// Apex is the name of the source's zone in wire form, root included.
+func (s *SourceView) Apex() string { return s.apex }
+
+// TTL is the zone's TTL in seconds.
+func (s *SourceView) TTL() uint32 { return s.ttl.Load() }
 
 // Clock is View.Clock.
 func (s *SourceView) Clock() int64 { return s.view.clock.Load() }

@@ -108,9 +108,14 @@ func (w *writer) configure(s Settings, now time.Time) {
 		cfg := s.Sources[i]
 		cfg.TTL = cmp.Or(cfg.TTL, ttlDefault)
 		src := w.sources[cfg.ID]
+		if src != nil && src.cfg.Zone != cfg.Zone {
+			w.clear(src, now) // another zone: nothing of the old one may show in it
+			w.flush(now)
+			src = nil
+		}
 		if src == nil {
 			src = &source{
-				view:     &SourceView{view: &w.pool.view, id: cfg.ID},
+				view:     &SourceView{view: &w.pool.view, id: cfg.ID, apex: apexWire(cfg.Zone)},
 				services: map[string]*svc{}, members: map[string]registry.Member{}, problems: map[string]registry.Problem{},
 			}
 			src.view.serial.Store(cfg.Serial)
@@ -121,6 +126,7 @@ func (w *writer) configure(s Settings, now time.Time) {
 		src.cfg = cfg
 		src.view.staleAfter.Store(int64(cmp.Or(s.StaleAfter, staleAfterDefault)))
 		src.view.maxStale.Store(int64(s.MaxStale))
+		src.view.ttl.Store(clampTTL(cfg.TTL))
 		src.common = newSettings(src, "", nil)
 		for len(views) <= int(cfg.ID) {
 			views = append(views, nil)

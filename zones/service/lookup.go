@@ -1,0 +1,149 @@
+package service
+
+import (
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/zones"
+)
+
+// The labels that lead below a service. Registered names have no underscores,
+// so none can be one of them.
+const (
+	labelTCP  = "_tcp"
+	labelUDP  = "_udp"
+	labelTag  = "_tag"
+	labelZone = "_zone"
+	labelHash = "_hash"
+	labelWhy  = "_why"
+)
+
+// find answers a name below the apex from a state that is ready.
+func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	a.Kind = zones.NXDomain
+	s := z.view.Find(z.source, relative(name, 0, below))
+	if s != nil && !s.Ancestor() {
+		recordsOf(s).whole(typ, a)
+		return
+	}
+	if s != nil {
+		a.Kind = zones.NoData // an empty non-terminal: RFC 8020 section 2, RFC 4592 section 2.2.2
+	}
+	first := string(name.Label(0))
+	if below == 1 {
+		if (first == labelTCP || first == labelUDP) && state.Services() > 0 {
+			a.Kind = zones.NoData
+		}
+		return
+	}
+	if parent := z.view.Find(z.source, relative(name, 1, below)); parent != nil {
+		z.child(parent, first, typ, a)
+		return
+	}
+	z.grandchild(name, below, first, typ, a)
+}
+
+// relative is the name without its first skip labels and without the zone.
+func relative(name *wire.Name, skip, below int) []byte {
+	p := name.Prefix(below)
+	return p[len(name.Prefix(skip)):]
+}
+
+// child answers a name right below a service or an ancestor of one.
+func (z *Zone) child(parent *pool.Service, first string, typ wire.Type, a *zones.Answer) {
+	if first == labelTCP || first == labelUDP {
+		a.Kind = zones.NoData // below are ports, or services asked for by RFC 2782
+		return
+	}
+	if parent.Ancestor() {
+		return
+	}
+	r := recordsOf(parent)
+	switch first {
+	case labelTag:
+		nonTerminal(a, parent.HasFilters(pool.FilterTag, false) || parent.FiltersOmitted() > 0)
+	case labelZone:
+		nonTerminal(a, parent.HasFilters(pool.FilterZone, false) || parent.FiltersOmitted() > 0)
+	case labelHash:
+		nonTerminal(a, true)
+	case labelWhy:
+		a.Kind = zones.NoData
+		if typ == wire.TypeTXT && parent.Len() > 0 {
+			found(a, (*whySet)(r))
+		}
+	default:
+		if i := parent.Instance([]byte(first)); i >= 0 {
+			r.instances[i].answer(typ, a)
+		}
+	}
+}
+
+// nonTerminal says that a name exists and has no records, if it does.
+func nonTerminal(a *zones.Answer, exists bool) {
+	if exists {
+		a.Kind = zones.NoData
+	}
+}
+
+// grandchild answers a name two labels below a service: a filter's, a hashed
+// key's or a port's; and `_web._tcp.Z`, which is a service asked for in the
+// manner of RFC 2782.
+func (z *Zone) grandchild(name *wire.Name, below int, first string, typ wire.Type, a *zones.Answer) {
+	second := string(name.Label(1))
+	var s *pool.Service
+	if below > 2 {
+		s = z.view.Find(z.source, relative(name, 2, below))
+	}
+	registered := s != nil && !s.Ancestor()
+	switch second {
+	case labelTag, labelZone:
+		if registered {
+			kind := pool.FilterTag
+			if second == labelZone {
+				kind = pool.FilterZone
+			}
+			recordsOf(s).filter(s.Filter(kind, []byte(first), false), typ, a)
+		}
+	case labelHash:
+		if registered {
+			a.Hash, a.Hashed = hashBytes([]byte(first)), true
+			recordsOf(s).chosen(typ, a)
+		}
+	case labelTCP, labelUDP:
+		if len(first) < 2 || first[0] != '_' {
+			return
+		}
+		if registered {
+			if n := s.Filter(pool.FilterPort, []byte(first[1:]), second == labelUDP); n >= 0 {
+				recordsOf(s).filter(n, typ, a)
+				return
+			}
+		}
+		if s != nil || below == 2 {
+			z.byProtocol(name, below, typ, a)
+		}
+	}
+}
+
+// byProtocol answers `_web._tcp.Z` and `_web._tcp.prod.Z`: the SRV records of
+// web.Z and web.prod.Z (RFC 2782). Which protocol a default port speaks is not
+// known, so either is answered.
+func (z *Zone) byProtocol(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	var buf [255]byte
+	label := name.Label(0)[1:]
+	key := append(buf[:0], uint8(len(label)))
+	key = append(key, label...)
+	if below > 2 {
+		key = append(key, relative(name, 2, below)...)
+	}
+	s := z.view.Find(z.source, key)
+	if s == nil || s.Ancestor() {
+		return
+	}
+	a.Kind = zones.NoData
+	switch typ {
+	case wire.TypeSRV:
+		found(a, (*srvSet)(&recordsOf(s).sets[0]))
+	case wire.TypeANY:
+		a.Kind = zones.Found
+	}
+}

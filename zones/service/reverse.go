@@ -1,0 +1,227 @@
+package service
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/zones"
+)
+
+// ReverseConfig configures a reverse zone.
+type ReverseConfig struct {
+	Apex wire.Name // at or below in-addr.arpa or ip6.arpa
+	View *pool.View
+	// Server is the name of the name server, usually a service zone's ns1; the
+	// root's name: ns1 below the apex, with the addresses Hosts.
+	Server      wire.Name
+	Hosts       []netip.Addr
+	TTL         time.Duration // of the apex's records; 0: 5 s
+	NegativeTTL time.Duration // 0: 2 s
+}
+
+// Reverse answers the names of a reverse zone from the registered instances of
+// every service zone. It is immutable and safe for concurrent use.
+type Reverse struct {
+	apex apex
+	view *pool.View
+	arpa *arpa
+}
+
+var _ zones.Source = (*Reverse)(nil)
+
+// arpa is a tree of addresses: RFC 1035 section 3.5, RFC 3596 section 2.5.
+type arpa struct {
+	suffix string // in wire form
+	labels int    // of suffix
+	digits int    // labels of a whole address
+}
+
+// trees are the two trees of addresses.
+var trees = [...]arpa{
+	{"\x07in-addr\x04arpa\x00", 2, 4},
+	{"\x03ip6\x04arpa\x00", 2, 32},
+}
+
+// NewReverse returns the zone of cfg.
+func NewReverse(cfg ReverseConfig) (*Reverse, error) {
+	if cfg.View == nil {
+		return nil, errors.New("reverse zone: View: must be set")
+	}
+	z := &Reverse{view: cfg.View}
+	for i := range trees {
+		if n := cfg.Apex.Labels() - trees[i].labels; n >= 0 && string(cfg.Apex.Suffix(n)) == trees[i].suffix {
+			z.arpa = &trees[i]
+		}
+	}
+	if z.arpa == nil {
+		return nil, errors.New("reverse zone " + cfg.Apex.String() + ": the name must end in in-addr.arpa or ip6.arpa")
+	}
+	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+		return nil, err
+	}
+	z.apex.serial = z.serial
+	if cfg.Server.Labels() > 0 {
+		z.apex.server, z.apex.own = slices.Clone(cfg.Server.Wire()), false
+	}
+	return z, nil
+}
+
+// serial is the greatest of the service zones', which rise with every change.
+func (z *Reverse) serial() uint32 {
+	var serial uint32
+	for _, s := range z.view.Sources() {
+		if s != nil && (serial == 0 || int32(s.Serial()-serial) > 0) { // RFC 1982
+			serial = s.Serial()
+		}
+	}
+	return serial
+}
+
+// SOA implements zones.Source.
+func (z *Reverse) SOA() zones.RRset { return (*soaSet)(&z.apex) }
+
+// Lookup implements zones.Source.
+func (z *Reverse) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	a.Type, a.EDE = typ, zones.EDENone
+	if z.apex.lookup(name, below, typ, a) {
+		return
+	}
+	addr, whole, ok := z.arpa.parse(name)
+	if !ok {
+		a.Kind = zones.NXDomain
+		return
+	}
+	if !whole {
+		a.Kind = zones.NoData // there may be addresses below
+		return
+	}
+	if names := z.view.Address(addr); names != nil {
+		a.Kind = zones.NoData
+		switch typ {
+		case wire.TypePTR:
+			found(a, (*ptrSet)(names))
+		case wire.TypeANY:
+			a.Kind = zones.Found
+		}
+		return
+	}
+	for _, s := range z.view.Sources() {
+		if s != nil && !ready(s, a) {
+			return
+		}
+	}
+	a.Kind = zones.NXDomain
+	for _, s := range z.view.Sources() {
+		if s != nil {
+			explain(s, a)
+		}
+	}
+}
+
+// parse reads the address that a name stands for; whole is false when it is
+// only the beginning of one.
+func (t *arpa) parse(name *wire.Name) (addr netip.Addr, whole, ok bool) {
+	n := name.Labels() - t.labels
+	if n > t.digits {
+		return netip.Addr{}, false, false
+	}
+	var octets [16]byte
+	for i := range n {
+		label := name.Label(n - 1 - i) // the address's first digits stand last
+		if t.digits == 4 {
+			v, ok := decimal(label)
+			if !ok {
+				return netip.Addr{}, false, false
+			}
+			octets[i] = v
+			continue
+		}
+		v, ok := hexadecimal(label)
+		if !ok {
+			return netip.Addr{}, false, false
+		}
+		octets[i/2] |= v << (4 * (1 - i%2))
+	}
+	if n < t.digits {
+		return netip.Addr{}, false, true
+	}
+	if t.digits == 4 {
+		return netip.AddrFrom4([4]byte(octets[:4])), true, true
+	}
+	return netip.AddrFrom16(octets), true, true
+}
+
+// decimal reads an octet of 0 to 255 without leading zeros.
+func decimal(label []byte) (uint8, bool) {
+	if len(label) == 0 || len(label) > 3 || label[0] == '0' && len(label) > 1 {
+		return 0, false
+	}
+	v := 0
+	for _, c := range label {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		v = v*10 + int(c-'0')
+	}
+	return uint8(v), v <= 255
+}
+
+// hexadecimal reads a nibble.
+func hexadecimal(label []byte) (uint8, bool) {
+	if len(label) != 1 {
+		return 0, false
+	}
+	switch c := label[0]; {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	default:
+		return 0, false
+	}
+}
+
+// ptrSet is the PTR records of one address.
+type ptrSet pool.AddressNames
+
+func (s *ptrSet) names() *pool.AddressNames { return (*pool.AddressNames)(s) }
+
+// Append implements zones.RRset.
+func (s *ptrSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	res := zones.Result{TTL: ^uint32(0), EDE: zones.EDENone}
+	names := s.names()
+	for i := range names.Len() {
+		src := names.At(i).Source
+		res.TTL = min(res.TTL, src.TTL())
+		if f, age := src.Freshness(r.Now); f == pool.Stale || f == pool.Expired {
+			res.TTL = min(res.TTL, pool.StaleTTL)
+			res.EDE, res.Age = wire.EDEStale, age
+		}
+	}
+	var buf [255]byte
+	for i := range names.Len() {
+		name := append(buf[:0], names.At(i).Name...)
+		if _, ok := b.RRName(r.Section, owner, wire.TypePTR, wire.ClassIN, res.TTL, nil, name, true); !ok {
+			res.Truncated = true
+			break
+		}
+		res.Answers++
+	}
+	return res
+}
+
+// All implements zones.RRset.
+func (s *ptrSet) All(yield func([]byte) bool) {
+	for i := range s.names().Len() {
+		if !yield([]byte(s.names().At(i).Name)) {
+			return
+		}
+	}
+}
+
+// Version implements zones.RRset.
+func (s *ptrSet) Version() uint64 { return versionOf(s.All) }

@@ -1,0 +1,98 @@
+package service
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// stringMax is the greatest size of a character-string (RFC 1035 section 3.3).
+const stringMax = 255
+
+// metaText is metadata as the RDATA of a TXT record, "key=value" sorted by key
+// (RFC 6763 section 6.3). Pairs that fit no character-string are left out.
+func metaText(meta map[string]string) []byte {
+	var text []byte
+	for _, k := range slices.Sorted(maps.Keys(meta)) {
+		if n := len(k) + 1 + len(meta[k]); k != "" && n <= stringMax {
+			text = append(text, uint8(n))
+			text = append(append(append(text, k...), '='), meta[k]...)
+		}
+	}
+	return text
+}
+
+// Append implements zones.RRset.
+func (s *txtSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	res := zones.Result{TTL: s.service.TTL(), EDE: zones.EDENone}
+	(*records)(s).state(&res, r.Now)
+	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.txt))
+}
+
+// All implements zones.RRset.
+func (s *txtSet) All(yield func([]byte) bool) { yield(s.txt) }
+
+// Version implements zones.RRset.
+func (s *txtSet) Version() uint64 { return versionOf(s.All) }
+
+// Append implements zones.RRset.
+func (i *instanceTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	res := (*instance)(i).result(r)
+	text := i.records.service.TXT(i.number)
+	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, text))
+}
+
+// All implements zones.RRset.
+func (i *instanceTXT) All(yield func([]byte) bool) { yield(i.records.service.TXT(i.number)) }
+
+// Version implements zones.RRset.
+func (i *instanceTXT) Version() uint64 { return versionOf(i.All) }
+
+// whyTTL is the TTL of explanations in seconds: they are of the moment.
+const whyTTL = 1
+
+// Append implements zones.RRset: a record an instance, "web-1 in: passing". What
+// does not fit is left to a stream.
+func (s *whySet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	res := zones.Result{TTL: whyTTL, EDE: zones.EDENone}
+	(*records)(s).state(&res, r.Now)
+	sc := s.encoder.get()
+	for i := range uint32(s.service.Len()) {
+		if !b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.text(sc.text[:0], i)) {
+			res.Truncated = true
+			break
+		}
+		res.Answers++
+	}
+	s.encoder.put(sc)
+	return res
+}
+
+// text appends the RDATA for instance i, one character-string.
+func (s *whySet) text(dst []byte, i uint32) []byte {
+	dst = append(dst, 0)
+	dst = append(dst, s.service.Label(i)[1:]...)
+	if s.service.In(i) {
+		dst = append(dst, " in: "...)
+	} else {
+		dst = append(dst, " out: "...)
+	}
+	dst = s.service.AppendWhy(dst, i)
+	dst = dst[:min(len(dst), 1+stringMax)]
+	dst[0] = uint8(len(dst) - 1)
+	return dst
+}
+
+// All implements zones.RRset.
+func (s *whySet) All(yield func([]byte) bool) {
+	for i := range uint32(s.service.Len()) {
+		if !yield(s.text(nil, i)) {
+			return
+		}
+	}
+}
+
+// Version implements zones.RRset.
+func (s *whySet) Version() uint64 { return versionOf(s.All) }

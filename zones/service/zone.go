@@ -1,0 +1,118 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/zones"
+)
+
+// The defaults of zones.
+const (
+	ttlDefault      = 5 * time.Second
+	negativeDefault = 2 * time.Second // what is not there now may be there in a moment
+)
+
+// nsLabel is the name server's own label below every service zone's apex; no
+// service may have it (Reserved).
+const nsLabel = "ns1"
+
+// Reserved lists the service names that a service zone needs for itself, for
+// pool.Source.
+func Reserved() []string { return []string{nsLabel} }
+
+// Config configures a service zone.
+type Config struct {
+	Apex   wire.Name
+	View   *pool.View
+	Source registry.SourceID // whose services the zone has
+	// Hosts are the addresses at which this server answers, for ns1.Z. None: the
+	// name exists without addresses.
+	Hosts       []netip.Addr
+	TTL         time.Duration // of the apex's records; 0: 5 s
+	NegativeTTL time.Duration // 0: 2 s
+}
+
+// Zone answers the names of one service zone. It is immutable and safe for
+// concurrent use.
+type Zone struct {
+	apex   apex
+	view   *pool.View
+	source registry.SourceID
+}
+
+var _ zones.Source = (*Zone)(nil)
+
+// New returns the zone of cfg.
+func New(cfg Config) (*Zone, error) {
+	if cfg.View == nil {
+		return nil, errors.New("service zone: View: must be set")
+	}
+	if cfg.Source == 0 {
+		return nil, fmt.Errorf("service zone %q: Source: must be set", cfg.Apex.String())
+	}
+	z := &Zone{view: cfg.View, source: cfg.Source}
+	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+		return nil, err
+	}
+	z.apex.serial = func() uint32 {
+		if s := cfg.View.Source(cfg.Source); s != nil {
+			return s.Serial()
+		}
+		return 0
+	}
+	return z, nil
+}
+
+// SOA implements zones.Source.
+func (z *Zone) SOA() zones.RRset { return (*soaSet)(&z.apex) }
+
+// Lookup implements zones.Source.
+func (z *Zone) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	a.Type, a.EDE = typ, zones.EDENone
+	if z.apex.lookup(name, below, typ, a) {
+		return
+	}
+	state := z.view.Source(z.source)
+	if !ready(state, a) {
+		return
+	}
+	z.find(state, name, below, typ, a)
+	if a.Kind == zones.NoData || a.Kind == zones.NXDomain {
+		explain(state, a)
+	}
+}
+
+// ready reports whether a source's state may be answered from, and fills a if
+// not: nothing known yet is no proof that a name does not exist.
+func ready(state *pool.SourceView, a *zones.Answer) bool {
+	if state == nil {
+		a.Kind, a.EDE = zones.ServFail, wire.EDENotReady
+		return false
+	}
+	switch f, age := state.Freshness(state.Clock()); f {
+	case pool.NotReady:
+		a.Kind, a.EDE = zones.ServFail, wire.EDENotReady // RFC 8914 section 4.15
+		return false
+	case pool.Expired:
+		a.Kind, a.EDE, a.Age = zones.ServFail, wire.EDENoReachable, age
+		return false
+	case pool.Fresh, pool.Stale:
+	}
+	return true
+}
+
+// explain adds to a negative answer that it is stale.
+func explain(state *pool.SourceView, a *zones.Answer) {
+	if f, age := state.Freshness(state.Clock()); f == pool.Stale {
+		a.EDE, a.Age = wire.EDEStale, age
+	}
+}
+
+// found fills a with a set.
+func found(a *zones.Answer, set zones.RRset) { a.Kind, a.RRset = zones.Found, set }
