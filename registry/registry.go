@@ -43,9 +43,8 @@ type Key struct {
 }
 
 // Batch is the changes of one source since the Batch before it, up to one
-// revision. Of several changes of one record it holds the last. A key that
-// stands in Deleted and whose record stands in the same Batch was deleted
-// first.
+// revision. Of several changes of one record it holds the last, so no key
+// stands both in Deleted and among the records.
 //
 // Reset with More, then More, then one without More are the complete state of
 // the source in pages of at most PageMax records. The receiver applies them as

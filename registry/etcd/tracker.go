@@ -68,6 +68,9 @@ type tracker struct {
 	listing bool
 	batch   registry.Batch
 	fresh   []registry.Problem // of batch, to be logged
+	// retracted is set when batch may take back a record of which another
+	// spelling is in it too.
+	retracted bool
 }
 
 func newTracker(source registry.SourceID, space registry.Keyspace, before *tracker) *tracker {
@@ -90,7 +93,7 @@ func newTracker(source registry.SourceID, space registry.Keyspace, before *track
 func (t *tracker) take(revision int64) (registry.Batch, []registry.Problem) {
 	b, fresh := t.batch, t.fresh
 	b.Source, b.Revision = t.source, revision
-	t.batch, t.fresh = registry.Batch{}, nil
+	t.batch, t.fresh, t.retracted = registry.Batch{}, nil, false
 	return b, fresh
 }
 
@@ -233,6 +236,7 @@ func (t *tracker) elect(ctx context.Context, canonical string, at lookup) error 
 	if kv == nil {
 		return nil // a later event of this key deletes it
 	}
+	t.retracted = true // the spelling that had the record may be among Deleted
 	t.decode(key, kv)
 	return nil
 }
@@ -243,6 +247,9 @@ func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
 	err := t.record(key, kv)
 	if err == nil {
 		t.mend(raw)
+		if t.retracted {
+			t.batch.Deleted = slices.DeleteFunc(t.batch.Deleted, func(k registry.Key) bool { return k == key })
+		}
 		return
 	}
 	t.problem(raw, kv.ModRevision, err)
@@ -255,6 +262,7 @@ func (t *tracker) retract(key registry.Key) {
 	if t.listing {
 		return
 	}
+	t.retracted = true
 	b := &t.batch
 	switch key.Kind {
 	case registry.KindInstance:
