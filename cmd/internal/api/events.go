@@ -22,6 +22,17 @@ type EventFilter struct {
 	Since uint64
 }
 
+// EventHooks tell of the connection that events come over; nil ones are not
+// called.
+type EventHooks struct {
+	// Connected is called each time the stream is open, before its events: what
+	// is read from the server now misses nothing that they tell. Its error ends
+	// Events.
+	Connected func() error
+	// Lost is called each time the stream breaks and will be opened again.
+	Lost func(error)
+}
+
 // reconnectDelay is how long Events waits before it asks again: short, since a
 // restarted server is back within a second, and long enough not to spin.
 const reconnectDelay = time.Second
@@ -32,11 +43,20 @@ const eventLineMax = 1 << 20
 // Events calls sink with each event until ctx ends or sink fails, and returns
 // that error. When the connection breaks it connects again and resumes after
 // the last event seen; an EventGap tells of what was lost. A first connection
-// that fails is an error at once; later, lost tells of each break (nil: nobody).
-func (c *Client) Events(ctx context.Context, f EventFilter, lost func(error), sink func(Event) error) error {
+// that fails is an error at once.
+func (c *Client) Events(ctx context.Context, f EventFilter, hooks EventHooks, sink func(Event) error) error {
 	last := f.Since
-	for connected := false; ; {
-		err := c.stream(ctx, f, &last, &connected, sink)
+	connected := false
+	open := hooks.Connected
+	hooks.Connected = func() error {
+		connected = true
+		if open == nil {
+			return nil
+		}
+		return open()
+	}
+	for {
+		err := c.stream(ctx, f, &last, hooks.Connected, sink)
 		var stop *sinkError
 		switch {
 		case errors.As(err, &stop):
@@ -45,8 +65,8 @@ func (c *Client) Events(ctx context.Context, f EventFilter, lost func(error), si
 			return ctx.Err()
 		case !connected, isRefusal(err):
 			return err
-		case lost != nil:
-			lost(err)
+		case hooks.Lost != nil:
+			hooks.Lost(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -69,7 +89,7 @@ type sinkError struct{ err error }
 func (e *sinkError) Error() string { return e.err.Error() }
 
 // stream reads one connection's events until it breaks.
-func (c *Client) stream(ctx context.Context, f EventFilter, last *uint64, connected *bool, sink func(Event) error) error {
+func (c *Client) stream(ctx context.Context, f EventFilter, last *uint64, connected func() error, sink func(Event) error) error {
 	h := http.Header{"Accept": {"text/event-stream"}}
 	q := query(ParamZone, f.Zone, ParamService, f.Service)
 	if *last > 0 {
@@ -80,7 +100,9 @@ func (c *Client) stream(ctx context.Context, f EventFilter, last *uint64, connec
 		return err
 	}
 	defer body.Close()
-	*connected = true
+	if err := connected(); err != nil {
+		return &sinkError{err}
+	}
 	var data strings.Builder
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 4096), eventLineMax)

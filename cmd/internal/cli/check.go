@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/zones/zonefile"
+)
+
+// stdinMax bounds a configuration that is piped in.
+const stdinMax = 8 << 20
+
+func (s *session) checkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "check [FILE]", Short: "Check the configuration and the zone files, all problems at once", GroupID: groupServer,
+		Args: cobra.MaximumNArgs(1),
+		Long: `Checks the configuration that muster serve would run with, and every file that it
+names: zone files, tokens, certificates. All problems are printed, each with file,
+line and column; nothing is started. FILE may be - for the standard input.`,
+		Example: `  muster check
+  muster check /etc/muster/muster.yaml
+  render-config | muster check -`,
+	}
+	file := configFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o := config.Options{File: *file, Flags: cmd.Flags()}
+		if len(args) == 1 {
+			o.File = args[0]
+		}
+		if o.File == "-" {
+			data, err := io.ReadAll(io.LimitReader(s.stdin, stdinMax))
+			if err != nil {
+				return fmt.Errorf("reading the standard input: %w", err)
+			}
+			o.File, o.Data = "stdin", data
+		}
+		return s.check(o)
+	}
+	return cmd
+}
+
+// check prints all problems, and fails when one is more than a warning.
+func (s *session) check(o config.Options) error {
+	cfg, problems := config.Load(o)
+	errs, warnings := 0, 0
+	for _, p := range problems {
+		fmt.Fprintln(s.stdout, p)
+		if p.Warning {
+			warnings++
+		} else {
+			errs++
+		}
+	}
+	if cfg != nil {
+		records, e, w := s.checkZones(cfg)
+		errs, warnings = errs+e+s.checkFiles(cfg), warnings+w
+		if errs == 0 {
+			name := cfg.File
+			if name == "" {
+				name = "the configuration"
+			}
+			fmt.Fprintf(s.stdout, "%s: ok: %s, %d in zone files", name, count(len(cfg.Zones), "zone"), records)
+			if warnings > 0 {
+				fmt.Fprintf(s.stdout, ", %s", count(warnings, "warning"))
+			}
+			fmt.Fprintln(s.stdout)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s found", count(errs, "problem"))
+}
+
+// checkZones reads the zone files.
+func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
+	for i, z := range cfg.Zones {
+		if z.Source != config.SourceFile {
+			continue
+		}
+		zone, warned, err := zonefile.Load(z.File, z.Name)
+		for _, w := range warned {
+			warnings++
+			fmt.Fprintf(s.stdout, "%s:%d: warning: %s\n", w.File, w.Line, w.Text)
+		}
+		if err == nil {
+			records += zone.Len()
+			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			errs += s.missing(cfg, fmt.Sprintf("zones[%d].file", i), err)
+			continue
+		}
+		for line := range strings.Lines(err.Error()) {
+			errs++
+			fmt.Fprintln(s.stdout, strings.TrimRight(line, "\n"))
+		}
+	}
+	return records, errs, warnings
+}
+
+// checkFiles sees whether the other files can be read.
+func (s *session) checkFiles(cfg *config.Config) (errs int) {
+	files := [][2]string{{"admin.token_file", cfg.Admin.TokenFile}}
+	if cfg.Registry.Mode == config.RegistryEtcd {
+		e := cfg.Registry.Etcd
+		files = append(files, [2]string{"registry.etcd.password_file", e.PasswordFile}, [2]string{"registry.etcd.ca", e.CA},
+			[2]string{"registry.etcd.cert", e.Cert}, [2]string{"registry.etcd.key", e.Key})
+	}
+	for _, f := range files {
+		if f[1] == "" {
+			continue
+		}
+		opened, err := os.Open(f[1])
+		if err != nil {
+			errs += s.missing(cfg, f[0], err)
+			continue
+		}
+		opened.Close()
+	}
+	return errs
+}
+
+// missing prints that the file a key names cannot be read.
+func (s *session) missing(cfg *config.Config, key string, err error) int {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		err = fmt.Errorf("%q: %w", pe.Path, pe.Err)
+	}
+	fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: "check the path and the permissions"})
+	return 1
+}

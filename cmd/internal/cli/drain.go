@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterdns/muster/cmd/internal/api"
+)
+
+func (s *session) drainCommand() *cobra.Command {
+	return s.adminCommand(api.AdminDrain, &cobra.Command{
+		Use: "drain SERVICE/INSTANCE", Short: "Take an instance out of the answers before it is stopped",
+		Long: `Takes an instance out of the answers while it still works, and says after what time
+no cache should send clients to it any more; --wait waits for that. It stays drained,
+through restarts of the instance too, until --undo or the end of --for.
+
+` + targetHelp,
+		Example: `  muster drain web/web-1 --wait && systemctl stop web
+  muster drain web/web-1 --for 10m --reason "kernel update"
+  muster drain web/web-1 --undo
+  muster drain web --all`,
+	})
+}
+
+func (s *session) maintenanceCommand() *cobra.Command {
+	return s.adminCommand(api.AdminMaintenance, &cobra.Command{
+		Use: "maintenance SERVICE/INSTANCE", Short: "Mark an instance as being worked on: out, and no alarm",
+		Long: `Takes an instance out of the answers, whatever its health, and marks it as being
+worked on: its failing checks are no finding of muster doctor then. It stays so until
+--undo or the end of --for.
+
+` + targetHelp,
+		Example: `  muster maintenance web/web-1 --for 2h --reason "new disk"
+  muster maintenance web/web-1 --undo`,
+	})
+}
+
+// adminCommand is a verb that says an administrator's word.
+func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.Command {
+	req := api.AdminRequest{State: state, By: whoami()}
+	var (
+		undo, all, wait bool
+		until           time.Duration
+	)
+	cmd.GroupID, cmd.Args, cmd.ValidArgsFunction = groupOperate, cobra.ExactArgs(1), s.completeInstances
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		t, err := s.target(cmd.Context(), args[0], req.Zone, all)
+		if err != nil {
+			return err
+		}
+		if undo {
+			req.State = api.AdminNone
+		}
+		if until < 0 {
+			return usagef("--for %s: must not be negative", until)
+		}
+		req.Zone, req.Service, req.Instance, req.For = t.zone, t.service, t.instance, api.Duration(until)
+		c, err := s.api()
+		if err != nil {
+			return err
+		}
+		set, err := c.SetAdmin(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		s.tellAdmin(t, req.State, set)
+		if wait && !undo && !sleep(cmd.Context(), time.Duration(set.SafeAfter)) {
+			return cmd.Context().Err()
+		}
+		return nil
+	}
+	f := cmd.Flags()
+	f.BoolVar(&undo, "undo", false, "withdraw it")
+	f.BoolVar(&all, "all", false, "all instances of the service that is named")
+	f.BoolVar(&wait, "wait", false, "return when no cache should hold it any more")
+	f.DurationVar(&until, "for", 0, "withdraw it by itself after this `time`")
+	f.StringVar(&req.Reason, "reason", "", "why, for other people")
+	cmd.MarkFlagsMutuallyExclusive("undo", "for")
+	cmd.MarkFlagsMutuallyExclusive("undo", "wait")
+	return s.online(zoned(cmd, &req.Zone))
+}
+
+func (s *session) tellAdmin(t target, state api.AdminState, set api.AdminSet) {
+	words := map[api.AdminState]string{
+		api.AdminNone: "is back", api.AdminDrain: "is drained", api.AdminMaintenance: "is in maintenance",
+	}
+	fmt.Fprintf(s.stdout, "%s %s", t, words[state])
+	if !set.Until.IsZero() {
+		fmt.Fprintf(s.stdout, " until %s", set.Until.Local().Format(time.DateTime))
+	}
+	fmt.Fprintf(s.stdout, "; %s served\n", count(set.Left, "instance"))
+	if state == api.AdminNone {
+		return
+	}
+	if set.SafeAfter > 0 {
+		fmt.Fprintf(s.stdout, "safe to stop in %s, when caches have let go of it\n", duration(set.SafeAfter))
+	}
+	if set.Left == 0 {
+		fmt.Fprintf(s.stderr, "muster: warning: no instance of %s is served now\n", t.service)
+	}
+}
+
+// whoami is user@host, for the record of who said it.
+func whoami() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}

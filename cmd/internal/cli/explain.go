@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterdns/muster/cmd/internal/api"
+)
+
+func (s *session) explainCommand() *cobra.Command {
+	var client string
+	cmd := &cobra.Command{
+		Use: "explain NAME [TYPE]", Short: "Say what a question is answered, and why", GroupID: groupLook,
+		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: s.completeServices,
+		Long: `Says what the server would answer a question at this moment, how long an instance
+that dies stays in answers, and for each instance why it is in or out and what share
+of the clients comes to it. NAME is a service, or any name of the zones.`,
+		Example: `  muster explain web
+  muster explain _http._tcp.web.svc.internal SRV
+  muster explain web --client 10.1.2.3`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.api()
+			if err != nil {
+				return err
+			}
+			typ := ""
+			if len(args) == 2 {
+				typ = strings.ToUpper(args[1])
+			}
+			e, err := c.Explain(cmd.Context(), args[0], typ, client)
+			if err != nil {
+				return err
+			}
+			return s.print(e, func(w io.Writer, wide bool) { explanation(w, &e, wide) })
+		},
+	}
+	cmd.Flags().StringVar(&client, "client", "", "explain as if this `address` asked")
+	return s.listing(s.online(cmd))
+}
+
+func explanation(w io.Writer, e *api.Explanation, wide bool) {
+	fmt.Fprintf(w, "%s %s for %s: %s: %s\n", e.Name, e.Type, e.Client, e.Outcome, e.Why)
+	if e.Service != "" {
+		fmt.Fprintf(w, "service %s in %s, policy %s, mode %s", e.Service, e.Zone, e.Policy, e.Mode)
+		if e.Filter != "" {
+			fmt.Fprintf(w, ", only %s", e.Filter)
+		}
+		fmt.Fprintln(w)
+		fmt.Fprintf(w, "%s picked, TTL %s", count(e.Answers, "instance"), duration(e.TTL))
+		if e.TTLWhy != "" {
+			fmt.Fprintf(w, " (%s)", e.TTLWhy)
+		}
+		fmt.Fprintln(w)
+		if e.Detection > 0 {
+			fmt.Fprintf(w, "an instance that dies is out of new answers within %s, and out of caches within %s\n",
+				duration(e.Detection), duration(e.Detection+e.TTL))
+		}
+	}
+	if e.Age > 0 {
+		fmt.Fprintf(w, "stale: what is known is %s old\n", duration(e.Age))
+	}
+	for _, r := range e.Records {
+		fmt.Fprintln(w, "  "+strings.ReplaceAll(r, "\t", " "))
+	}
+	for _, warning := range e.Warnings {
+		fmt.Fprintln(w, "warning: "+warning)
+	}
+	if len(e.Instances) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	cells := []string{"INSTANCE", "IN", "SHARE", "HEALTH", "ADMIN", "WHY"}
+	if wide {
+		cells = append(cells, "ADDRESS", "TIER", "WEIGHT")
+	}
+	row(w, cells...)
+	for _, v := range e.Instances {
+		cells := []string{v.ID, yesNo(v.In), strconv.FormatFloat(100*v.Share, 'f', 1, 64) + "%", v.Health.String(), string(v.Admin), v.Why}
+		if wide {
+			cells = append(cells, addresses(v.Addresses, 0), strconv.Itoa(int(v.Priority)), strconv.Itoa(int(v.Weight)))
+		}
+		row(w, cells...)
+	}
+}

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/registry"
+)
+
+// holdOptions are the times of a held registration.
+type holdOptions struct {
+	lease time.Duration // the registration goes this long after this process
+	drain time.Duration // from leaving the answers to SIGTERM for the command
+	kill  time.Duration // from SIGTERM to SIGKILL
+}
+
+func (o *holdOptions) flags(fs *pflag.FlagSet) {
+	fs.DurationVar(&o.lease, "lease", 10*time.Second, "how long the registration outlives a dead machine")
+	fs.DurationVar(&o.drain, "drain", 5*time.Second, "with a COMMAND: how long it still works for clients with old answers; at least the TTL")
+	fs.DurationVar(&o.kill, "kill-after", 30*time.Second, "with a COMMAND: how long it may take to end before SIGKILL")
+}
+
+// releaseTimeout bounds the deregistration: etcd may be away, and then the
+// lease runs out by itself.
+const releaseTimeout = 3 * time.Second
+
+// hold registers the instance and holds it until ctx or the command ends.
+func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instance, value []byte, command []string) error {
+	client, source, err := f.etcd.open(ctx, s, f.zone)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var child *child
+	var ended <-chan struct{} // nil, never ready, without a command
+	if len(command) > 0 {
+		if child, err = s.start(command); err != nil {
+			return err
+		}
+		ended = child.ended
+	}
+	lease, err := s.holdWhenWell(ctx, ended, source, in, value, f.hold.lease)
+	if lease != nil {
+		fmt.Fprintf(s.stderr, "muster: %s/%s is registered at %s\n", in.Service, in.ID, addresses(in.Addresses, in.Port))
+		s.keep(ctx, ended, lease)
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		if closeErr := lease.Close(release); closeErr != nil {
+			fmt.Fprintf(s.stderr, "muster: deregistering: %v; the lease runs out within %s\n", closeErr, f.hold.lease)
+		} else {
+			fmt.Fprintf(s.stderr, "muster: %s/%s is deregistered\n", in.Service, in.ID)
+		}
+	}
+	if child != nil {
+		if lease == nil { // it never was in an answer
+			f.hold.drain = 0
+		}
+		code := child.stop(f.hold)
+		if err = ignoreCanceled(err); err == nil {
+			return code
+		}
+	}
+	return ignoreCanceled(err)
+}
+
+// ignoreCanceled takes away the error of being told to stop.
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// holdWhenWell waits for the checks to pass once and registers then. The lease
+// is nil when ctx or the command ended before.
+func (s *session) holdWhenWell(ctx context.Context, ended <-chan struct{}, holder registry.Holder, in registry.Instance, value []byte, ttl time.Duration) (registry.Lease, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := s.awaitChecks(ctx, in); err != nil {
+		return nil, err
+	}
+	return holder.Hold(ctx, registry.Key{Source: 1, Kind: registry.KindInstance, Service: in.Service, Name: in.ID}, value, ttl)
+}
+
+// keep waits for ctx or the command to end, and tells of lost leases.
+func (s *session) keep(ctx context.Context, ended <-chan struct{}, lease registry.Lease) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			return
+		case <-lease.Lost():
+			fmt.Fprintln(s.stderr, "muster: the lease was lost and is made again")
+		}
+	}
+}
+
+// firstCheckInterval is how often an instance that starts is checked: its
+// start is waited for.
+const firstCheckInterval = 200 * time.Millisecond
+
+// awaitChecks returns when every check of the instance has passed.
+func (s *session) awaitChecks(ctx context.Context, in registry.Instance) error {
+	// Its own instance is what is probed, wherever it listens.
+	prober, err := probe.New(probe.Config{AllowTargets: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}})
+	if err != nil {
+		return err
+	}
+	for _, c := range in.Checks {
+		t, err := targetOf(in, c)
+		if err != nil {
+			return err
+		}
+		told := false
+		for r := prober.Probe(ctx, t); !r.OK; r = prober.Probe(ctx, t) {
+			if ctx.Err() == nil && !told {
+				fmt.Fprintf(s.stderr, "muster: waiting for the %s check to pass: %s\n", c.Type, r.Output)
+				told = true
+			}
+			if !sleep(ctx, firstCheckInterval) {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// targetOf is what a check of an instance asks, at its first address as the
+// server does.
+func targetOf(in registry.Instance, c registry.Check) (health.Target, error) {
+	kind, err := health.ParseType(c.Type)
+	if err != nil {
+		return health.Target{}, usagef("--check: %w", err)
+	}
+	port := in.Port
+	if c.Port != "" {
+		p, err := checkPort(in, c.Port)
+		if err != nil {
+			return health.Target{}, err
+		}
+		port = p
+	}
+	t := health.Target{
+		Type: kind, Addr: netip.AddrPortFrom(in.Addresses[0], port), Path: c.Path, Host: c.Host, Method: c.Method, Status: c.Status,
+		Service: c.Service, Name: c.Name, Record: c.Record, Insecure: c.Insecure, Timeout: c.Timeout,
+	}
+	if err := probe.Validate(t); err != nil {
+		return t, usagef("--check: %w", err)
+	}
+	return t, nil
+}

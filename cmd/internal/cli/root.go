@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterdns/muster/cmd/internal/api"
+)
+
+// The groups of verbs in the help.
+const (
+	groupServer   = "server"
+	groupRegister = "register"
+	groupOperate  = "operate"
+	groupLook     = "look"
+)
+
+// defaultAddr is where a server's admin API listens by default.
+const defaultAddr = "http://127.0.0.1:8653"
+
+func (s *session) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "muster",
+		Short: "DNS for services that are well",
+		Long: `muster answers DNS for services whose instances are registered in etcd and
+healthy now.
+
+  muster dev                       a server with sample instances, on this machine
+  muster explain web               what a question is answered, and why
+  muster drain web/web-1           take an instance out of the answers
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddGroup(
+		&cobra.Group{ID: groupServer, Title: "Server:"},
+		&cobra.Group{ID: groupRegister, Title: "Registering:"},
+		&cobra.Group{ID: groupOperate, Title: "Operating:"},
+		&cobra.Group{ID: groupLook, Title: "Looking:"},
+	)
+	root.AddCommand(
+		s.checkCommand(), s.configCommand(), s.healthcheckCommand(),
+		s.registerCommand(), s.deregisterCommand(),
+		s.drainCommand(), s.maintenanceCommand(), s.weightCommand(), s.serviceCommand(), s.demoCommand(),
+		s.servicesCommand(), s.instancesCommand(), s.watchCommand(), s.explainCommand(), s.queryCommand(),
+		s.eventsCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
+	)
+	if s.app.Serve != nil {
+		root.AddCommand(s.devCommand(), s.serveCommand())
+	}
+	s.mark(root)
+	return root
+}
+
+// verbs makes cmd a verb that has verbs below it and, unless it lists
+// something, does nothing alone.
+func verbs(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(below...)
+	names := make([]string, len(below))
+	for i, sub := range below {
+		names[i] = sub.Name()
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		text := "there is no " + strconv.Quote(args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("%s: did you mean %q?", text, near[0])
+		}
+		return usagef("%s: use one of %s", text, strings.Join(names, ", "))
+	}
+	if cmd.RunE == nil {
+		cmd.RunE = func(*cobra.Command, []string) error {
+			return usagef("use one of %s", strings.Join(names, ", "))
+		}
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	return cmd
+}
+
+// mark makes every verb note that it has begun, so that an error before it is
+// one of usage.
+func (s *session) mark(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		s.mark(sub)
+	}
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			s.started = true
+			return run(cmd, args)
+		}
+	}
+}
+
+// online adds the flags of a verb that talks to a server.
+func (s *session) online(cmd *cobra.Command) *cobra.Command {
+	addr := os.Getenv("MUSTER_ADDR")
+	if addr == "" {
+		addr = defaultAddr
+	}
+	cmd.Flags().StringVar(&s.addr, "addr", addr, "the server's admin API `URL` (MUSTER_ADDR)")
+	cmd.Flags().StringVar(&s.tokenFile, "token-file", os.Getenv("MUSTER_TOKEN_FILE"), "`file` with the token that writing needs (MUSTER_TOKEN_FILE)")
+	return cmd
+}
+
+// listing adds the flag of a verb that prints what can be had in several
+// forms.
+func (s *session) listing(cmd *cobra.Command) *cobra.Command {
+	s.output = formatTable
+	cmd.Flags().VarP(&s.output, "output", "o", "table, wide, json or yaml")
+	complete := func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return formats(), cobra.ShellCompDirectiveNoFileComp
+	}
+	if err := cmd.RegisterFlagCompletionFunc("output", complete); err != nil {
+		panic("cli: the flag was just added: " + err.Error())
+	}
+	return cmd
+}
+
+// zoned adds the flag of a verb about the services of one zone.
+func zoned(cmd *cobra.Command, zone *string) *cobra.Command {
+	cmd.Flags().StringVar(zone, "zone", "", "the service zone, where there are several")
+	return cmd
+}
+
+// tokenMax bounds a token's file.
+const tokenMax = 4096
+
+// api returns the client of the server that the flags name.
+func (s *session) api() (*api.Client, error) {
+	if s.client != nil {
+		return s.client, nil
+	}
+	token := ""
+	if s.tokenFile != "" {
+		raw, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		token = strings.TrimSpace(string(raw))
+		if token == "" || len(token) > tokenMax || strings.ContainsAny(token, "\r\n") {
+			return nil, fmt.Errorf("--token-file %s: holds no token: write it alone on one line", s.tokenFile)
+		}
+	}
+	c, err := api.NewClient(api.ClientConfig{Addr: s.addr, Token: token})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	s.client = c
+	return c, nil
+}
