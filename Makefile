@@ -30,7 +30,7 @@ run: build ## build and start muster dev: etcd, DNS on 127.0.0.1:5300, sample in
 test: build ## run all tests with the race detector; needs gcc and Debian's etcd-server
 	@command -v etcd >/dev/null || { echo 'make test: no etcd in PATH; on Debian: apt-get install etcd-server' >&2; exit 1; }
 	MUSTER_BIN=$(MUSTER) CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
-	$(GO) test -run Alloc -timeout $(TEST_TIMEOUT) $(QUERY_PATH)
+	$(GO) test -run '(?i)alloc' -timeout $(TEST_TIMEOUT) $(QUERY_PATH)
 
 check: $(LINT) ## check formatting, vet, lint and architecture
 	$(LINT) fmt --diff

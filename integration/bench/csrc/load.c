@@ -224,7 +224,7 @@ int main(int argc, char **argv) {
 		}
 		uint64_t before = now;
 		now = now_ns();
-		if (moved == 0) idle += now - before;
+		if (moved == 0 && now < end) idle += now - before;
 		if (now - scan > SCAN_NS) {
 			scan = now;
 			give_up(now - LOST_NS);
