@@ -13,9 +13,14 @@ var sleepers = exemptions{}
 func TestTests_DoNotSleep(t *testing.T) {
 	s := load(t)
 	needed := used{}
+	// In a bubble of testing/synctest sleeping takes no time. A file of a package
+	// that has bubbles may hold what runs in those of another.
+	bubbles := map[string]bool{}
 	for _, f := range s.gos {
-		// In a bubble of testing/synctest sleeping takes no time.
-		if !f.test || slices.Contains(f.imports, "testing/synctest") {
+		bubbles[f.pkg] = bubbles[f.pkg] || f.test && slices.Contains(f.imports, "testing/synctest")
+	}
+	for _, f := range s.gos {
+		if !f.test || bubbles[f.pkg] {
 			continue
 		}
 		for sel := range selectors(f, "time") {
