@@ -1,0 +1,220 @@
+package etcd_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/etcd"
+	"github.com/musterdns/muster/registry/registrytest"
+)
+
+const prefix = registry.DefaultPrefix
+
+// has reports whether there are exactly the named instances of web.
+func has(names ...string) func(registrytest.State) bool {
+	return func(s registrytest.State) bool {
+		for _, name := range names {
+			if _, ok := s.Instances[registry.Key{Source: 1, Kind: registry.KindInstance, Service: "web", Name: name}]; !ok {
+				return false
+			}
+		}
+		return len(s.Instances) == len(names)
+	}
+}
+
+// TestSource_Watch holds the source to what FAULTS.md asks of it when servers
+// stop, go back and are cut off.
+func TestSource_Watch(t *testing.T) {
+	for _, b := range backends() {
+		t.Run(b.name+"/keeps the state while etcd is away and catches up", func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			url, stop := b.start(t, dir, "127.0.0.1:0")
+			conn := connect(t, url)
+			store{t, conn}.Put(prefix+"/instances/web/a", "10.0.0.1:80")
+			source := newSource(t, 1, prefix, url)
+			r := registrytest.Record(t, source, 1)
+			r.Await("the state", has("a"))
+			stop()
+			url, _ = b.start(t, dir, host(url))
+			store{t, connect(t, url)}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
+			if took := r.Await("what came after the restart", has("a", "b")); took > 5*time.Second {
+				t.Errorf("caught up %s after etcd answered, want 5 s", took)
+			}
+			if resets := r.State().Resets; resets != 1 {
+				t.Errorf("%d complete states, want 1", resets)
+			}
+		})
+		t.Run(b.name+"/reads the state again when the store went back", func(t *testing.T) {
+			t.Parallel()
+			dir, backup := t.TempDir(), t.TempDir()
+			url, stop := b.start(t, dir, "127.0.0.1:0")
+			store{t, connect(t, url)}.Put(prefix+"/instances/web/old", "10.0.0.1:80")
+			stop()
+			if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			url, stop = b.start(t, dir, host(url))
+			conn := connect(t, url)
+			for i := range 20 {
+				store{t, conn}.Put(prefix+"/instances/web/new", fmt.Sprintf("10.0.0.%d:80", i+2))
+			}
+			source := newSource(t, 1, prefix, url)
+			r := registrytest.Record(t, source, 1)
+			r.Await("the state before", has("old", "new"))
+			stop()
+			url, _ = b.start(t, backup, host(url))
+			connect(t, url)
+			if took := r.Await("the state that was restored", has("old")); took > 10*time.Second {
+				t.Errorf("took %s, want 10 s", took)
+			}
+			if source.Stats().Rollbacks != 1 {
+				t.Errorf("stats %+v, want one rollback", source.Stats())
+			}
+			store{t, connect(t, url)}.Put(prefix+"/instances/web/next", "10.0.0.9:80")
+			r.Await("the watch is not stuck", has("old", "next"))
+		})
+		t.Run(b.name+"/finds etcd when it starts late", func(t *testing.T) {
+			t.Parallel()
+			addr := freeAddr(t)
+			r := registrytest.Record(t, newSource(t, 1, prefix, "http://"+addr), 1)
+			url, _ := b.start(t, t.TempDir(), addr)
+			connect(t, url)
+			if took := r.Await("the state", func(s registrytest.State) bool { return s.Resets == 1 }); took > 5*time.Second {
+				t.Errorf("took %s, want 5 s", took)
+			}
+		})
+	}
+	t.Run("leaves members that are cut off without closing connections", func(t *testing.T) {
+		t.Parallel()
+		var urls []string
+		var networks []*registrytest.Proxy
+		members, cluster := threeMembers(t)
+		for _, url := range members {
+			network := registrytest.NewProxy(t, host(url))
+			networks, urls = append(networks, network), append(urls, "http://"+network.Addr())
+		}
+		conn := connect(t, members...)
+		store{t, conn}.Put(prefix+"/instances/web/a", "10.0.0.1:80")
+		r := registrytest.Record(t, newSource(t, 1, prefix, urls...), 1)
+		r.Await("the state", has("a"))
+		// Whichever member is being watched, in two of three cases it is cut off.
+		networks[0].Stall()
+		networks[1].Stall()
+		store{t, conn}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
+		took := r.Await("the update", has("a", "b"))
+		t.Logf("visible after %s (members %s)", took, cluster)
+		if took > 15*time.Second {
+			t.Errorf("the update took %s, want 15 s", took)
+		}
+		if resets := r.State().Resets; resets != 1 {
+			t.Errorf("%d complete states, want 1", resets)
+		}
+	})
+}
+
+// threeMembers starts a cluster of Debian's etcd.
+func threeMembers(t *testing.T) (urls []string, cluster string) {
+	t.Helper()
+	var peers, parts []string
+	for i := range 3 {
+		peer := "http://" + freeAddr(t)
+		peers, parts = append(peers, peer), append(parts, fmt.Sprintf("m%d=%s", i, peer))
+	}
+	cluster = strings.Join(parts, ",")
+	for i := range 3 {
+		url, _ := startChild(t, t.TempDir(), "127.0.0.1:0", peers[i], cluster, fmt.Sprintf("m%d", i))
+		urls = append(urls, url)
+	}
+	return urls, cluster
+}
+
+// TestSource_HoldMember holds two members of one name.
+func TestSource_HoldMember(t *testing.T) {
+	url, _ := startEmbedded(t, "", "127.0.0.1:0")
+	source := newSource(t, 1, prefix, url)
+	member := registry.Member{Name: "Host_1.example.com", Address: "http://10.0.0.5:8653", Version: "1.0"}
+	first, lease1, err := source.HoldMember(t.Context(), member, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, lease2, err := source.HoldMember(t.Context(), member, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == second || !strings.HasPrefix(first, "host-1-") {
+		t.Errorf("held as %q and %q", first, second)
+	}
+	r := registrytest.Record(t, source, 1)
+	r.Await("both members", func(s registrytest.State) bool { return len(s.Members) == 2 && len(s.Problems) == 0 })
+	for _, lease := range []registry.Lease{lease1, lease2} {
+		if err := lease.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	r.Await("neither", func(s registrytest.State) bool { return len(s.Members) == 0 })
+}
+
+// TestSource_Register registers as a program written in Go does.
+func TestSource_Register(t *testing.T) {
+	url, _ := startEmbedded(t, "", "127.0.0.1:0")
+	source := newSource(t, 1, prefix, url)
+	if _, err := source.Register(t.Context(), registry.Instance{Service: "web", ID: "a"}, time.Minute); err == nil {
+		t.Error("an instance without an address was registered")
+	}
+	in, err := registry.DecodeInstance("web", "a", []byte("10.0.0.1:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := source.Register(t.Context(), in, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := registrytest.Record(t, source, 1)
+	r.Await("the instance", has("a"))
+	if err := lease.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.Await("its end", has())
+}
+
+// TestNew names what is wrong with a configuration.
+func TestNew(t *testing.T) {
+	empty := t.TempDir() + "/empty"
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		cfg  etcd.Config
+		want string
+	}{
+		{"no endpoint", etcd.Config{}, "endpoints"},
+		{"no URL", etcd.Config{Endpoints: []string{"127.0.0.1:2379"}}, `"127.0.0.1:2379"`},
+		{"no port", etcd.Config{Endpoints: []string{"http://127.0.0.1"}}, "port"},
+		{"http to another machine", etcd.Config{Endpoints: []string{"http://10.0.0.1:2379"}}, "https"},
+		{"http and https", etcd.Config{Endpoints: []string{"http://127.0.0.1:1", "https://127.0.0.1:2"}}, "all of them"},
+		{"certificates for http", etcd.Config{Endpoints: []string{"http://127.0.0.1:1"}, CAFile: empty}, "certificates"},
+		{"a user without a password", etcd.Config{Endpoints: []string{"http://127.0.0.1:1"}, Username: "u"}, "password_file"},
+		{"an empty password file", etcd.Config{Endpoints: []string{"http://127.0.0.1:1"}, Username: "u", PasswordFile: empty}, "password_file"},
+		{"a CA file without a certificate", etcd.Config{Endpoints: []string{"https://10.0.0.1:1"}, CAFile: empty}, "ca"},
+		{"a certificate without its key", etcd.Config{Endpoints: []string{"https://10.0.0.1:1"}, CertFile: empty}, "key"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := etcd.New(test.cfg)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want one with %q", err, test.want)
+			}
+		})
+	}
+	t.Run("http to another machine with insecure", func(t *testing.T) {
+		if _, err := etcd.New(etcd.Config{Endpoints: []string{"http://10.0.0.1:2379"}, Insecure: true}); err != nil {
+			t.Error(err)
+		}
+	})
+}
