@@ -6,10 +6,10 @@ import (
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
-// check looks at the records as a zone: errors for what no server can answer
+// check looks at the records of file as a zone: errors for what no server can answer
 // rightly, warnings for what is served but hardly meant.
-func (l *loader) check() {
-	l.checkApex()
+func (l *loader) check(file string) {
+	l.checkApex(file)
 	for _, r := range l.records {
 		l.checkOwner(r)
 		l.checkSet(r)
@@ -28,9 +28,9 @@ func presentation(w []byte) string {
 }
 
 // checkApex wants the SOA and NS that every zone begins with.
-func (l *loader) checkApex() {
+func (l *loader) checkApex(file string) {
 	apex := l.names[string(l.apex.Wire())]
-	last := &record{file: "zone " + l.apex.String()}
+	last := &record{file: file}
 	if n := len(l.records); n > 0 {
 		last = l.records[n-1]
 	}
@@ -62,6 +62,9 @@ func (l *loader) checkOwner(r *record) {
 	case wire.TypeDNAME:
 		if first && !atApex && r.owner.first(wire.TypeNS) != nil {
 			l.warnf(r, "%s has a DNAME and NS: the delegation hides the DNAME (RFC 6672 section 2.3)", owner)
+		}
+		if t, ok := target(r); ok && liesUnder(&t, r.owner) {
+			l.warnf(r, "%s has a DNAME to below itself, %s: it leads nowhere", owner, t.String())
 		}
 		if first && bytes.HasPrefix(r.owner.name, []byte("\x01*")) {
 			l.warnf(r, "%s: a DNAME at a wildcard redirects nothing (RFC 6672 section 3.3)", owner)
@@ -122,45 +125,51 @@ func (l *loader) checkHidden(r *record) {
 
 // checkTarget tells of hosts in the zone that lead nowhere.
 func (l *loader) checkTarget(r *record) {
-	prefix := 0
-	switch r.typ {
-	case wire.TypeNS:
-	case wire.TypeMX:
-		prefix = 2
-	case wire.TypeSRV:
-		prefix = 6
-	default:
+	host, ok := target(r)
+	if !ok || r.typ == wire.TypeDNAME || host.Labels() == 0 { // the root: no service here (RFC 2782, RFC 7505)
 		return
-	}
-	var host wire.Name
-	if len(r.rdata) < prefix || !host.Set(r.rdata[prefix:]) || host.Labels() == 0 {
-		return // the root: no service here (RFC 2782, RFC 7505)
 	}
 	below, ok := host.Below(&l.apex)
 	if !ok {
 		return
 	}
+	owner := presentation(r.owner.name)
 	o := l.names[string(host.Wire())]
 	addressed := o.first(wire.TypeA) != nil || o.first(wire.TypeAAAA) != nil
-	if r.typ == wire.TypeNS && !addressed && l.isGlue(r.owner, &host) {
-		l.warnf(r, "%s is delegated to %s, which lies below it and has no address here", presentation(r.owner.name), host.String())
-		return
-	}
+	delegates := r.typ == wire.TypeNS && !bytes.Equal(r.owner.name, l.apex.Wire())
 	switch {
 	case o.first(wire.TypeCNAME) != nil:
-		l.warnf(r, "%s %s: its target %s is an alias (RFC 2181 section 10.3)", presentation(r.owner.name), r.typ, host.String())
-	case !addressed && !l.madeElsewhere(&host, below):
-		l.warnf(r, "%s %s: its target %s has no address in this zone", presentation(r.owner.name), r.typ, host.String())
+		l.warnf(r, "%s %s: its target %s is an alias (RFC 2181 section 10.3)", owner, r.typ, host.String())
+	case addressed:
+	case delegates && liesUnder(&host, r.owner): // only this zone can tell its address
+		l.warnf(r, "%s is delegated to %s, which lies below it and has no address here", owner, host.String())
+	case !l.madeElsewhere(&host, below):
+		l.warnf(r, "%s %s: its target %s has no address in this zone", owner, r.typ, host.String())
 	}
 }
 
-// isGlue reports whether host lies in what owner delegates: then only this zone
-// can tell its address.
-func (l *loader) isGlue(owner *owner, host *wire.Name) bool {
-	var cut wire.Name
-	cut.Set(owner.name)
-	_, below := host.Below(&cut)
-	return below && !cut.Equal(&l.apex)
+// target returns the name that r leads to, for the types that lead to one.
+func target(r *record) (name wire.Name, ok bool) {
+	prefix := 0
+	switch r.typ {
+	case wire.TypeNS, wire.TypeDNAME:
+	case wire.TypeMX:
+		prefix = 2
+	case wire.TypeSRV:
+		prefix = 6
+	default:
+		return name, false
+	}
+	ok = len(r.rdata) > prefix && name.Set(r.rdata[prefix:])
+	return name, ok
+}
+
+// liesUnder reports whether name is owner's or lies below it.
+func liesUnder(name *wire.Name, owner *owner) bool {
+	var above wire.Name
+	above.Set(owner.name)
+	_, ok := name.Below(&above)
+	return ok
 }
 
 // madeElsewhere reports whether a name without addresses of its own may have

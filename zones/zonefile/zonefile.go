@@ -23,7 +23,7 @@ import (
 const (
 	octetsMax    = 1 << 30 // of all files together
 	includesMax  = 1000    // $INCLUDE lines followed; a file that includes itself reaches it
-	generatedMax = 1 << 20 // records that $GENERATE lines make
+	generatedMax = 1 << 18 // records that $GENERATE lines make: four of the largest there are
 )
 
 // problemsMax is how many errors, and how many warnings, are told one by one;
@@ -83,7 +83,7 @@ func parse(src *source, r io.Reader, base, origin string) (*zones.Zone, []Warnin
 	if err := l.read(parser, src); err != nil {
 		return nil, nil, err
 	}
-	l.check()
+	l.check(src.path(base))
 	if err := errors.Join(l.problems()...); err != nil {
 		return nil, l.told(), err
 	}
