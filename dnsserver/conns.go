@@ -94,26 +94,35 @@ func (t *connTable) evictIdle() bool {
 	return t.evictAny()
 }
 
-// evict closes the first connection of l that is not at work. t.mu is held.
+// evict closes the connection of l that has been inactive longest and is not at
+// work, or the first such one when all that it looks at have been active since
+// they were put in their places. t.mu is held.
 func (t *connTable) evict(l *list.List, at func(*conn) *place) bool {
-	for range min(l.Len(), evictScan) {
+	var victim *conn
+	for range min(2*l.Len(), evictScan) { // twice: the first round may only move them
 		front := l.Front()
 		c, ok := front.Value.(*conn)
 		if !ok {
 			panic("dnsserver: a list of connections holds something else")
 		}
-		p := at(c)
-		if seen := c.activity.Load(); seen != p.seen || c.working.Load() > 0 {
-			p.seen = seen
-			l.MoveToBack(front)
-			continue
+		p, seen, working := at(c), c.activity.Load(), c.working.Load() > 0
+		if seen == p.seen && !working {
+			victim = c
+			break
 		}
-		t.removeLocked(c)
-		c.nc.Close() // its goroutine sees that, and ends
-		t.evicted.Add(1)
-		return true
+		if victim == nil && !working {
+			victim = c
+		}
+		p.seen = seen
+		l.MoveToBack(front)
 	}
-	return false
+	if victim == nil {
+		return false
+	}
+	t.removeLocked(victim)
+	victim.nc.Close() // its goroutine sees that, and ends
+	t.evicted.Add(1)
+	return true
 }
 
 // remove forgets c; it may have been evicted before.

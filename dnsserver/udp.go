@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	// yieldBatches is how many full batches a worker answers before it lets
+	// yieldBatches is how many batches in a row a worker answers before it lets
 	// others run: under a flood it would else hold its core until preempted, 10
 	// ms later, while a check or a change waits.
 	yieldBatches = 16
@@ -36,7 +37,7 @@ type udpWorker struct {
 	batch *batch
 	n     int // datagrams received and being answered
 	next  int // the first of them not yet answered
-	full  int // full batches in a row
+	busy  int // batches in a row
 
 	drainFunc func(fd uintptr) bool // drain, bound once
 }
@@ -81,11 +82,11 @@ func (w *udpWorker) run() error {
 func (w *udpWorker) drain(fd uintptr) bool {
 	for !w.srv.stopping.Load() {
 		if !w.answerBatch(fd) {
-			w.full = 0
+			w.busy = 0
 			return false
 		}
-		if w.full++; w.full == yieldBatches {
-			w.full = 0
+		if w.busy++; w.busy == yieldBatches {
+			w.busy = 0
 			runtime.Gosched()
 		}
 	}
@@ -174,25 +175,31 @@ func (w *udpWorker) deferQuery(i int, msg []byte) []byte {
 	return nil
 }
 
-// send sends the batch's replies. A full send buffer is waited for: what the
-// link cannot take is better dropped from the receive buffer, unanswered.
+// send sends the batch's replies.
 func (w *udpWorker) send(fd uintptr) {
 	sent, failed, full := w.batch.send(fd, 0)
 	if full {
-		_ = w.conn.SetWriteDeadline(time.Now().Add(sendWait)) // fails only once closed, as Write then does
-		err := w.raw.Write(func(fd uintptr) bool {
-			var more int
-			sent, more, full = w.batch.send(fd, sent)
-			failed += more
-			return !full
-		})
-		_ = w.conn.SetWriteDeadline(time.Time{}) // deferred queries answer here too
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
-			w.srv.cfg.Logger.Warn("sending answers failed", "error", err)
-		}
+		sent, failed = w.sendWaiting(sent, failed)
 	}
 	w.tally.n[sendFailed] += uint32(failed + w.batch.replies - sent)
 	w.batch.replies = 0
+}
+
+// sendWaiting goes on sending where the socket's buffer was full, as it empties:
+// what the link cannot take is better dropped from the receive buffer,
+// unanswered.
+func (w *udpWorker) sendWaiting(sent, failed int) (int, int) {
+	_ = w.conn.SetWriteDeadline(time.Now().Add(sendWait)) // fails only once closed, as Write then does
+	err := w.raw.Write(func(fd uintptr) bool {
+		next, more, full := w.batch.send(fd, sent)
+		sent, failed = next, failed+more
+		return !full
+	})
+	_ = w.conn.SetWriteDeadline(time.Time{}) // deferred queries answer here too
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
+		w.srv.cfg.Logger.Warn("sending answers failed", slog.Any("error", err))
+	}
+	return sent, failed
 }
 
 // overflow is how many datagrams the kernel dropped for want of room.
