@@ -152,18 +152,14 @@ func (e *entry) next(t *Target, now int64) int64 {
 const jitterShare = 10
 
 // verdictAt is the earliest time at which a passing target can become failing,
-// or never: each check that is missing until then can be followed by the next
-// after RefusedRecheck.
+// or never: the next check, or the one under way, can be followed by each
+// other one that is missing after RefusedRecheck.
 func (e *entry) verdictAt(t *Target) int64 {
 	if e.state != Passing || e.failures == 0 || t.Type == TypeTTL {
 		return never
 	}
-	at := e.due
-	if e.busy {
-		at = e.start
-	}
 	missing := max(1, t.Fall-int(e.failures))
-	return at + int64(missing-1)*min(int64(RefusedRecheck), fastInterval(t))
+	return e.due + int64(missing-1)*min(int64(RefusedRecheck), fastInterval(t))
 }
 
 func (e *entry) status(t *Target, wall time.Time) Status {

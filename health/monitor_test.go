@@ -499,6 +499,23 @@ func TestMonitor_Concurrency(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a target removed while it waits is not probed", func(t *testing.T) {
+		run(t, health.Config{Concurrency: 2}, func(t *testing.T, r *rig) {
+			r.set(hanging)
+			for i := range 10 {
+				r.Add(target(i), health.Unknown)
+			}
+			r.start()
+			r.after(500 * time.Millisecond)
+			for i := range 10 {
+				r.Remove(target(i))
+			}
+			r.after(20 * time.Second)
+			if n := len(r.checks); n != 2 {
+				t.Errorf("%d checks, want the 2 that were under way", n)
+			}
+		})
+	})
 	t.Run("targets that hang do not keep healthy ones from being checked", func(t *testing.T) {
 		run(t, health.Config{Concurrency: 16}, func(t *testing.T, r *rig) {
 			const hung, well = 200, 50

@@ -3,6 +3,7 @@ package health_test
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -256,6 +257,11 @@ func TestMonitor_Status(t *testing.T) {
 			if len(first) != 1 || first[0].From != health.Unknown || first[0].To != health.Passing || !first[0].At.Equal(began) {
 				t.Errorf("first transition: %+v at %v", first, began)
 			}
+			for r.status(x).Transitions < 10 {
+				r.after(time.Millisecond)
+			}
+			handedOut := r.status(x).History
+			copied := slices.Clone(handedOut)
 			r.after(time.Minute)
 			s := r.status(x)
 			if s.Transitions != 12 || len(s.History) != health.HistoryMax || s.State != health.Failing {
@@ -273,7 +279,7 @@ func TestMonitor_Status(t *testing.T) {
 			if last := s.History[len(s.History)-1]; !last.At.Equal(s.Since) || !s.Last.After(s.Since) || s.Failures < 2 {
 				t.Errorf("since %v, last result %v, last transition %v", s.Since, s.Last, last.At)
 			}
-			if len(first) != 1 || first[0].To != health.Passing {
+			if !slices.Equal(handedOut, copied) {
 				t.Error("a history that was handed out has changed")
 			}
 		})
@@ -302,6 +308,11 @@ func TestMonitor_Check(t *testing.T) {
 			x := target(1)
 			x.Interval = time.Hour
 			r.Add(x, health.Unknown)
+			for i := range 50 { // whose checks are due sooner
+				other := target(i + 2)
+				other.Interval = 20 * time.Minute
+				r.Add(other, health.Passing)
+			}
 			r.start()
 			r.after(90 * time.Minute)
 			n := len(r.starts(x))
@@ -409,6 +420,54 @@ func TestMonitor_Report(t *testing.T) {
 			r.want(beat, health.Unknown)
 			r.after(2 * time.Second)
 			r.want(beat, health.Failing)
+		})
+	})
+	t.Run("each of many expires at its own time, whatever is reported of and done to the others", func(t *testing.T) {
+		run(t, health.Config{}, func(t *testing.T, r *rig) {
+			const n = 500
+			r.start()
+			begun, expires := time.Now(), map[health.Target]time.Time{}
+			many := func(i int) health.Target {
+				x := target(i)
+				x.Type, x.Interval = health.TypeTTL, time.Duration(1+i*37%n)*time.Second
+				return x
+			}
+			for range 20_000 {
+				r.after(time.Duration(rand.Int64N(int64(100 * time.Millisecond))))
+				x := many(rand.IntN(n))
+				at, there := expires[x]
+				switch state := r.status; {
+				case !there:
+					r.Add(x, health.Passing)
+				case time.Now().Before(at):
+					if s := state(x); s.State != health.Passing {
+						t.Fatalf("%v: failing %v too early", x.Interval, time.Until(at))
+					}
+					if rand.IntN(3) == 0 {
+						r.Remove(x)
+						delete(expires, x)
+						continue
+					}
+					r.Report(x, well)
+				case time.Since(at) > time.Millisecond:
+					if s := state(x); s.State != health.Failing || s.Since.Before(at) || s.Since.Sub(at) > time.Millisecond {
+						t.Fatalf("%v: %v since %v, want failing since %v", x.Interval, s.State, s.Since.Sub(begun), at.Sub(begun))
+					}
+					r.Report(x, well)
+				}
+				expires[x] = time.Now().Add(x.Interval)
+			}
+		})
+	})
+	t.Run("one that was removed does not expire", func(t *testing.T) {
+		run(t, health.Config{}, func(t *testing.T, r *rig) {
+			r.Add(beat, health.Passing)
+			r.start()
+			r.Remove(beat)
+			r.after(time.Minute)
+			if n := r.notified(beat); n != 0 || r.Stats() != (health.Stats{}) {
+				t.Errorf("%d notifications, %+v", n, r.Stats())
+			}
 		})
 	})
 	t.Run("a passive success reports load and changes nothing", func(t *testing.T) {

@@ -36,7 +36,7 @@ func (s *Set) grpc(ctx context.Context, t *health.Target) health.Result {
 	client, err := grpc.NewClient("passthrough:///"+authority,
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			// The check's own context: grpc's is not ended by the check's end.
-			c, err := conn(s.dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, t.Addr))
+			c, err := s.dialer.DialContext(ctx, "tcp", t.Addr.String())
 			if err != nil {
 				dialed.Store(&err)
 			}

@@ -77,7 +77,7 @@ func readHTTP(ctx context.Context, t *health.Target, what string, c net.Conn) he
 		return failed(what, statusText(resp))
 	}
 	limited.N = bodyMax
-	if _, err := io.CopyN(io.Discard, resp.Body, bodyMax); err != nil && !errors.Is(err, io.EOF) && limited.N > 0 {
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil && limited.N > 0 {
 		return broken(ctx, t, what+": "+statusText(resp), "end of the body", err)
 	}
 	r := passed(what, statusText(resp))

@@ -117,12 +117,13 @@ func Validate(t health.Target) error {
 // dial connects to the target. When ctx ends before hangUp is called, reads
 // and writes fail at once.
 func (s *Set) dial(ctx context.Context, t *health.Target) (c net.Conn, hangUp func(), err error) {
+	network := "tcp"
 	if t.Type == health.TypeDNS {
-		c, err = conn(s.dialer.DialUDP(ctx, "udp", netip.AddrPort{}, t.Addr))
-	} else {
-		c, err = conn(s.dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, t.Addr))
+		network = "udp"
 	}
-	if err != nil {
+	// Not DialTCP and DialUDP: they bind the socket first (go1.26), and ports
+	// that are bound run out for all targets together, not for each.
+	if c, err = s.dialer.DialContext(ctx, network, t.Addr.String()); err != nil {
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -132,14 +133,6 @@ func (s *Set) dial(ctx context.Context, t *health.Target) (c net.Conn, hangUp fu
 		stop()
 		_ = c.Close() // nothing was left to be written
 	}, nil
-}
-
-// conn keeps a nil pointer from becoming an interface that is not nil.
-func conn[C net.Conn](c C, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
 }
 
 // isToken reports whether s is printable ASCII without spaces, so that it can
