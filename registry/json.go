@@ -265,13 +265,15 @@ func (c *cursor) hex4() (rune, bool) {
 
 // rawNumber reads a number and returns its text.
 func (c *cursor) rawNumber() ([]byte, error) {
-	c.peek()
+	if first := c.peek(); first != '-' && (first < '0' || first > '9') {
+		return nil, c.wrongType("a number")
+	}
 	start := c.at
 	c.take('-')
-	whole := c.digits()
-	if !whole || c.in[start] == '0' && c.at-start > 1 {
-		c.at = start
-		return nil, c.wrongType("a number")
+	first := c.at
+	if !c.digits() || c.in[first] == '0' && c.at-first > 1 {
+		c.at = first
+		return nil, c.syntax("a number without a leading zero")
 	}
 	if c.at < len(c.in) && c.in[c.at] == '.' {
 		c.at++
