@@ -119,9 +119,13 @@ func appendHealth(b []byte, h HealthMark) []byte {
 // unpacker reads what the append functions wrote. Once something is not as they
 // write it, bad is set and all that is read is zero.
 type unpacker struct {
-	in  []byte
-	bad bool
+	in    []byte
+	bad   bool
+	words map[string]string // those that word has read
 }
+
+// wordsMax bounds the words that are kept once.
+const wordsMax = 4096
 
 func (d *unpacker) fail() { d.bad, d.in = true, nil }
 
@@ -156,6 +160,19 @@ func (d *unpacker) bytes(size uint64) []byte {
 }
 
 func (d *unpacker) string() string { return string(d.bytes(d.uint(SnapshotMax))) }
+
+// word reads a string that many records have, as one copy for all.
+func (d *unpacker) word() string {
+	raw := d.bytes(d.uint(SnapshotMax))
+	if w, ok := d.words[string(raw)]; ok {
+		return w
+	}
+	w := string(raw)
+	if len(d.words) < wordsMax {
+		d.words[w] = w
+	}
+	return w
+}
 
 func (d *unpacker) bool() bool { return d.uint(1) == 1 }
 
@@ -206,13 +223,13 @@ func (d *unpacker) addr() netip.Addr {
 }
 
 func (d *unpacker) port() Port {
-	return Port{Name: d.string(), Number: uint16(d.uint(math.MaxUint16)), Proto: d.string()}
+	return Port{Name: d.word(), Number: uint16(d.uint(math.MaxUint16)), Proto: d.word()}
 }
 
 func (d *unpacker) check() Check {
 	var k Check
 	for _, s := range [...]*string{&k.Type, &k.Port, &k.Path, &k.Host, &k.Method, &k.Status, &k.Service, &k.Name, &k.Record} {
-		*s = d.string()
+		*s = d.word()
 	}
 	k.Insecure = d.bool()
 	k.Interval, k.Timeout = time.Duration(d.int()), time.Duration(d.int())
@@ -225,7 +242,7 @@ func (d *unpacker) instance() Instance {
 		Service: d.string(), ID: d.string(),
 		Addresses: unpackList(d, d.addr), Port: uint16(d.uint(math.MaxUint16)), Ports: unpackList(d, d.port),
 		Weight: uint16(d.uint(math.MaxUint16)), Priority: uint16(d.uint(math.MaxUint16)),
-		Tags: unpackList(d, d.string), Meta: d.meta(), Region: d.string(), Zone: d.string(),
+		Tags: unpackList(d, d.word), Meta: d.meta(), Region: d.word(), Zone: d.word(),
 		TTL: time.Duration(d.int()), Checks: unpackList(d, d.check),
 		Incarnation: d.int(), Revision: d.int(), Leased: d.bool(),
 	}

@@ -150,13 +150,14 @@ func writeSnapshot(file io.Writer, s Snapshot) error {
 }
 
 func (w *snapshotWriter) zone(name string, pages []Batch) {
+	var last Batch
+	instances := 0
+	for i := range pages {
+		last, instances = pages[i], instances+len(pages[i].Instances)
+	}
 	w.section(tagZone, func(b []byte) []byte {
-		b = appendString(b, name)
-		if len(pages) == 0 {
-			return appendTime(binary.AppendVarint(b, 0), time.Time{})
-		}
-		last := &pages[len(pages)-1]
-		return appendTime(binary.AppendVarint(b, last.Revision), last.AsOf)
+		b = binary.AppendVarint(appendString(b, name), last.Revision)
+		return binary.AppendUvarint(appendTime(b, last.AsOf), uint64(instances))
 	})
 	for i := range pages {
 		writeAll(w, tagInstance, pages[i].Instances, appendInstance)
@@ -195,8 +196,15 @@ func ReadSnapshot(path string) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("reading a snapshot: %w", err)
 	}
 	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, SnapshotMax+1))
+	info, err := file.Stat()
 	if err != nil {
+		return Snapshot{}, fmt.Errorf("reading a snapshot: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > SnapshotMax {
+		return Snapshot{}, fmt.Errorf("reading a snapshot: %s: %w: it is no file of at most %d bytes", path, ErrSnapshot, SnapshotMax)
+	}
+	raw := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, raw); err != nil {
 		return Snapshot{}, fmt.Errorf("reading a snapshot: %w", err)
 	}
 	s, err := parseSnapshot(raw)
@@ -221,7 +229,7 @@ func parseSnapshot(raw []byte) (Snapshot, error) {
 	if want := sha256.Sum256(body); !bytes.Equal(sum, want[:]) {
 		return Snapshot{}, errors.New("it is cut off or was changed: the checksum is wrong")
 	}
-	p := snapshotParser{rest: body[head:], snapshot: Snapshot{
+	p := snapshotParser{rest: body[head:], words: make(map[string]string), snapshot: Snapshot{
 		Zones: make(map[string][]Batch), Serials: make(map[string]uint32), Health: make(map[string][]HealthMark),
 	}}
 	for p.next() {
@@ -239,6 +247,8 @@ type snapshotParser struct {
 	snapshot Snapshot
 	zone     string // whose records are being read
 	page     *Batch // the last of the zone; nil before the first zone
+	left     int    // instances of the zone that are still to come
+	words    map[string]string
 }
 
 // next reads one section; false at the end or at an error.
@@ -251,7 +261,7 @@ func (p *snapshotParser) next() bool {
 		return false
 	}
 	tag, size := p.rest[0], int(binary.BigEndian.Uint32(p.rest[1:]))
-	d := &unpacker{in: p.rest[5 : 5+size]}
+	d := &unpacker{in: p.rest[5 : 5+size], words: p.words}
 	p.rest = p.rest[5+size:]
 	if !p.section(tag, d) || d.bad || len(d.in) > 0 {
 		p.err = fmt.Errorf("a section with the tag %d is malformed", tag)
@@ -271,7 +281,9 @@ func (p *snapshotParser) section(tag byte, d *unpacker) bool {
 		return true
 	case tagZone:
 		p.zone = d.string()
-		p.begin(Batch{Revision: d.int(), AsOf: d.time(), Reset: true, Snapshot: true})
+		page := Batch{Revision: d.int(), AsOf: d.time(), Reset: true, Snapshot: true}
+		p.left = int(d.uint(uint64(len(p.rest)))) // an instance takes more than a byte
+		p.begin(page)
 		return true
 	}
 	if p.page == nil {
@@ -295,6 +307,9 @@ func (p *snapshotParser) section(tag byte, d *unpacker) bool {
 
 // begin begins a page of the zone.
 func (p *snapshotParser) begin(page Batch) {
+	size := min(p.left, PageMax)
+	p.left -= size
+	page.Instances = slices.Grow(page.Instances, size)
 	pages := append(p.snapshot.Zones[p.zone], page)
 	p.snapshot.Zones[p.zone] = pages
 	p.page = &pages[len(pages)-1]

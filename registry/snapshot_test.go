@@ -61,7 +61,10 @@ func TestSnapshot(t *testing.T) {
 		if got.Written.Before(begun.Truncate(0)) {
 			t.Errorf("written %s", got.Written)
 		}
-		if diff := cmp.Diff(want, got, compare(), cmpopts.IgnoreFields(registry.Snapshot{}, "Written")); diff != "" {
+		if checks := got.Zones["svc.internal."][0].Services[0].Checks; checks == nil {
+			t.Error("a service said to have no checks has none said")
+		}
+		if diff := cmp.Diff(want, got, compare(), cmpopts.EquateEmpty(), cmpopts.IgnoreFields(registry.Snapshot{}, "Written")); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
