@@ -12,5 +12,5 @@ import (
 var version = "devel"
 
 func main() {
-	os.Exit(cli.Main(cli.App{Version: version}))
+	os.Exit(cli.Main(cli.App{Version: version, Serve: serve}))
 }

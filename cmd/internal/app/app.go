@@ -1,0 +1,285 @@
+// Package app is the composition root: it builds a server out of the other
+// packages, runs its parts as one group, reloads the configuration, and stops
+// everything in order.
+//
+// Start: the snapshot is applied and static zones are loaded, the listeners
+// are bound, then etcd is watched. DNS begins to answer once every service
+// zone has a state, or after listenGrace without one: static zones must not
+// wait for etcd. Stop: readiness is withdrawn, the listeners finish what is in
+// flight, the last snapshot is written, the registry connection ends last.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/musterdns/muster/cmd/internal/admin"
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/cmd/internal/demo"
+	"github.com/musterdns/muster/cmd/internal/metrics"
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/authority"
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/etcd"
+	"github.com/musterdns/muster/registry/etcd/embedded"
+)
+
+const (
+	// listenGrace is how long DNS waits for the first complete state of the
+	// service zones before it answers SERVFAIL for them and serves the rest.
+	listenGrace = 500 * time.Millisecond
+	// firstRoundMax bounds how long readiness waits for the first round of
+	// checks.
+	firstRoundMax = time.Second
+	// memberTTL is how long a server that died stays listed as a member.
+	memberTTL = 10 * time.Second
+)
+
+// Options is what a server is started with.
+type Options struct {
+	Config *config.Config
+	// Load reads the configuration again for a reload; nil: it cannot be.
+	Load    func() (*config.Config, config.Problems)
+	Dev     bool   // sample instances run, and loopback may be checked
+	Version string // of the program
+	// Stderr takes the log; nil: nobody does.
+	Stderr io.Writer
+	// Started is called once the server answers; nil: nobody waits.
+	Started func(Endpoints)
+	// Reload starts a reload each time something is received.
+	Reload <-chan os.Signal
+}
+
+// Endpoints is where a server that runs can be reached.
+type Endpoints struct {
+	DNS   []string
+	Admin string
+	Etcd  []string
+	Zones []string // the service zones
+}
+
+// server is one running Muster.
+type server struct {
+	opt     Options
+	log     *slog.Logger
+	level   *slog.LevelVar
+	started time.Time
+
+	cfg     atomic.Pointer[config.Config] // in force; reload writes
+	refused atomic.Pointer[[]string]      // problems of a newer configuration; reload writes
+	loaded  atomic.Int64                  // when cfg was, unix nanoseconds
+
+	reloadsDone, reloadsFailed atomic.Uint64
+
+	etcd      *embedded.Server // nil in mode etcd
+	client    *etcd.Client
+	endpoints []string
+	sources   []source // the service zones, in the configuration's order
+	cluster   *etcd.Source
+	member    atomic.Pointer[string]
+
+	pool      *pool.Pool
+	monitor   *health.Monitor
+	authority *authority.Handler
+	dns       *dnsserver.Server
+	admin     *admin.Server
+	metrics   *metrics.Registry
+	checks    checkCounts
+	samples   *demo.Set
+	snapshots *snapshots
+
+	ready  atomic.Bool
+	reason atomic.Pointer[string] // what readiness waits for
+}
+
+// source is one service zone's connection to its keys.
+type source struct {
+	zone string
+	etcd *etcd.Source
+}
+
+// Run runs a server until ctx ends; it then stops in order and returns nil.
+func Run(ctx context.Context, o Options) error {
+	s := &server{opt: o, started: time.Now(), level: new(slog.LevelVar)}
+	s.cfg.Store(o.Config)
+	s.loaded.Store(s.started.UnixNano())
+	s.log = newLogger(o.Stderr, o.Config.Log, s.level)
+	s.waitFor("the start")
+	defer s.close()
+	if err := s.build(ctx); err != nil {
+		return err
+	}
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// waitFor says what readiness waits for.
+func (s *server) waitFor(what string) { s.reason.Store(&what) }
+
+// listen binds every listener, so that a busy port is told before anything
+// else is done.
+func (s *server) listen(ctx context.Context) error {
+	if err := s.dns.Listen(); err != nil {
+		return err
+	}
+	return s.admin.Listen(ctx)
+}
+
+// run starts every part and waits for the first that ends, then for all.
+//
+// Two groups: what answers and what feeds it. The feeding parts stop last, so
+// that queries in flight find the view they need and the last snapshot can
+// still ask the pool.
+func (s *server) run(ctx context.Context) error {
+	feed, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFeeding()
+	feeders, feed := errgroup.WithContext(feed)
+	feeders.Go(func() error { return s.pool.Run(feed) })
+	feeders.Go(func() error { return s.monitor.Run(feed) })
+	if err := s.applySnapshot(feed); err != nil {
+		s.log.Warn("the snapshot was not used", "error", err)
+	}
+	if s.etcd != nil {
+		feeders.Go(func() error { return s.etcd.Run(feed) })
+	}
+	for i := range s.sources {
+		feeders.Go(func() error { return s.watch(feed, &s.sources[i]) })
+	}
+
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return s.admin.Run(frontCtx) })
+	front.Go(func() error { return s.answer(frontCtx) })
+	front.Go(func() error { return s.reloads(frontCtx) })
+	front.Go(func() error { return s.snapshots.run(frontCtx) })
+	front.Go(func() error { return s.join(frontCtx) })
+	if s.opt.Dev {
+		front.Go(func() error { return s.registerSamples(frontCtx) })
+	}
+	front.Go(func() error { // a feeding part that fails ends the server
+		select {
+		case <-feed.Done():
+			return context.Cause(feed)
+		case <-frontCtx.Done():
+			return nil
+		}
+	})
+	err := front.Wait()
+	s.ready.Store(false)
+	stopFeeding()
+	if ferr := feeders.Wait(); ferr != nil && !errors.Is(ferr, context.Canceled) {
+		err = ferr
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// watch follows one source for as long as the server runs.
+func (s *server) watch(ctx context.Context, src *source) error {
+	err := src.etcd.Watch(ctx, s.pool.Sink(ctx))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watching zone %s: %w", src.zone, err)
+}
+
+// answer serves DNS from the moment that there is something to answer, and
+// tells when the server is ready.
+func (s *server) answer(ctx context.Context) error {
+	s.waitFor("the first state from the registry")
+	s.awaitState(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	var parts errgroup.Group
+	parts.Go(func() error { return s.dns.Run(ctx) })
+	if s.opt.Started != nil {
+		s.opt.Started(s.reachable())
+	}
+	s.log.Info("answering", "dns", s.dns.Addrs(), "admin", s.admin.Addr(), "zones", len(s.cfg.Load().Zones))
+	s.waitFor("the first round of checks")
+	select {
+	case <-s.monitor.FirstRound():
+	case <-time.After(firstRoundMax):
+	case <-ctx.Done():
+	}
+	s.ready.Store(ctx.Err() == nil)
+	return parts.Wait()
+}
+
+// awaitState returns when every service zone has a state, or after listenGrace.
+func (s *server) awaitState(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, listenGrace)
+	defer cancel()
+	for i := range s.sources {
+		_ = s.pool.WaitFor(ctx, s.sources[i].etcd.ID(), 0) // late: SERVFAIL until it comes
+	}
+}
+
+// join keeps this server listed among the members of its registry. Without
+// etcd it goes on alone; the lease is taken when etcd is there.
+func (s *server) join(ctx context.Context) error {
+	member := registry.Member{
+		Name: s.cfg.Load().Node, Address: "http://" + s.admin.Addr().String(), Version: s.opt.Version, Since: s.started.UTC().Truncate(time.Second),
+	}
+	for ctx.Err() == nil {
+		name, lease, err := s.cluster.HoldMember(ctx, member, memberTTL)
+		if err != nil {
+			pause(ctx, time.Second)
+			continue
+		}
+		s.member.Store(&name)
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := lease.Close(end); err != nil {
+			s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
+		}
+	}
+	return nil
+}
+
+// pause waits for d or the context's end.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// reachable says where the server can be reached.
+func (s *server) reachable() Endpoints {
+	e := Endpoints{Admin: "http://" + s.admin.Addr().String(), Etcd: s.endpoints}
+	for _, a := range s.dns.Addrs() {
+		e.DNS = append(e.DNS, a.String())
+	}
+	for i := range s.sources {
+		e.Zones = append(e.Zones, s.sources[i].zone)
+	}
+	return e
+}
+
+// close frees what build made, whatever of it there is.
+func (s *server) close() {
+	if s.samples != nil {
+		s.samples.Close()
+	}
+	if s.client != nil {
+		if err := s.client.Close(); err != nil {
+			s.log.Debug("closing the registry's connection", "error", err)
+		}
+	}
+}

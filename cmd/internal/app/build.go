@@ -1,0 +1,221 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/musterdns/muster/cmd/internal/admin"
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/cmd/internal/demo"
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/authority"
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/etcd"
+	"github.com/musterdns/muster/registry/etcd/embedded"
+	"github.com/musterdns/muster/zones/service"
+)
+
+// build makes every part, without starting any but the embedded etcd.
+func (s *server) build(ctx context.Context) error {
+	cfg := s.cfg.Load()
+	var err error
+	if s.snapshots, err = newSnapshots(cfg.Registry.Snapshot, s); err != nil {
+		s.log.Warn("the snapshot cannot be used", "error", err)
+	}
+	if err := s.buildRegistry(ctx, cfg); err != nil {
+		return err
+	}
+	if err := s.buildPool(cfg); err != nil {
+		return err
+	}
+	if err := s.buildDNS(cfg); err != nil {
+		return err
+	}
+	if s.opt.Dev {
+		if s.samples, err = demo.Start(ctx, demo.Config{Logger: s.log}); err != nil {
+			return err
+		}
+	}
+	return s.buildAdmin(cfg)
+}
+
+// buildRegistry starts the embedded etcd, if it is to be, and makes the client
+// and a source for each service zone. Source ids count from 1 in the order of
+// the configuration, and stay a zone's for as long as the server runs.
+func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
+	reg := &cfg.Registry
+	client := etcd.Config{
+		Endpoints: reg.Etcd.Endpoints, Username: reg.Etcd.Username, PasswordFile: reg.Etcd.PasswordFile,
+		CAFile: reg.Etcd.CA, CertFile: reg.Etcd.Cert, KeyFile: reg.Etcd.Key, Insecure: reg.Etcd.Insecure,
+		Log: s.log.With("part", "registry"),
+	}
+	if reg.Mode == config.RegistryEmbedded {
+		e, err := embedded.Start(ctx, embedded.Config{
+			Dir: reg.Embedded.Dir, Listen: reg.Embedded.Listen.String(), AnyPort: s.opt.Dev, Log: s.log.With("part", "etcd"),
+		})
+		if err != nil {
+			return err
+		}
+		s.etcd = e
+		client = etcd.Config{Endpoints: []string{e.URL()}, Insecure: true, Log: client.Log}
+	}
+	s.endpoints = client.Endpoints
+	c, err := etcd.New(client)
+	if err != nil {
+		return err
+	}
+	s.client = c
+	for i := range cfg.Zones {
+		if z := &cfg.Zones[i]; z.Source == config.SourceMuster {
+			src, err := c.Source(registry.SourceID(len(s.sources)+1), z.Prefix)
+			if err != nil {
+				return fmt.Errorf("zone %s: %w", z.Name, err)
+			}
+			s.sources = append(s.sources, source{z.Name, src})
+			if z.Prefix == reg.ClusterPrefix {
+				s.cluster = src
+			}
+		}
+	}
+	if s.cluster == nil {
+		s.cluster, err = c.Source(registry.SourceID(len(s.sources)+1), reg.ClusterPrefix)
+	}
+	return err
+}
+
+// sourceID is the id of a service zone's source.
+func (s *server) sourceID(zone string) registry.SourceID {
+	for i := range s.sources {
+		if s.sources[i].zone == zone {
+			return s.sources[i].etcd.ID()
+		}
+	}
+	return 0
+}
+
+// buildPool makes the monitor and the pool that it feeds.
+func (s *server) buildPool(cfg *config.Config) error {
+	allow := slices.Clone(cfg.Health.AllowTargets)
+	if s.opt.Dev { // the samples live there
+		allow = append(allow, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	}
+	prober, err := probe.New(probe.Config{AllowTargets: allow})
+	if err != nil {
+		return err
+	}
+	// The monitor tells the pool, and the pool uses the monitor: neither calls
+	// the other before both are there.
+	s.monitor, err = health.New(health.Config{
+		Prober:  prober,
+		Notify:  func(t health.Target) { s.pool.Notify(t) },
+		Load:    func(t health.Target, load float64) { s.pool.ObserveLoad(t, load) },
+		Logger:  s.log.With("part", "health"),
+		Metrics: &s.checks,
+	})
+	if err != nil {
+		return err
+	}
+	s.pool, err = pool.New(pool.Config{
+		Settings: s.settings(cfg), Checker: s.monitor, Encode: new(service.Encoder).Encode, Log: s.log.With("part", "pool"),
+	})
+	return err
+}
+
+// buildDNS makes the authority with its zones and the server before it.
+func (s *server) buildDNS(cfg *config.Config) error {
+	var err error
+	if s.authority, err = authority.New(authorityConfig(cfg, s.opt.Version)); err != nil {
+		return err
+	}
+	tree, warnings, err := s.loadTree(cfg, nil)
+	for _, w := range warnings {
+		s.log.Warn("zone file", "warning", w)
+	}
+	if err != nil {
+		return err
+	}
+	s.authority.SetTree(tree)
+	s.dns, err = dnsserver.New(dnsserver.Config{
+		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority,
+		MaxConns: cfg.DNS.TCP.MaxConnections, IdleTimeout: cfg.DNS.TCP.IdleTimeout, Logger: s.log.With("part", "dns"),
+	})
+	return err
+}
+
+// authorityConfig is what the authority takes of a configuration.
+func authorityConfig(cfg *config.Config, version string) authority.Config {
+	out := authority.Config{
+		WhyAllow: cfg.DNS.WhyAllow,
+		Chaos:    authority.Chaos{Version: "muster " + version, ID: cfg.Node},
+		Forward:  authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
+	}
+	for _, a := range cfg.Access {
+		out.Access = append(out.Access, authority.Rule{Zone: a.Zone, Allow: a.Allow})
+	}
+	return out
+}
+
+// nameServers are the addresses that `ns1` of a service zone has: those that
+// DNS listens on, loopback for the unspecified.
+func (s *server) nameServers() []netip.Addr {
+	var out []netip.Addr
+	for _, l := range s.cfg.Load().DNS.Listen {
+		a := l.Addr()
+		if a.IsUnspecified() {
+			a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			if l.Addr().Is6() {
+				a = netip.IPv6Loopback()
+			}
+		}
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// buildAdmin makes the admin server.
+func (s *server) buildAdmin(cfg *config.Config) error {
+	token, err := readToken(cfg.Admin.TokenFile)
+	if err != nil {
+		return err
+	}
+	if s.metrics, err = s.newMetrics(); err != nil {
+		return err
+	}
+	var zs []admin.Zone
+	for i := range s.sources {
+		src := s.sources[i].etcd
+		zs = append(zs, admin.Zone{Name: s.sources[i].zone, Source: src.ID(), Prefix: src.Keyspace().Root(), Store: src})
+	}
+	s.admin, err = admin.New(admin.Config{
+		Listen: cfg.Admin.Listen, Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
+		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
+		Ready: s.waiting, Status: s.status, Findings: s.findings, Ask: s.ask,
+	})
+	return err
+}
+
+// readToken reads the token for writing; white space around it is no part of it.
+func readToken(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("admin.token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", errors.New("admin.token_file: " + path + " is empty: write a token of your own into it")
+	}
+	return token, nil
+}

@@ -1,0 +1,217 @@
+package app
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterdns/muster/cmd/internal/metrics"
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/health"
+)
+
+// checkCounts counts the probes, by type and outcome.
+type checkCounts struct {
+	done    [16][2]atomic.Uint64
+	nanos   [16]atomic.Uint64
+	changed [4]atomic.Uint64
+}
+
+// Checked implements health.Metrics.
+func (c *checkCounts) Checked(t health.Type, ok bool, took time.Duration) {
+	i := 0
+	if ok {
+		i = 1
+	}
+	c.done[t&15][i].Add(1)
+	c.nanos[t&15].Add(uint64(max(took, 0)))
+}
+
+// Delayed implements health.Metrics; the monitor's Stats count delays.
+func (c *checkCounts) Delayed(time.Duration) {}
+
+// Changed implements health.Metrics.
+func (c *checkCounts) Changed(_, to health.State) { c.changed[to&3].Add(1) }
+
+// newMetrics registers every family of the server.
+func (s *server) newMetrics() (*metrics.Registry, error) {
+	r, err := metrics.New(metrics.Build{Version: s.opt.Version})
+	if err != nil {
+		return nil, err
+	}
+	for _, families := range [][]metrics.Family{s.dnsFamilies(), s.poolFamilies(), s.healthFamilies(), s.registryFamilies()} {
+		if err := r.Add(families...); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// one is a family of a single series.
+func one(name, help string, value func() float64) metrics.Family {
+	kind := metrics.Gauge
+	if strings.HasSuffix(name, "_total") {
+		kind = metrics.Counter
+	}
+	return metrics.Family{Name: name, Help: help, Kind: kind, Collect: func(emit metrics.Emit) { emit(value()) }}
+}
+
+// perTransport emits a value of each transport's statistics.
+func (s *server) perTransport(name, help string, value func(*dnsserver.TransportStats) uint64) metrics.Family {
+	return metrics.Family{
+		Name: name, Help: help, Kind: metrics.Counter, Labels: []string{"transport"},
+		Collect: func(emit metrics.Emit) {
+			st := s.dns.Stats()
+			emit(float64(value(&st.UDP)), "udp")
+			emit(float64(value(&st.TCP)), "tcp")
+		},
+	}
+}
+
+// dnsFamilies are about queries and their answers.
+func (s *server) dnsFamilies() []metrics.Family {
+	stat := func(f func(*dnsserver.Stats) uint64) func() float64 {
+		return func() float64 { st := s.dns.Stats(); return float64(f(&st)) }
+	}
+	return []metrics.Family{
+		s.perTransport("muster_dns_messages_received_total", "Messages received.", func(t *dnsserver.TransportStats) uint64 { return t.Received }),
+		s.perTransport("muster_dns_messages_ignored_total", "Messages that were no query and got no answer.", func(t *dnsserver.TransportStats) uint64 { return t.Ignored }),
+		s.perTransport("muster_dns_messages_rejected_total", "Malformed or unimplemented queries.", func(t *dnsserver.TransportStats) uint64 { return t.Rejected }),
+		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
+		s.perTransport("muster_dns_send_errors_total", "Responses that could not be sent.", func(t *dnsserver.TransportStats) uint64 { return t.SendFailed }),
+		s.perTransport("muster_dns_panics_total", "Panics answered with SERVFAIL.", func(t *dnsserver.TransportStats) uint64 { return t.Panics }),
+		s.responseCodes(),
+		{
+			Name: "muster_dns_queries_total", Help: "Queries by how they were answered.", Kind: metrics.Counter, Labels: []string{"transport", "outcome"},
+			Collect: func(emit metrics.Emit) {
+				for c := range s.authority.Counts() {
+					emit(float64(c.Queries), c.Transport.String(), c.Outcome.String())
+				}
+			},
+		},
+		one("muster_dns_alias_chains_cut_total", "Alias chains that were too long or circular.", func() float64 { return float64(s.authority.ChainsCut()) }),
+		one("muster_dns_udp_overflow_total", "Queries the kernel dropped as a receive buffer was full.", stat(func(d *dnsserver.Stats) uint64 { return d.UDPOverflow })),
+		one("muster_dns_tcp_connections", "Open TCP connections.", stat(func(d *dnsserver.Stats) uint64 { return d.Conns })),
+		one("muster_dns_tcp_accepted_total", "TCP connections accepted.", stat(func(d *dnsserver.Stats) uint64 { return d.ConnsAccepted })),
+		one("muster_dns_tcp_evicted_total", "Idle TCP connections closed to make room.", stat(func(d *dnsserver.Stats) uint64 { return d.ConnsEvicted })),
+		one("muster_dns_tcp_refused_total", "TCP connections closed at once, at the limit.", stat(func(d *dnsserver.Stats) uint64 { return d.ConnsRefused })),
+		one("muster_dns_deferred_queries", "Queries being forwarded.", stat(func(d *dnsserver.Stats) uint64 { return d.Slow })),
+		one("muster_dns_deferred_full_total", "Queries that found no room to be forwarded.", stat(func(d *dnsserver.Stats) uint64 { return d.SlowFull })),
+	}
+}
+
+// responseCodes counts responses by code.
+func (s *server) responseCodes() metrics.Family {
+	return metrics.Family{
+		Name: "muster_dns_responses_total", Help: "Responses by response code, forwarded ones apart.", Kind: metrics.Counter, Labels: []string{"transport", "rcode"},
+		Collect: func(emit metrics.Emit) {
+			st := s.dns.Stats()
+			for _, t := range []struct {
+				name string
+				st   *dnsserver.TransportStats
+			}{{"udp", &st.UDP}, {"tcp", &st.TCP}} {
+				for code, n := range t.st.RCodes {
+					if n > 0 {
+						emit(float64(n), t.name, wire.RCode(code).String())
+					}
+				}
+			}
+		},
+	}
+}
+
+// poolFamilies are about the view.
+func (s *server) poolFamilies() []metrics.Family {
+	count := func(name, help string, f func() uint64) metrics.Family {
+		return one(name, help, func() float64 { return float64(f()) })
+	}
+	p := s.pool
+	return []metrics.Family{
+		count("muster_pool_batches_total", "Batches of changes applied.", func() uint64 { return p.Counters().Batches }),
+		count("muster_pool_rebuilds_total", "Services rebuilt.", func() uint64 { return p.Counters().Rebuilds }),
+		count("muster_pool_health_changes_total", "Changes of an instance's health.", func() uint64 { return p.Counters().HealthChanges }),
+		count("muster_pool_fail_open_total", "Times a service went over to fail-open.", func() uint64 { return p.Counters().FailOpens }),
+		count("muster_pool_problems_total", "Records found bad.", func() uint64 { return p.Counters().Problems }),
+		count("muster_pool_problems_dropped_total", "Bad records that are not listed, since too many are.", func() uint64 { return p.Counters().ProblemsDropped }),
+		count("muster_pool_events_lost_total", "Times a reader of events was too slow.", func() uint64 { return p.Counters().EventsLost }),
+		count("muster_pool_filters_omitted_total", "Tags, zones and ports beyond the limit of a service.", func() uint64 { return p.Counters().FiltersOmitted }),
+	}
+}
+
+// healthFamilies are about checks.
+func (s *server) healthFamilies() []metrics.Family {
+	return []metrics.Family{
+		{
+			Name: "muster_health_checks_total", Help: "Checks done, by type and result.", Kind: metrics.Counter, Labels: []string{"type", "result"},
+			Collect: func(emit metrics.Emit) {
+				for t := health.TypeHTTP; t < health.TypeTTL; t++ {
+					emit(float64(s.checks.done[t][0].Load()), t.String(), "failed")
+					emit(float64(s.checks.done[t][1].Load()), t.String(), "passed")
+				}
+			},
+		},
+		{
+			Name: "muster_health_check_seconds_total", Help: "Time spent in checks, by type.", Kind: metrics.Counter, Labels: []string{"type"},
+			Collect: func(emit metrics.Emit) {
+				for t := health.TypeHTTP; t < health.TypeTTL; t++ {
+					emit(time.Duration(s.checks.nanos[t].Load()).Seconds(), t.String())
+				}
+			},
+		},
+		{
+			Name: "muster_health_transitions_total", Help: "Changes of a target's state, by the new state.", Kind: metrics.Counter, Labels: []string{"state"},
+			Collect: func(emit metrics.Emit) {
+				for _, st := range []health.State{health.Passing, health.Failing} {
+					emit(float64(s.checks.changed[st].Load()), st.String())
+				}
+			},
+		},
+		{
+			Name: "muster_health_targets", Help: "Check targets by state.", Kind: metrics.Gauge, Labels: []string{"state"},
+			Collect: func(emit metrics.Emit) {
+				st := s.monitor.Stats()
+				emit(float64(st.Unknown), health.Unknown.String())
+				emit(float64(st.Passing), health.Passing.String())
+				emit(float64(st.Failing), health.Failing.String())
+			},
+		},
+		one("muster_health_checks_running", "Checks under way.", func() float64 { return float64(s.monitor.Stats().Running) }),
+		one("muster_health_checks_delayed_total", "Checks that started late, as all workers were busy.", func() float64 { return float64(s.monitor.Stats().Delayed) }),
+	}
+}
+
+// registryFamilies are about the registry and the configuration.
+func (s *server) registryFamilies() []metrics.Family {
+	perZone := func(name, help string, kind metrics.Kind, value func(*source) float64) metrics.Family {
+		return metrics.Family{Name: name, Help: help, Kind: kind, Labels: []string{"zone"}, Collect: func(emit metrics.Emit) {
+			for i := range s.sources {
+				emit(value(&s.sources[i]), s.sources[i].zone)
+			}
+		}}
+	}
+	return []metrics.Family{
+		perZone("muster_registry_age_seconds", "Age of the last proof that what is served is up to date.", metrics.Gauge, func(src *source) float64 {
+			_, age := s.pool.View().Source(src.etcd.ID()).Freshness(time.Now().UnixNano())
+			return float64(age)
+		}),
+		perZone("muster_registry_revision", "Revision of the registry that is served.", metrics.Gauge, func(src *source) float64 { return float64(src.etcd.Stats().Revision) }),
+		perZone("muster_registry_problems", "Records that cannot be used now.", metrics.Gauge, func(src *source) float64 { return float64(src.etcd.Stats().Problems) }),
+		perZone("muster_registry_lists_total", "Times the complete state was read.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Lists) }),
+		perZone("muster_registry_events_total", "Changes received.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Events) }),
+		perZone("muster_registry_rollbacks_total", "Times the registry's revision or identity went back.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Rollbacks) }),
+		perZone("muster_services", "Services answered.", metrics.Gauge, func(src *source) float64 { return float64(s.pool.View().Source(src.etcd.ID()).Services()) }),
+		one("muster_snapshot_written_timestamp_seconds", "When the snapshot was last written; 0: not yet.", func() float64 {
+			return float64(s.snapshots.written.Load()) / 1e9
+		}),
+		one("muster_snapshot_failures_total", "Writes of the snapshot that failed.", func() float64 { return float64(s.snapshots.failed.Load()) }),
+		one("muster_config_reloads_total", "Times a new configuration was put in force.", func() float64 { return float64(s.reloadsDone.Load()) }),
+		one("muster_config_reload_failures_total", "Times a new configuration or zone file was refused.", func() float64 { return float64(s.reloadsFailed.Load()) }),
+		one("muster_ready", "1 once the server is ready.", func() float64 {
+			if s.ready.Load() {
+				return 1
+			}
+			return 0
+		}),
+	}
+}

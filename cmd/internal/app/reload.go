@@ -1,0 +1,215 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+)
+
+// settle is how long file changes must have ended before they are read: an
+// editor writes a file in several steps, and a deployment several files.
+const settle = 200 * time.Millisecond
+
+// reloads reads the configuration again when told to and when a file of it
+// changes, until ctx ends. Requests that come while one is carried out are one.
+func (s *server) reloads(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		// Without file notification a signal still works.
+		s.log.Warn("file changes are not noticed; send SIGHUP after a change", "error", err)
+		watcher = &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error)}
+	} else {
+		defer watcher.Close()
+	}
+	watched := s.watchFiles(watcher, map[string]bool{})
+	var timer <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.opt.Reload:
+			s.reload(ctx)
+			watched = s.watchFiles(watcher, watched)
+		case e := <-watcher.Events:
+			if watched[e.Name] {
+				timer = time.After(settle)
+			}
+		case err := <-watcher.Errors:
+			s.log.Warn("watching files", "error", err)
+		case <-timer:
+			timer = nil
+			s.reload(ctx)
+			watched = s.watchFiles(watcher, watched)
+		}
+	}
+}
+
+// watchFiles watches the directories of the configuration's files, since a file
+// that is replaced is another file, and returns the files.
+func (s *server) watchFiles(w *fsnotify.Watcher, before map[string]bool) map[string]bool {
+	cfg := s.cfg.Load()
+	files := map[string]bool{}
+	if cfg.File != "" {
+		files[cfg.File] = true
+	}
+	for i := range cfg.Zones {
+		if cfg.Zones[i].Source == config.SourceFile {
+			files[cfg.Zones[i].File] = true
+		}
+	}
+	dirs := map[string]bool{}
+	for f := range before {
+		dirs[filepath.Dir(f)] = true
+	}
+	for f := range files {
+		dir := filepath.Dir(f)
+		if dirs[dir] || w.Add(dir) == nil {
+			dirs[dir] = true
+			continue
+		}
+		s.log.Warn("changes of a file will not be noticed; send SIGHUP after a change", "file", f)
+	}
+	return files
+}
+
+// reload puts a newer configuration in force. One that is bad is refused whole
+// and the old stays; of the zone files, those that are good are taken.
+func (s *server) reload(ctx context.Context) {
+	if s.opt.Load == nil {
+		return
+	}
+	cfg, problems := s.opt.Load()
+	if cfg == nil {
+		s.refuse(problems.Err(), problemLines(problems))
+		return
+	}
+	if err := s.applyConfig(ctx, cfg); err != nil {
+		s.refuse(err, []string{err.Error()})
+		return
+	}
+	for _, key := range needRestart(s.cfg.Load(), cfg) {
+		s.log.Warn("a change needs a restart to take effect", "key", key)
+	}
+	s.cfg.Store(cfg)
+	s.loaded.Store(time.Now().UnixNano())
+	s.reloadsDone.Add(1)
+	s.log.Info("the configuration was read again", "file", cfg.File)
+}
+
+// refuse notes why a newer configuration was not taken.
+func (s *server) refuse(err error, lines []string) {
+	s.refused.Store(&lines)
+	s.reloadsFailed.Add(1)
+	s.log.Error("the new configuration is refused, the old one stays", "error", err)
+}
+
+// applyConfig applies what can change while the server runs.
+func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
+	var refused []string
+	known, err := s.keepSources(cfg)
+	if err != nil {
+		return err
+	}
+	// The settings are checked before anything is changed.
+	settings := s.settings(known)
+	if err := settings.Validate(); err != nil {
+		return err
+	}
+	tree, warnings, err := s.loadTree(known, s.authority.Tree())
+	for _, w := range warnings {
+		s.log.Warn("zone file", "warning", w)
+	}
+	if tree == nil {
+		return err
+	}
+	if err != nil {
+		refused = append(refused, err.Error())
+		s.reloadsFailed.Add(1)
+		s.log.Error("a zone file is refused, the old zone stays", "error", err)
+	}
+	if err := s.authority.SetConfig(authorityConfig(cfg, s.opt.Version)); err != nil {
+		return err
+	}
+	if err := s.pool.Reload(ctx, settings); err != nil {
+		return err
+	}
+	s.authority.SetTree(tree)
+	s.level.Set(cfg.Log.Level)
+	s.refused.Store(&refused)
+	return nil
+}
+
+// keepSources is the configuration without service zones that were not there
+// at the start: their keys are not watched.
+func (s *server) keepSources(cfg *config.Config) (*config.Config, error) {
+	known := *cfg
+	known.Zones = nil
+	services := 0
+	for _, z := range cfg.Zones {
+		if z.Source == config.SourceMuster {
+			if s.sourceID(z.Name) == 0 {
+				continue // needRestart tells
+			}
+			services++
+		}
+		known.Zones = append(known.Zones, z)
+	}
+	if services == 0 {
+		return nil, fmt.Errorf("zones: none of the service zones that the server was started with is left: restart it instead")
+	}
+	return &known, nil
+}
+
+// needRestart names the keys that differ and are read at the start only.
+func needRestart(old, now *config.Config) []string {
+	var keys []string
+	for _, f := range []struct {
+		key  string
+		a, b any
+	}{
+		{"node", old.Node, now.Node},
+		{"dns.listen", old.DNS.Listen, now.DNS.Listen},
+		{"dns.workers", old.DNS.Workers, now.DNS.Workers},
+		{"dns.tcp", old.DNS.TCP, now.DNS.TCP},
+		{"registry.mode", old.Registry.Mode, now.Registry.Mode},
+		{"registry.cluster_prefix", old.Registry.ClusterPrefix, now.Registry.ClusterPrefix},
+		{"registry.embedded", old.Registry.Embedded, now.Registry.Embedded},
+		{"registry.etcd", old.Registry.Etcd, now.Registry.Etcd},
+		{"registry.snapshot", old.Registry.Snapshot, now.Registry.Snapshot},
+		{"health.allow_targets", old.Health.AllowTargets, now.Health.AllowTargets},
+		{"admin", old.Admin, now.Admin},
+		{"log.format", old.Log.Format, now.Log.Format},
+		{"zones (of source muster)", serviceZones(old), serviceZones(now)},
+	} {
+		if !reflect.DeepEqual(f.a, f.b) {
+			keys = append(keys, f.key)
+		}
+	}
+	return keys
+}
+
+// serviceZones are the names and prefixes of the service zones.
+func serviceZones(cfg *config.Config) [][2]string {
+	var out [][2]string
+	for _, z := range cfg.Zones {
+		if z.Source == config.SourceMuster {
+			out = append(out, [2]string{z.Name, z.Prefix})
+		}
+	}
+	return out
+}
+
+// problemLines are problems a line each.
+func problemLines(ps config.Problems) []string {
+	lines := make([]string, 0, len(ps))
+	for _, p := range ps {
+		lines = append(lines, p.String())
+	}
+	return lines
+}

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+)
+
+const (
+	// snapshotInterval is how often a changed state is written: what a restart
+	// without etcd can lose.
+	snapshotInterval = 10 * time.Second
+	// snapshotRefresh is how often an unchanged one is, so that the age that a
+	// restart states is not much too old.
+	snapshotRefresh = 5 * time.Minute
+)
+
+// snapshots keeps the snapshot file.
+type snapshots struct {
+	path   string // empty: none is kept
+	server *server
+	first  registry.Snapshot // as read at the start
+
+	written atomic.Int64 // when the file was last written, unix nanoseconds
+	failed  atomic.Uint64
+}
+
+// newSnapshots reads the file at path. What it returns is usable also with an
+// error, which says that there was a file and it cannot be used.
+func newSnapshots(path string, s *server) (*snapshots, error) {
+	sn := &snapshots{path: path, server: s}
+	if path == "" {
+		return sn, nil
+	}
+	var err error
+	if sn.first, err = registry.ReadSnapshot(path); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return sn, err
+}
+
+// serial is a zone's serial number in the snapshot that was read; 0: none.
+func (sn *snapshots) serial(zone string) uint32 { return sn.first.Serials[zone] }
+
+// applySnapshot hands the snapshot that was read to the pool, each zone's to
+// its present source.
+func (s *server) applySnapshot(ctx context.Context) error {
+	sink := s.pool.Sink(ctx)
+	for zone, pages := range s.snapshots.first.Zones {
+		id := s.sourceID(zone)
+		if id == 0 {
+			continue // the zone is no longer configured
+		}
+		for _, b := range pages {
+			b.Source = id
+			if err := sink(b); err != nil {
+				return err
+			}
+		}
+		s.log.Info("the snapshot is served until etcd answers", "zone", zone, "of", pages[len(pages)-1].AsOf)
+	}
+	s.snapshots.first.Zones = nil // applied: nobody needs it twice
+	return nil
+}
+
+// run writes the file when the state has changed, at most each
+// snapshotInterval, and at the end. A write that fails leaves the old file as
+// it was, is logged once until one succeeds, and is tried again.
+func (sn *snapshots) run(ctx context.Context) error {
+	if sn.path == "" {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(snapshotInterval)
+	defer tick.Stop()
+	var last map[string]int64
+	failing := false
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case <-tick.C:
+		}
+		now, err := sn.write(context.WithoutCancel(ctx), last, !running)
+		switch {
+		case err != nil && !failing:
+			sn.server.log.Error("writing the snapshot failed; the one before is kept", "path", sn.path, "error", err)
+		case err == nil && failing:
+			sn.server.log.Info("the snapshot is written again", "path", sn.path)
+		}
+		if failing = err != nil; failing {
+			sn.failed.Add(1)
+			continue
+		}
+		last = now
+	}
+	return nil
+}
+
+// write writes the file unless it has all of the state already, and returns the
+// revisions that it has.
+func (sn *snapshots) write(ctx context.Context, last map[string]int64, always bool) (map[string]int64, error) {
+	status, err := sn.server.pool.Status(ctx)
+	if err != nil {
+		return last, err
+	}
+	now := make(map[string]int64, len(status))
+	due := always || time.Since(time.Unix(0, sn.written.Load())) > snapshotRefresh
+	for i := range status {
+		if !status[i].Ready || status[i].Snapshot {
+			return last, nil // there is nothing newer than what the file has
+		}
+		now[status[i].Zone] = status[i].Revision
+		due = due || last[status[i].Zone] != status[i].Revision
+	}
+	if !due || len(now) == 0 {
+		return now, nil
+	}
+	out := registry.Snapshot{Zones: map[string][]registry.Batch{}, Serials: map[string]uint32{}}
+	for i := range status {
+		pages, err := sn.server.pool.State(ctx, status[i].ID)
+		if errors.Is(err, pool.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return last, err
+		}
+		out.Zones[status[i].Zone], out.Serials[status[i].Zone] = pages, status[i].Serial
+	}
+	if err := registry.WriteSnapshot(sn.path, out); err != nil {
+		return last, err
+	}
+	sn.written.Store(time.Now().UnixNano())
+	return now, nil
+}

@@ -1,0 +1,105 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/zones"
+	"github.com/musterdns/muster/zones/service"
+	"github.com/musterdns/muster/zones/zonefile"
+)
+
+// loadTree builds the tree of a configuration's zones. A static zone whose file
+// is bad is taken from old, if that has it; the errors say so. Without it there
+// the tree is nil.
+func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []string, error) {
+	var all []*zones.Zone
+	var warnings []string
+	var failed []error
+	for i := range cfg.Zones {
+		z := &cfg.Zones[i]
+		apex, err := wire.ParseName(z.Name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("zone %s: %w", z.Name, err)
+		}
+		zone, warned, err := s.makeZone(z, apex)
+		for _, w := range warned {
+			warnings = append(warnings, w.String())
+		}
+		if err != nil {
+			failed = append(failed, err)
+			if old == nil {
+				continue
+			}
+			if zone = old.Zone(&apex); zone == nil {
+				continue
+			}
+		}
+		all = append(all, zone)
+	}
+	if old == nil && len(failed) > 0 {
+		return nil, warnings, errors.Join(failed...)
+	}
+	tree, err := zones.NewTree(all)
+	if err != nil {
+		return nil, warnings, err
+	}
+	return tree, warnings, errors.Join(failed...)
+}
+
+// makeZone makes one zone.
+func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
+	switch z.Source {
+	case config.SourceFile:
+		return zonefile.Load(z.File, z.Name)
+	case config.SourceReverse:
+		src, err := service.NewReverse(service.ReverseConfig{
+			Apex: apex, View: s.pool.View(), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		return zones.NewSourceZone(apex, src), nil, nil
+	case config.SourceMuster:
+		src, err := service.New(service.Config{
+			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		return zones.NewSourceZone(apex, src), nil, nil
+	default:
+		return nil, nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
+	}
+}
+
+// settings is what the pool takes of a configuration.
+func (s *server) settings(cfg *config.Config) pool.Settings {
+	d := cfg.Health.Defaults
+	out := pool.Settings{
+		Health: pool.CheckDefaults{
+			Interval: d.Interval, Timeout: d.Timeout, FastInterval: d.FastInterval, Rise: d.Rise, Fall: d.Fall,
+		},
+		StaleAfter: cfg.Registry.StaleAfter, MaxStale: cfg.Registry.MaxStale,
+	}
+	for i := range cfg.Zones {
+		z := &cfg.Zones[i]
+		switch z.Source {
+		case config.SourceReverse:
+			out.Reverse = true
+		case config.SourceMuster:
+			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name)}
+			for j := range cfg.Services {
+				if cfg.Services[j].Zone == z.Name {
+					src.Defaults = append(src.Defaults, cfg.Services[j].Service)
+				}
+			}
+			out.Sources = append(out.Sources, src)
+		case config.SourceFile:
+		}
+	}
+	return out
+}
