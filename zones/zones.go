@@ -30,7 +30,7 @@ type Result struct {
 	Additional int    // records in the additional section
 	Truncated  bool   // something that belongs to the answer did not fit
 	TTL        uint32 // seconds, of the records written
-	EDE        uint16 // extended DNS error to add; 0xffff (EDENone): none
+	EDE        uint16 // extended DNS error to add unless the lookup had one; EDENone: none
 	Age        uint32 // seconds, when EDE is 3 (stale answer)
 }
 
@@ -96,6 +96,6 @@ type Answer struct {
 	Arg    uint64 // for Request.Arg: what a Source tells its own RRset
 	Hash   uint64 // for Request.Hash
 	Hashed bool
-	EDE    uint16 // extended DNS error for a negative answer; EDENone: none
+	EDE    uint16 // extended DNS error to add, whatever the kind; EDENone: none
 	Age    uint32 // seconds, when EDE is 3 (stale answer)
 }

@@ -108,23 +108,6 @@ func (p *prepared) serve(h *authority.Handler) int {
 	return len(p.b.Finish())
 }
 
-// TestHandler_ServeDNS_allocations holds the query path to none.
-func TestHandler_ServeDNS_allocations(t *testing.T) {
-	if raceEnabled {
-		t.Log("the race detector makes sync.Pool drop values; measured without it")
-		return
-	}
-	h := benchHandler(t, 0)
-	for _, tt := range benchQueries {
-		t.Run(tt.name, func(t *testing.T) {
-			p := prepare(t, tt.qname, tt.qtype)
-			if n := testing.AllocsPerRun(1000, func() { p.serve(h) }); n != 0 {
-				t.Errorf("%v allocations", n)
-			}
-		})
-	}
-}
-
 // BenchmarkHandler_ServeDNS is lookup and answer, without sockets and parsing.
 func BenchmarkHandler_ServeDNS(b *testing.B) {
 	for _, more := range []int{0, 10000} {

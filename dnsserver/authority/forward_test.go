@@ -29,14 +29,7 @@ type resolver struct {
 // likes.
 func newResolver(t *testing.T, reply func(w dns.ResponseWriter, q *dns.Msg)) *resolver {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := onePort(t)
 	r := &resolver{addr: netip.MustParseAddrPort(pc.LocalAddr().String())}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		r.mu.Lock()
@@ -63,6 +56,24 @@ func newResolver(t *testing.T, reply func(w dns.ResponseWriter, q *dns.Msg)) *re
 		})
 	}
 	return r
+}
+
+// onePort binds UDP and TCP to the same free port of loopback.
+func onePort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 { // a port that is free for one may be taken for the other
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, ln
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free for UDP and TCP")
+	return nil, nil
 }
 
 func (r *resolver) questions() []*dns.Msg {

@@ -141,6 +141,9 @@ func (s *scratch) deny() Outcome {
 // name stands in the message, start where the answer begins.
 func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop int) Outcome {
 	s.b.SetAA(s.a.Kind != zones.Referral || hop > 0) // of the first owner, RFC 1035 section 4.1.1
+	if s.a.EDE != zones.EDENone && s.a.Kind != zones.ServFail {
+		s.extend(s.a.EDE, s.a.Age) // before the records, so that additional ones don't take its room
+	}
 	switch s.a.Kind {
 	case zones.Found:
 		return s.found(name, owner)
@@ -173,7 +176,7 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 		return Answered
 	}
 	res := s.append(s.a.RRset, owner, wire.Answer)
-	if res.EDE != zones.EDENone {
+	if res.EDE != zones.EDENone && s.a.EDE == zones.EDENone {
 		s.extend(res.EDE, res.Age)
 	}
 	if res.Answers == 0 && !res.Truncated {
@@ -205,9 +208,6 @@ func (s *scratch) negative(name *wire.Name) {
 	strip, _ := name.Below(s.a.Zone.Apex())
 	if owner, ok := s.b.NameRef(name.Suffix(strip)); ok {
 		s.append(s.a.Zone.SOA(), owner, wire.Authority)
-	}
-	if s.a.EDE != zones.EDENone {
-		s.extend(s.a.EDE, s.a.Age)
 	}
 }
 

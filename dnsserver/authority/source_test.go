@@ -12,6 +12,7 @@ import (
 //
 //	web     an A record          alias   a CNAME to where the script says
 //	stale   an A record, EDE 3   gone    NXDOMAIN, EDE 3
+//	aged    the same, EDE 3 from Lookup too
 //	ill     NODATA from Append   cold    ServFail
 //	_why.web  a TXT record
 type dynamic struct {
@@ -50,6 +51,9 @@ func (d *dynamic) Lookup(n *wire.Name, below int, typ wire.Type, a *zones.Answer
 		a.RRset = picked{}
 	case "stale":
 		a.RRset = picked{ede: wire.EDEStale, age: 42}
+	case "aged":
+		a.RRset = picked{ede: wire.EDEStale, age: 42}
+		a.EDE, a.Age = wire.EDEStale, 41
 	case "ill":
 		a.RRset = picked{none: true}
 	case "_why":

@@ -23,7 +23,7 @@ import (
 const (
 	octetsMax    = 1 << 30 // of all files together
 	includesMax  = 1000    // $INCLUDE lines followed; a file that includes itself reaches it
-	generatedMax = 1 << 18 // records that $GENERATE lines make: four of the largest there are
+	generatedMax = 1 << 17 // records that $GENERATE lines make: two of the largest there are
 )
 
 // problemsMax is how many errors, and how many warnings, are told one by one;

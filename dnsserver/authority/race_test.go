@@ -1,6 +1,0 @@
-//go:build race
-
-package authority_test
-
-// raceEnabled: see its other definition.
-const raceEnabled = true
