@@ -59,8 +59,9 @@ func startDebian(t testing.TB, dir, addr string) (string, func()) {
 	return startChild(t, dir, addr, peer, "only="+peer, "only")
 }
 
-// startChild runs /usr/bin/etcd as a member of a cluster.
-func startChild(t testing.TB, dir, addr, peer, cluster, name string) (string, func()) {
+// startChild runs /usr/bin/etcd as a member of a cluster. With more arguments
+// it serves https.
+func startChild(t testing.TB, dir, addr, peer, cluster, name string, more ...string) (string, func()) {
 	t.Helper()
 	path, err := exec.LookPath("etcd")
 	if err != nil {
@@ -70,10 +71,13 @@ func startChild(t testing.TB, dir, addr, peer, cluster, name string) (string, fu
 		addr = freeAddr(t)
 	}
 	url := "http://" + addr
-	cmd := exec.Command(path, "--name="+name, "--data-dir="+filepath.Join(dir, "data"),
+	if len(more) > 0 {
+		url = "https://" + addr
+	}
+	cmd := exec.Command(path, append(more, "--name="+name, "--data-dir="+filepath.Join(dir, "data"),
 		"--listen-client-urls="+url, "--advertise-client-urls="+url,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster="+cluster,
-		"--heartbeat-interval=50", "--election-timeout=500", "--unsafe-no-fsync")
+		"--heartbeat-interval=50", "--election-timeout=500", "--unsafe-no-fsync")...)
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -40,9 +40,9 @@ const (
 // Only the goroutine of Watch uses it; ask starts one goroutine at a time.
 type prover struct {
 	f       *follower
-	ctx     context.Context
 	timer   *time.Timer
-	answers chan answer // 1-slot
+	abort   context.CancelFunc // of the read that is under way
+	answers chan answer        // 1-slot
 	reading sync.WaitGroup
 
 	asked   bool      // a read is under way
@@ -65,19 +65,19 @@ type answer struct {
 
 // newProver returns a prover whose first read is due at once: after a
 // disconnect, whether the store is still the same is the first thing to know.
-// Reads end with ctx.
-func newProver(ctx context.Context, f *follower) *prover {
-	return &prover{f: f, ctx: ctx, answers: make(chan answer, 1), timer: time.NewTimer(0)}
+func newProver(f *follower) *prover {
+	return &prover{f: f, answers: make(chan answer, 1), timer: time.NewTimer(0), abort: func() {}}
 }
 
-// stop waits for a read that is under way; its context has ended.
+// stop ends a read that is under way and waits for it.
 func (p *prover) stop() {
 	p.timer.Stop()
+	p.abort()
 	p.reading.Wait()
 }
 
 // ask sends a read, unless one is under way: its answer sets the timer again.
-func (p *prover) ask() {
+func (p *prover) ask(ctx context.Context) {
 	if p.asked {
 		return
 	}
@@ -92,8 +92,9 @@ func (p *prover) ask() {
 			clientv3.WithMinModRev(a.since + 1), clientv3.WithKeysOnly(), clientv3.WithLimit(1),
 		}
 	}
+	ctx, p.abort = context.WithCancel(ctx)
 	p.reading.Go(func() {
-		a.resp, a.err = p.f.get(p.ctx, timeout, root, opts...)
+		a.resp, a.err = p.f.get(ctx, timeout, root, opts...)
 		a.took = time.Since(a.sent)
 		p.answers <- a
 	})
@@ -103,6 +104,7 @@ func (p *prover) ask() {
 func (p *prover) answered(a answer) error {
 	f := p.f
 	p.asked = false
+	p.abort()
 	f.client.observe(a.err)
 	if a.err != nil {
 		f.client.nudge()

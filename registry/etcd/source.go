@@ -36,7 +36,7 @@ type Stats struct {
 	Revision  int64     // up to which every change has been delivered
 	AsOf      time.Time // when that was last proven to be all there is; zero: never
 	Keys      int64     // under the prefix, good, bad and others'
-	Problems  int64     // records that cannot be used now
+	Problems  int64     // records that cannot be used now; ProblemsMax at most
 	Lists     uint64    // times the complete state was read
 	Resumes   uint64    // times the watch was begun again where it had ended
 	Rollbacks uint64    // times the store's revision or identity went back
@@ -118,7 +118,7 @@ func (s *Source) Apply(ctx context.Context, ops []registry.Op) (int64, error) {
 		if len(op.Value) > registry.ValueMax {
 			return 0, fmt.Errorf("writing %s: the value has %d bytes: want at most %d", raw, len(op.Value), registry.ValueMax)
 		}
-		if condition, any := conditionOf(op, raw); any {
+		if condition, conditional := conditionOf(op, raw); conditional {
 			conditions = append(conditions, condition)
 			reads = append(reads, clientv3.OpGet(raw, clientv3.WithKeysOnly()))
 			guarded = append(guarded, op)
@@ -141,8 +141,9 @@ func (s *Source) Apply(ctx context.Context, ops []registry.Op) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
-// conditionOf is what must hold for an op; any is false when it is nothing.
-func conditionOf(op registry.Op, raw string) (condition clientv3.Cmp, any bool) {
+// conditionOf is what must hold for an op; conditional is false when it is
+// nothing.
+func conditionOf(op registry.Op, raw string) (condition clientv3.Cmp, conditional bool) {
 	switch {
 	case op.Create:
 		return clientv3.Compare(clientv3.CreateRevision(raw), "=", 0), true

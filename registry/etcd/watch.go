@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -80,7 +81,7 @@ func (s *Source) Watch(ctx context.Context, sink func(registry.Batch) error) err
 		if errors.As(err, &fromSink) {
 			return fromSink.err
 		}
-		if f.recover(err) {
+		if f.goOn(err) {
 			continue
 		}
 		s.client.observe(err)
@@ -90,9 +91,9 @@ func (s *Source) Watch(ctx context.Context, sink func(registry.Batch) error) err
 	}
 }
 
-// recover decides how to go on after follow ended. It returns whether to do so
+// goOn decides how to go on after follow ended. It returns whether to do so
 // at once; otherwise etcd is away and is waited for.
-func (f *follower) recover(err error) (atOnce bool) {
+func (f *follower) goOn(err error) (atOnce bool) {
 	switch {
 	case errors.Is(err, errRollback):
 		f.counters.rollbacks.Add(1)
@@ -269,7 +270,7 @@ func (f *follower) watch(ctx context.Context) error {
 	if !opening.Stop() {
 		return errEnded
 	}
-	proofs := newProver(ctx, f)
+	proofs := newProver(f)
 	defer proofs.stop()
 	for {
 		select {
@@ -284,7 +285,7 @@ func (f *follower) watch(ctx context.Context) error {
 				return err
 			}
 		case <-proofs.timer.C:
-			proofs.ask()
+			proofs.ask(ctx)
 		case p := <-proofs.answers:
 			if err := proofs.answered(p); err != nil {
 				return err
@@ -353,18 +354,7 @@ func (f *follower) count(events []*clientv3.Event) []*clientv3.Event {
 		}
 		last = append(last, ev)
 	}
-	return compact(last)
-}
-
-// compact takes the nils out.
-func compact(events []*clientv3.Event) []*clientv3.Event {
-	kept := events[:0]
-	for _, ev := range events {
-		if ev != nil {
-			kept = append(kept, ev)
-		}
-	}
-	return kept
+	return slices.DeleteFunc(last, func(ev *clientv3.Event) bool { return ev == nil })
 }
 
 // wentBack reports whether a linearizable read shows another store, or this
