@@ -92,7 +92,7 @@ func answering(addr string) func(dns.ResponseWriter, *dns.Msg) {
 			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 77},
 			A:   net.ParseIP(addr),
 		}}
-		w.WriteMsg(m)
+		_ = w.WriteMsg(m) // a client that has gone shows in its own test
 	}
 }
 
@@ -100,7 +100,7 @@ func failing(code int) func(dns.ResponseWriter, *dns.Msg) {
 	return func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
 		m.SetRcode(q, code)
-		w.WriteMsg(m)
+		_ = w.WriteMsg(m)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestHandler_ServeSlow(t *testing.T) {
 			wrongName.Question[0].Name = "www.attacker.test."
 			wrongName.Response = true
 			for _, m := range []*dns.Msg{wrongID, wrongName, noResponse} {
-				w.WriteMsg(m)
+				_ = w.WriteMsg(m)
 			}
 			answering("192.0.2.78")(w, q)
 		})
@@ -244,7 +244,7 @@ func TestHandler_ServeSlow(t *testing.T) {
 			m := new(dns.Msg)
 			m.SetReply(q)
 			m.Truncated = true
-			w.WriteMsg(m)
+			_ = w.WriteMsg(m)
 		})
 		h := forwarding(t, long, r)
 		if got, want := status(forward(t, h, ask(qname, true), dnsserver.UDP)), "NOERROR qr tc rd ra"; got != want {
@@ -262,7 +262,7 @@ func TestHandler_ServeSlow(t *testing.T) {
 			for range 50 {
 				m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: qname, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 1)})
 			}
-			w.WriteMsg(m)
+			_ = w.WriteMsg(m)
 		})
 		m := forward(t, forwarding(t, long, r), ask(qname, false), dnsserver.UDP)
 		if got, want := status(m), "NOERROR qr tc rd ra"; got != want || len(m.Answer) != 0 {

@@ -154,13 +154,13 @@ func (c *boundConn) Close() error {
 // dial connects and makes the message to send. Reads and writes end with ctx.
 func (f *forwarder) dial(ctx context.Context, network string, to netip.AddrPort, q *wire.Query) (net.Conn, []byte, error) {
 	var id [2]byte
-	rand.Read(id[:]) // never fails
+	_, _ = rand.Read(id[:]) // never fails
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, to.String())
 	if err != nil {
 		return nil, nil, err
 	}
-	unbind := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) // the past
+	unbind := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the past
 	return &boundConn{conn, unbind}, question(binary.BigEndian.Uint16(id[:]), q), nil
 }
 

@@ -72,8 +72,7 @@ func (s *source) Open(name string) (fs.File, error) {
 		err = errNotRegular
 	}
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	in := s.push(f, name)
 	in.closer = f

@@ -52,13 +52,13 @@ func Load(path, origin string) (*zones.Zone, []Warning, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing was written
 	src := &source{dir: filepath.Dir(path), fsys: root.FS()}
 	f, err := src.Open(base)
 	if err != nil {
 		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return parse(src, f, base, origin)
 }
 
