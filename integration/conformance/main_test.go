@@ -98,7 +98,9 @@ func writeConfig(dir string) (string, error) {
 	path := filepath.Join(dir, "muster.yaml")
 	return path, os.WriteFile(path, fmt.Appendf(nil, `log: {level: warn}
 dns: {listen: [%q]}
-zones: [{name: %s, file: %q}]
+zones:
+  - {name: svc.internal., source: muster, prefix: /muster/v1}
+  - {name: %s, file: %q}
 registry:
   mode: embedded
   embedded: {dir: %q, listen: "127.0.0.1:%d"}
