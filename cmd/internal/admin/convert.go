@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/health"
@@ -77,7 +78,7 @@ func instanceOf(info *pool.ServiceInfo, in *pool.InstanceInfo) api.Instance {
 		Addresses: in.Addresses, Port: in.Port, Weight: in.Weight, Effective: in.EffectiveWeight,
 		Priority: in.Priority, Tags: in.Tags, Meta: in.Meta, Region: in.Region, Locality: in.Zone,
 		TTL: api.Duration(in.TTL), Leased: in.Leased,
-		Serving: in.In, Why: in.Why, Health: in.Health, Since: in.Since, Admin: adminOf(in.Admin),
+		Serving: in.In, Why: whyOf(in), Health: in.Health, Since: in.Since, Admin: adminOf(in.Admin),
 	}
 	for _, p := range in.Ports {
 		if out.Ports == nil {
@@ -92,6 +93,19 @@ func instanceOf(info *pool.ServiceInfo, in *pool.InstanceInfo) api.Instance {
 		out.Checks = append(out.Checks, checkOf(&in.Checks[i]))
 	}
 	return out
+}
+
+// whyOf says why an instance is in or out, with what its failing check found.
+func whyOf(in *pool.InstanceInfo) string {
+	if in.Health != health.Failing || !strings.HasPrefix(in.Why, health.Failing.String()) {
+		return in.Why
+	}
+	for i := range in.Checks {
+		if st := &in.Checks[i].Status; st.State == health.Failing && st.Output != "" {
+			return in.Why + ": " + st.Output
+		}
+	}
+	return in.Why
 }
 
 func adminOf(a *registry.Admin) *api.Admin {

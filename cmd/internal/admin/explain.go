@@ -120,7 +120,7 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 			continue
 		}
 		v := api.Verdict{
-			ID: in.ID, Addresses: in.Addresses, In: in.In, Why: in.Why, Health: in.Health,
+			ID: in.ID, Addresses: in.Addresses, In: in.In, Why: whyOf(in), Health: in.Health,
 			Priority: in.Priority, Weight: in.Weight, Share: in.Share,
 		}
 		if in.Admin != nil {

@@ -145,7 +145,7 @@ func (s *server) buildDNS(cfg *config.Config) error {
 	s.authority.SetTree(tree)
 	s.dns, err = dnsserver.New(dnsserver.Config{
 		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority,
-		MaxConns: cfg.DNS.TCP.MaxConnections, IdleTimeout: cfg.DNS.TCP.IdleTimeout, Logger: s.log.With("part", "dns"),
+		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, Logger: s.log.With("part", "dns"),
 	})
 	return err
 }
