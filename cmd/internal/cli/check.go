@@ -93,7 +93,7 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			errs += s.missing(cfg, fmt.Sprintf("zones[%d].file", i), err)
+			errs += s.missing(cfg, fmt.Sprintf("zones[%d].file", i), z.File, err)
 			continue
 		}
 		for line := range strings.Lines(err.Error()) {
@@ -118,7 +118,7 @@ func (s *session) checkFiles(cfg *config.Config) (errs int) {
 		}
 		opened, err := os.Open(f[1])
 		if err != nil {
-			errs += s.missing(cfg, f[0], err)
+			errs += s.missing(cfg, f[0], f[1], err)
 			continue
 		}
 		opened.Close()
@@ -127,10 +127,10 @@ func (s *session) checkFiles(cfg *config.Config) (errs int) {
 }
 
 // missing prints that the file a key names cannot be read.
-func (s *session) missing(cfg *config.Config, key string, err error) int {
+func (s *session) missing(cfg *config.Config, key, path string, err error) int {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		err = fmt.Errorf("%q: %w", pe.Path, pe.Err)
+		err = pe.Err // without the operation
 	}
-	fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: "check the path and the permissions"})
+	fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: fmt.Sprintf("%q: %v", path, err), Mend: "check the path and the permissions"})
 	return 1
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +13,9 @@ import (
 
 // child is a started command.
 type child struct {
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when it has ended
-	err   error         // of Wait; valid once ended
+	cmd  *exec.Cmd
+	life context.Context // done when it has ended
+	err  error           // of Wait; valid once life is done
 }
 
 // The codes of shells for commands that cannot be run (POSIX, 2.8.2).
@@ -26,7 +27,7 @@ const (
 
 // start starts the command with this process's streams.
 func (s *session) start(command []string) (*child, error) {
-	c := &child{cmd: exec.Command(command[0], command[1:]...), ended: make(chan struct{})} //nolint:noctx // it is stopped in order, not killed
+	c := &child{cmd: exec.Command(command[0], command[1:]...)} //nolint:noctx // it is stopped in order, not killed
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = s.stdin, s.stdout, s.stderr
 	if err := c.cmd.Start(); err != nil {
 		code := exitCannotRun
@@ -35,11 +36,16 @@ func (s *session) start(command []string) (*child, error) {
 		}
 		return nil, &codeError{code: code, err: fmt.Errorf("starting the command: %w", err)}
 	}
-	go func() {
-		defer close(c.ended)
-		c.err = c.cmd.Wait()
-	}()
+	life, end := context.WithCancel(context.Background())
+	c.life = life
+	go c.wait(end)
 	return c, nil
+}
+
+// wait waits for the command's end; stop waits for it in turn.
+func (c *child) wait(end context.CancelFunc) {
+	defer end()
+	c.err = c.cmd.Wait()
 }
 
 // stop ends the command, if it has not ended, and returns its exit code as a
@@ -49,17 +55,17 @@ func (c *child) stop(o holdOptions) error {
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
 	select {
-	case <-c.ended:
+	case <-c.life.Done():
 	case <-again:
 	case <-time.After(o.drain):
 	}
 	// A process that has ended already cannot be signalled: nothing is lost.
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-c.ended:
+	case <-c.life.Done():
 	case <-time.After(o.kill):
 		_ = c.cmd.Process.Kill()
-		<-c.ended
+		<-c.life.Done()
 	}
 	if c.err == nil {
 		return nil

@@ -52,7 +52,10 @@ func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.
 		if err != nil {
 			return err
 		}
-		if undo {
+		switch {
+		case undo && (wait || until != 0):
+			return usagef("--undo: leave --wait and --for out: it is withdrawn at once")
+		case undo:
 			req.State = api.AdminNone
 		}
 		if until < 0 {
@@ -79,8 +82,6 @@ func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.
 	f.BoolVar(&wait, "wait", false, "return when no cache should hold it any more")
 	f.DurationVar(&until, "for", 0, "withdraw it by itself after this `time`")
 	f.StringVar(&req.Reason, "reason", "", "why, for other people")
-	cmd.MarkFlagsMutuallyExclusive("undo", "for")
-	cmd.MarkFlagsMutuallyExclusive("undo", "wait")
 	return s.online(zoned(cmd, &req.Zone))
 }
 

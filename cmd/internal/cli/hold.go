@@ -39,17 +39,17 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 	}
 	defer client.Close()
 	var child *child
-	var ended <-chan struct{} // nil, never ready, without a command
+	life := context.Background() // of the command; without one it never ends
 	if len(command) > 0 {
 		if child, err = s.start(command); err != nil {
 			return err
 		}
-		ended = child.ended
+		life = child.life
 	}
-	lease, err := s.holdWhenWell(ctx, ended, source, in, value, f.hold.lease)
+	lease, err := s.holdWhenWell(ctx, life, source, in, value, f.hold.lease)
 	if lease != nil {
 		fmt.Fprintf(s.stderr, "muster: %s/%s is registered at %s\n", in.Service, in.ID, addresses(in.Addresses, in.Port))
-		s.keep(ctx, ended, lease)
+		s.keep(ctx, life, lease)
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 		defer cancel()
 		if closeErr := lease.Close(release); closeErr != nil {
@@ -78,31 +78,48 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
+// holdTimeout bounds one try to register. The try goes on when ctx ends: cut
+// short, it could leave a registration behind that nobody gives back.
+const holdTimeout = 3 * time.Second
+
+// holdRetry is how often registering is tried again.
+const holdRetry = time.Second
+
 // holdWhenWell waits for the checks to pass once and registers then. The lease
-// is nil when ctx or the command ended before.
-func (s *session) holdWhenWell(ctx context.Context, ended <-chan struct{}, holder registry.Holder, in registry.Instance, value []byte, ttl time.Duration) (registry.Lease, error) {
+// is nil when ctx or the command ended before. With a command it tries again
+// while etcd is away: the command serves its present clients meanwhile.
+func (s *session) holdWhenWell(ctx, life context.Context, holder registry.Holder, in registry.Instance, value []byte, ttl time.Duration) (registry.Lease, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		select {
-		case <-ended:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer context.AfterFunc(life, cancel)()
 	if err := s.awaitChecks(ctx, in); err != nil {
 		return nil, err
 	}
-	return holder.Hold(ctx, registry.Key{Source: 1, Kind: registry.KindInstance, Service: in.Service, Name: in.ID}, value, ttl)
+	key := registry.Key{Source: 1, Kind: registry.KindInstance, Service: in.Service, Name: in.ID}
+	for told := ""; ; {
+		try, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTimeout)
+		lease, err := holder.Hold(try, key, value, ttl)
+		cancel()
+		if err == nil || life.Done() == nil {
+			return lease, err
+		}
+		if told != err.Error() {
+			told = err.Error()
+			fmt.Fprintf(s.stderr, "muster: %s; trying again\n", told)
+		}
+		if !sleep(ctx, holdRetry) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // keep waits for ctx or the command to end, and tells of lost leases.
-func (s *session) keep(ctx context.Context, ended <-chan struct{}, lease registry.Lease) {
+func (s *session) keep(ctx, life context.Context, lease registry.Lease) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ended:
+		case <-life.Done():
 			return
 		case <-lease.Lost():
 			fmt.Fprintln(s.stderr, "muster: the lease was lost and is made again")

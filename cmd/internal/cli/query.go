@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -63,6 +64,13 @@ const defaultDNS = "127.0.0.1:5300"
 // absolute. With a server given and a dot at the name's end there is nothing
 // to ask the admin API for.
 func (f *queryFlags) complete(ctx context.Context, s *session, name string) (dnsmessage.Name, error) {
+	if f.server != "" {
+		server, err := dnsServer(f.server)
+		if err != nil {
+			return dnsmessage.Name{}, err
+		}
+		f.server = server
+	}
 	if f.server == "" || !strings.HasSuffix(name, ".") {
 		c, err := s.api()
 		if err != nil {
@@ -87,14 +95,7 @@ func (f *queryFlags) complete(ctx context.Context, s *session, name string) (dns
 			}
 		}
 	}
-	if f.server == "" {
-		f.server = defaultDNS
-	}
-	server, err := dnsServer(f.server)
-	if err != nil {
-		return dnsmessage.Name{}, err
-	}
-	f.server = server
+	f.server = cmp.Or(f.server, defaultDNS)
 	out, err := dnsmessage.NewName(strings.TrimSuffix(name, ".") + ".")
 	if err != nil {
 		return out, usagef("%q is no domain name: %w", name, err)

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,7 +72,8 @@ func verbs(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 		}
 		text := "there is no " + strconv.Quote(args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return usagef("%s: did you mean %q?", text, near[0])
+			begins := func(name string) bool { return strings.HasPrefix(name, args[0]) }
+			return usagef("%s: did you mean %q?", text, near[max(0, slices.IndexFunc(near, begins))])
 		}
 		return usagef("%s: use one of %s", text, strings.Join(names, ", "))
 	}

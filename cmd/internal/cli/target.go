@@ -36,6 +36,7 @@ func (s *session) target(ctx context.Context, arg, zone string, all bool) (targe
 		name, zone, err := s.serviceName(ctx, arg, zone)
 		return target{zone: zone, service: name, instance: api.AllInstances}, err
 	}
+	arg = strings.ToLower(arg)
 	service, instance, slash := strings.Cut(arg, "/")
 	if !slash {
 		instance, service, slash = strings.Cut(arg, ".")
