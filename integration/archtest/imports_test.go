@@ -40,11 +40,10 @@ var ours = []importRow{
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 
-	{"cmd/muster", []string{"cmd/internal/cli"}, "a few lines"},
+	{"cmd/muster", []string{"cmd/internal/cli", "cmd/internal/app"}, "hands the composition root to the command tree"},
 	{"cmd/internal/api", []string{"registry", "health"}, "the JSON words of the admin API, shared by server and client"},
 	{"cmd/internal/metrics", nil, "shows what it is handed"},
 	{"cmd/internal/app", []string{"*"}, "the composition root"},
-	{"cmd/internal/cli", []string{"*"}, "the command tree starts the composition root"},
 	{"cmd/internal/*", []string{"*"}, "decodes and shows what all packages have"},
 
 	{"integration/*", []string{"integration/*", "dnsserver/dnstest"}, "black-box tests use the binary as a user would"},
@@ -52,7 +51,7 @@ var ours = []importRow{
 
 // wiring are the packages that only the named ones may import.
 var wiring = map[string][]string{
-	"cmd/internal/app": {"cmd/internal/cli"},
+	"cmd/internal/app": {"cmd/muster"}, // the command tree is handed it
 	"cmd/internal/cli": {"cmd/muster"},
 }
 
