@@ -110,8 +110,8 @@ func ago(t, now time.Time) string {
 // brief is a duration in its two greatest units.
 func brief(d time.Duration) string {
 	switch {
-	case d < time.Millisecond:
-		return d.Round(time.Microsecond).String()
+	case d < 10*time.Millisecond:
+		return strconv.FormatFloat(d.Seconds()*1000, 'f', 1, 64) + "ms"
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d < time.Minute:

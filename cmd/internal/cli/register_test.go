@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -227,4 +228,23 @@ func TestRegister_without_a_command_holds_until_it_is_stopped(t *testing.T) {
 		t.Errorf("deregistered: %+v", b)
 	}
 	r.wait(t, 0)
+}
+
+func TestRegister_asks_the_server_which_etcd_it_uses(t *testing.T) {
+	st := startStore(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"registry":{"endpoints":[%q]},"zones":[{"name":"other.","source":"muster","prefix":"/other"},{"name":"z.","source":"muster","prefix":"/muster/v1"}]}`, st.url)
+	}))
+	defer srv.Close()
+	r := startRegister(t, "db", "--addr", srv.URL, "--zone", "Z", "--address", "10.0.0.7", "--port", "5432")
+	if b := st.next(t); len(b.Instances) != 1 || b.Instances[0].Service != "db" {
+		t.Errorf("registered: %+v", b)
+	}
+	r.stop()
+	r.wait(t, 0)
+	r = startRegister(t, "db", "--addr", srv.URL, "--zone", "nope", "--port", "5432")
+	r.wait(t, 2)
+	if s := r.out.String(); !strings.Contains(s, "--zone nope.: is no service zone of the server") {
+		t.Errorf("it said: %s", s)
+	}
 }
