@@ -280,12 +280,13 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 		i := &s.insts[at]
 		i.round, i.revision = src.round, from.revision
 		if !bytes.Equal(i.rec, from.rec) {
-			w.changeInstance(s, i, from.rec, now)
+			w.changeInstance(s, at, from.rec, now)
 		}
 		return
 	}
-	s.insts = slices.Insert(s.insts, at, inst{rec: from.rec, revision: from.revision, round: src.round, fresh: true})
+	s.insts = slices.Insert(s.insts, at, inst{rec: from.rec, revision: from.revision, round: src.round, fresh: true, late: src.live})
 	src.instances++
+	s.filters.insert(at, from.rec)
 	s.regroup = true
 	w.mark(s)
 	i := &s.insts[at]
@@ -301,14 +302,18 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 }
 
 // changeInstance gives an instance a new record.
-func (w *writer) changeInstance(s *svc, i *inst, rec record, now time.Time) {
+func (w *writer) changeInstance(s *svc, at int, rec record, now time.Time) {
+	i := &s.insts[at]
 	old := i.rec
 	i.rec = rec
 	if old.incarnation() != rec.incarnation() {
-		i.fresh = true
+		i.fresh, i.late = true, s.src.live
 		delete(s.loads, string(rec.id()))
 	}
-	s.regroup = s.regroup || !sameFilters(old, rec)
+	if !sameFilters(old, rec) {
+		s.filters.change(at, rec)
+		s.regroup = true
+	}
 	seed := health.Unknown
 	if old.addresses()[0] == rec.addresses()[0] && old.port() == rec.port() {
 		seed = i.health
@@ -352,6 +357,7 @@ func (w *writer) removeInstance(s *svc, at int, now time.Time) {
 	w.index(s, i.rec, false)
 	s.insts = slices.Delete(s.insts, at, at+1)
 	s.src.instances--
+	s.filters.remove(at)
 	s.regroup = true
 	delete(s.loads, id)
 	w.mark(s)

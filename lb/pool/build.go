@@ -26,6 +26,7 @@ type builder struct {
 	priorities []uint16
 	loads      []lb.Tier
 	seen       []uint64
+	ttlMillis  uint32 // least of the group being built; 0: none
 
 	s     *svc
 	next  *Service
@@ -85,33 +86,35 @@ func (b *builder) set(set, whole *Set) {
 		}
 		return
 	}
+	n := b.count(set)
 	for f := range families {
-		candidates := b.choose(set, f)
-		n := len(candidates)
-		if whole != nil && n == whole.groups[f].members {
+		if whole != nil && n[f] == whole.groups[f].members {
 			set.groups[f] = whole.groups[f]
 			continue
 		}
 		for e := range f {
-			if set.groups[e].members == n && b.sameMembers(set, e, f) {
+			// Equal numbers are equal members when they are all or none.
+			if n[e] == n[f] && (n[f] == 0 || n[f] == b.members(set)) {
 				set.groups[f] = set.groups[e]
 			}
 		}
 		if set.groups[f] == nil {
-			set.groups[f] = b.group(set, f, candidates)
+			set.groups[f] = b.group(set, f, b.choose(set, f))
 		}
 	}
 }
 
-// sameMembers reports whether two families of a set choose the same instances.
-func (b *builder) sameMembers(set *Set, e, f Family) bool {
+// count counts the instances of a set by family.
+func (b *builder) count(set *Set) (n [families]int) {
 	for i := range b.members(set) {
 		rec := b.next.instances[b.member(set, i)].rec
-		if has(rec, set, e) != has(rec, set, f) {
-			return false
+		for f := range families {
+			if has(rec, set, f) {
+				n[f]++
+			}
 		}
 	}
-	return true
+	return n
 }
 
 // members is the number of instances that the set's filter chooses, and member
@@ -195,9 +198,9 @@ type rule struct {
 
 // healthy and eligible say whether an instance counts as healthy, and whether
 // it is served in a panic.
-func (r rule) healthy(i *instance) bool { return r.eligible(i) && classOf(i) >= r.serve }
+func (r rule) healthy(i *instance) bool { return r.eligible(i) && i.class >= r.serve }
 func (r rule) eligible(i *instance) bool {
-	return classOf(i) != classOut && (i.weight > 0 || !r.weighted)
+	return i.class != classOut && (i.weight > 0 || !r.weighted)
 }
 
 // ruleFor decides by what is there: what passes before what is unknown, and
@@ -207,10 +210,9 @@ func (b *builder) ruleFor(candidates []uint32) (r rule, mode Mode) {
 	var weighted [classPassing + 1]int
 	for _, n := range candidates {
 		i := &b.next.instances[n]
-		c := classOf(i)
-		count[c]++
+		count[i.class]++
 		if i.weight > 0 {
-			weighted[c]++
+			weighted[i.class]++
 		}
 	}
 	switch {
@@ -254,6 +256,7 @@ func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 		g.mode = ModeTier
 	}
 	g.tiers = make([]Tier, 0, tiers)
+	b.ttlMillis = 0
 	for t := range b.loads {
 		if b.loads[t].Load > 0 {
 			g.tiers = append(g.tiers, b.tier(set, candidates, t, r))
@@ -263,7 +266,9 @@ func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 	if tiers == 1 {
 		g.loads = nil // nothing to draw
 	}
-	b.setTTL(g)
+	if b.ttlMillis > 0 {
+		g.ttl = clampTTL(millis(b.ttlMillis))
+	}
 	return g
 }
 
@@ -337,6 +342,9 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 		tier.labels += len(i.rec.label())
 		tier.heaviest = max(tier.heaviest, i.weight)
 		tier.deadlines = tier.deadlines || i.deadline != 0
+		if ms := i.rec.ttlMillis(); ms > 0 && (b.ttlMillis == 0 || ms < b.ttlMillis) {
+			b.ttlMillis = ms
+		}
 	}
 	tier.size = len(b.index)
 	if tier.size != len(b.next.instances) {
@@ -367,21 +375,6 @@ func (b *builder) auto(size int) int {
 	case policyLeastLoaded, policyHash:
 	}
 	return min(size, 1)
-}
-
-// setTTL lowers the base TTL to the least of the instances' that are in.
-func (b *builder) setTTL(g *Group) {
-	least := uint32(0)
-	for t := range g.tiers {
-		for i := range g.tiers[t].size {
-			if ms := b.next.instances[g.tiers[t].At(i)].rec.ttlMillis(); ms > 0 && (least == 0 || ms < least) {
-				least = ms
-			}
-		}
-	}
-	if least > 0 {
-		g.ttl = clampTTL(millis(least))
-	}
 }
 
 // distinct reports whether no two instances have an address in common.

@@ -49,10 +49,11 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	if touched.content || whole {
 		s.src.content = true
 	}
-	if s.regroup {
-		s.filters = newFilterList(s.insts)
+	if s.filters.stale {
+		s.filters.collect(s.insts)
 		w.pool.counts.filtersOmitted.Add(uint64(s.filters.omitted))
 	}
+	s.filters.edits = 0
 	next.omitted = s.filters.omitted
 	if prev != nil && !whole && !touched.records {
 		next.distinct = prev.distinct
@@ -87,6 +88,7 @@ func (w *writer) setKey(s *svc, next *Service) {
 // seen: it stays as an ancestor while there are names below it.
 func (w *writer) rebuildAbsent(s *svc) (*Service, bool) {
 	s.regroup, s.retune = true, false
+	s.filters.edits = 0
 	w.timers.remove(s)
 	s.mode = ModeUnset
 	if s.pub != nil && !s.pub.ancestor {
@@ -173,10 +175,11 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	next.instances = make([]instance, len(s.insts))
 	wake := s.stepAt
 	slow := 0
+	words := s.words(now)
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
 		out.rec = in.rec
-		w.judgeOne(s, in, out, now, &wake)
+		w.judgeOne(s, in, out, words.next(i), now, &wake)
 		if in.slowSince != 0 {
 			slow++
 		}
@@ -198,6 +201,7 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 			}
 		}
 		next.bent = next.bent || factor != 1
+		out.class = classOf(out)
 		out.weight = uint32(in.rec.weight()) * lb.WeightScale
 		if factor != 1 {
 			out.weight = lb.EffectiveWeight(in.rec.weight(), factor)
@@ -227,19 +231,19 @@ func (t *touched) compare(i uint32, a, b *instance) {
 }
 
 // judgeOne decides the state of one instance.
-func (w *writer) judgeOne(s *svc, in *inst, out *instance, now time.Time, wake *int64) {
+func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin, now time.Time, wake *int64) {
 	ns := now.UnixNano()
 	state, deadline := in.checked()
 	out.health, out.deadline = state, deadline
-	if a, ok := s.word(in.rec, now); ok {
-		out.admin = a.State
-		if !a.Until.IsZero() {
-			until := a.Until.UnixNano()
+	if word != nil {
+		out.admin = word.State
+		if !word.Until.IsZero() {
+			until := word.Until.UnixNano()
 			*wake = earlier(*wake, until)
 			out.deadline = earlier(out.deadline, until)
 		}
 	}
-	began := in.fresh && s.src.live
+	began := in.fresh && in.late
 	if state != in.health && !in.fresh {
 		w.pool.counts.healthChanges.Add(1)
 		began = in.health == health.Failing && state == health.Passing
@@ -276,15 +280,46 @@ func (w *writer) output(in *inst, state health.State) string {
 	return ""
 }
 
-// word is the administrator's word on an instance that is in force: that on the
-// instance itself before that on all.
-func (s *svc) word(rec record, now time.Time) (registry.Admin, bool) {
-	if len(s.admin) == 0 {
-		return registry.Admin{}, false
-	}
-	return wordOf(s.admin, rec.id(), now)
+// words yields the administrator's word that is in force for each instance in
+// turn: that on the instance itself before that on all.
+type words struct {
+	all  *registry.Admin
+	list []wordAt // by place
 }
 
+type wordAt struct {
+	at   int
+	word *registry.Admin
+}
+
+func (s *svc) words(now time.Time) words {
+	var w words
+	for id, a := range s.admin {
+		if !inForce(&a, now) {
+			continue
+		}
+		if id == "*" {
+			w.all = &a
+		} else if at, there := s.find(id); there {
+			w.list = append(w.list, wordAt{at, &a})
+		}
+	}
+	slices.SortFunc(w.list, func(a, b wordAt) int { return a.at - b.at })
+	return w
+}
+
+// next returns the word on instance i; nil: none. It is called for one instance
+// after the other.
+func (w *words) next(i int) *registry.Admin {
+	if len(w.list) > 0 && w.list[0].at == i {
+		word := w.list[0].word
+		w.list = w.list[1:]
+		return word
+	}
+	return w.all
+}
+
+// wordOf is the word on one instance.
 func wordOf(words map[string]registry.Admin, id []byte, now time.Time) (registry.Admin, bool) {
 	if a, ok := words[string(id)]; ok && inForce(&a, now) {
 		return a, true

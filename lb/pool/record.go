@@ -230,19 +230,20 @@ func (r *reader) short() []byte     { return r.take(int(r.u8())) }
 func (r *reader) long() string      { return string(r.take(int(r.u16()))) }
 
 // eachFilter calls f with every zone, port and tag of the instance that can be
-// a filter; port is 0 but for ports.
-func (r record) eachFilter(f func(kind FilterKind, name []byte, proto uint8, port uint16)) {
+// a filter, each once.
+func (r record) eachFilter(f func(kind FilterKind, name []byte, proto uint8)) {
 	in := reader{r.filters()}
 	if zone := in.short(); isLabel(zone) {
-		f(FilterZone, zone, 0, 0)
+		f(FilterZone, zone, 0)
 	}
 	for range in.u8() {
-		number, proto, name := in.u16(), in.u8(), in.short()
-		f(FilterPort, name, proto, number)
+		in.u16()
+		proto, name := in.u8(), in.short()
+		f(FilterPort, name, proto)
 	}
 	for range in.u8() {
 		if tag := in.short(); isLabel(tag) {
-			f(FilterTag, tag, 0, 0)
+			f(FilterTag, tag, 0)
 		}
 	}
 }

@@ -38,6 +38,7 @@ type instance struct {
 	weight   uint32 // effective, in units of 1/lb.WeightScale; registered before slow start and load
 	health   health.State
 	admin    registry.AdminState
+	class    class
 	in       bool
 	slow     bool // in slow start
 }

@@ -1,10 +1,8 @@
 package pool
 
 import (
-	"bytes"
 	"cmp"
 	"math"
-	"slices"
 	"sync/atomic"
 
 	"github.com/musterdns/muster/lb"
@@ -233,42 +231,6 @@ func (t *Tier) shares(k int) []float64 {
 	}
 	return parts
 }
-
-// filterList is the filters of a service, sorted, as its instances make them.
-type filterList struct {
-	filters []filter
-	omitted int
-}
-
-// newFilterList collects the filters of instances. More than FiltersMax are
-// left out from the end: tags and zones go before ports.
-func newFilterList(insts []inst) filterList {
-	var l filterList
-	index := map[string]int{}
-	var key []byte
-	all := []filter{}
-	for i := range insts {
-		insts[i].rec.eachFilter(func(kind FilterKind, name []byte, proto uint8, _ uint16) {
-			key = append(append(key[:0], uint8(kind), proto), name...)
-			n, ok := index[string(key)]
-			if !ok {
-				n = len(all)
-				index[string(key)] = n
-				all = append(all, filter{kind: kind, proto: proto, name: string(name)})
-			}
-			all[n].members = append(all[n].members, uint32(i))
-		})
-	}
-	slices.SortFunc(all, func(a, b filter) int { return a.compare(b.kind, b.proto, []byte(b.name)) })
-	l.filters = all
-	if l.omitted = max(len(l.filters)-FiltersMax, 0); l.omitted > 0 {
-		l.filters = l.filters[:FiltersMax:FiltersMax]
-	}
-	return l
-}
-
-// sameFilters reports whether two records choose the same filters.
-func sameFilters(a, b record) bool { return bytes.Equal(a.filters(), b.filters()) }
 
 // answersAuto is the greatest number of address records in an answer when the
 // service leaves it to Muster: more help no client, and 8 AAAA records fit 512

@@ -87,6 +87,7 @@ type inst struct {
 	admin      registry.AdminState
 	in         bool
 	fresh      bool // registered since the last rebuild
+	late       bool // registered after the source's first state
 	impossible bool // a check cannot be run
 }
 
@@ -205,6 +206,8 @@ func (p *Pool) Run(ctx context.Context) error {
 		case b := <-p.in:
 			p.w.apply(&b, time.Now())
 		case f := <-p.asks:
+			p.w.drain() // who has sunk a batch and then asks sees it
+			p.w.flush(time.Now())
 			f()
 		case <-p.wake:
 			p.w.drainNotified()
