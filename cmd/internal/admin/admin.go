@@ -7,7 +7,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -47,7 +46,7 @@ type Config struct {
 
 	Metrics http.Handler
 	Pool    *pool.Pool
-	Zones   []Zone // at least one; the first is the default
+	Zones   []Zone // none: nothing can be registered; the first is the default
 
 	// Ready says what readiness waits for; none: ready.
 	Ready func() []string
@@ -76,10 +75,7 @@ type Server struct {
 const shutdownMax = 2 * time.Second
 
 // New returns a Server; Listen and Run start it.
-func New(cfg Config) (*Server, error) {
-	if len(cfg.Zones) == 0 {
-		return nil, errors.New("admin: Zones: at least one service zone is needed")
-	}
+func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -92,7 +88,7 @@ func New(cfg Config) (*Server, error) {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	return s, nil
+	return s
 }
 
 // Listen binds the address.

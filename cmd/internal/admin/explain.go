@@ -61,6 +61,9 @@ func (s *Server) absolute(name string) string {
 			return name + "."
 		}
 	}
+	if len(s.cfg.Zones) == 0 {
+		return name + "."
+	}
 	return name + "." + s.cfg.Zones[0].Name
 }
 

@@ -16,6 +16,12 @@ import (
 // zone finds the service zone of a name, with or without its last dot; empty:
 // the default.
 func (s *Server) zone(name string) (*Zone, error) {
+	if len(s.cfg.Zones) == 0 {
+		return nil, &api.Error{
+			Status: http.StatusNotFound, Field: api.ParamZone, Message: "this server has no service zone",
+			Mend: "add one to its configuration: zones: [{name: svc.internal., source: muster}]",
+		}
+	}
 	if name == "" {
 		return &s.cfg.Zones[0], nil
 	}

@@ -39,7 +39,7 @@ type ZoneStatus struct {
 
 // RegistryStatus is the state of the connection to the registry.
 type RegistryStatus struct {
-	Mode      string   `json:"mode"` // embedded etcd
+	Mode      string   `json:"mode"` // embedded, etcd, or none without a service zone
 	Endpoints []string `json:"endpoints"`
 	Connected bool     `json:"connected"`
 	Revision  int64    `json:"revision"`

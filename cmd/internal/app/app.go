@@ -232,6 +232,9 @@ func (s *server) awaitState(ctx context.Context) {
 // join keeps this server listed among the members of its registry. Without
 // etcd it goes on alone; the lease is taken when etcd is there.
 func (s *server) join(ctx context.Context) error {
+	if s.cluster == nil {
+		return nil
+	}
 	member := registry.Member{
 		Name: s.cfg.Load().Node, Address: "http://" + s.admin.Addr().String(), Version: s.opt.Version, Since: s.started.UTC().Truncate(time.Second),
 	}

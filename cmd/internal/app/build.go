@@ -49,8 +49,12 @@ func (s *server) build(ctx context.Context) error {
 
 // buildRegistry starts the embedded etcd, if it is to be, and makes the client
 // and a source for each service zone. Source ids count from 1 in the order of
-// the configuration, and stay a zone's for as long as the server runs.
+// the configuration, and stay a zone's for as long as the server runs. Without
+// a service zone there is nothing to register, and no etcd is used.
 func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
+	if len(serviceZones(cfg)) == 0 {
+		return nil
+	}
 	reg := &cfg.Registry
 	client := etcd.Config{
 		Endpoints: reg.Etcd.Endpoints, Username: reg.Etcd.Username, PasswordFile: reg.Etcd.PasswordFile,
@@ -196,12 +200,12 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 		src := s.sources[i].etcd
 		zs = append(zs, admin.Zone{Name: s.sources[i].zone, Source: src.ID(), Prefix: src.Keyspace().Root(), Store: src})
 	}
-	s.admin, err = admin.New(admin.Config{
+	s.admin = admin.New(admin.Config{
 		Listen: cfg.Admin.Listen, Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
 		Ready: s.waiting, Status: s.status, Findings: s.findings, Ask: s.ask,
 	})
-	return err
+	return nil
 }
 
 // readToken reads the token for writing; white space around it is no part of it.

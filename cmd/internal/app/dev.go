@@ -17,6 +17,10 @@ const sampleTTL = 10 * time.Second
 // registerSamples registers the sample services, where they are not there from
 // an earlier run, and holds the sample instances until ctx ends.
 func (s *server) registerSamples(ctx context.Context) error {
+	if len(s.sources) == 0 {
+		s.log.Warn("the samples are not registered: the configuration has no service zone")
+		return nil
+	}
 	store := s.sources[0].etcd
 	for _, svc := range demo.Services() {
 		value, err := registry.EncodeService(svc)

@@ -2,7 +2,7 @@ package app
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"time"
@@ -160,8 +160,8 @@ func (s *server) keepSources(cfg *config.Config) (*config.Config, error) {
 		}
 		known.Zones = append(known.Zones, z)
 	}
-	if services == 0 {
-		return nil, fmt.Errorf("zones: none of the service zones that the server was started with is left: restart it instead")
+	if services == 0 && len(s.sources) > 0 {
+		return nil, errors.New("zones: none of the service zones that the server was started with is left: restart it instead")
 	}
 	return &known, nil
 }

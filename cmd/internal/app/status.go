@@ -71,6 +71,9 @@ func (s *server) status(ctx context.Context) (api.Status, error) {
 // registryStatus is the state of the connection: that of the source which is
 // farthest behind.
 func (s *server) registryStatus(cfg *config.Config, sources []pool.SourceStatus) api.RegistryStatus {
+	if s.client == nil {
+		return api.RegistryStatus{Mode: "none", Endpoints: []string{}}
+	}
 	out := api.RegistryStatus{Mode: string(cfg.Registry.Mode), Endpoints: s.endpoints, Connected: true}
 	for i := range sources {
 		st := &sources[i]
@@ -148,7 +151,7 @@ func (s *server) findings(ctx context.Context) []api.Finding {
 	case st.Registry.Stale:
 		add(api.SeverityError, "registry", "the last proof that what is served is up to date is "+st.Registry.Age.String()+" old",
 			"bring etcd back at "+strings.Join(s.endpoints, ", "))
-	case !st.Registry.Connected:
+	case !st.Registry.Connected && s.client != nil:
 		add(api.SeverityWarning, "registry", "etcd does not answer: "+st.Registry.Error, "bring etcd back at "+strings.Join(s.endpoints, ", "))
 	}
 	if n := s.snapshots.failed.Load(); n > 0 {
