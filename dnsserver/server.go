@@ -186,21 +186,20 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	slowCtx, endSlow := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSlow()
-	s.slow.ctx = slowCtx
 	runCtx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
 	var workers sync.WaitGroup
 	for _, w := range s.udp {
 		workers.Go(func() {
-			if err := w.run(); err != nil {
+			if err := w.run(slowCtx); err != nil {
 				fail(err)
 			}
 		})
 	}
 	for _, l := range s.tcp {
 		workers.Go(func() {
-			if err := l.run(); err != nil {
+			if err := l.run(slowCtx); err != nil {
 				fail(err)
 			}
 		})
@@ -230,7 +229,7 @@ func (s *Server) stop() {
 	close(s.stopped)
 	past := time.Unix(1, 0)
 	for _, w := range s.udp {
-		w.conn.SetReadDeadline(past)
+		_ = w.conn.SetReadDeadline(past) // fails only once closed
 	}
 	for _, l := range s.tcp {
 		l.ln.Close()

@@ -13,8 +13,7 @@ import (
 // for an upstream holds none of the others up. Their number is bounded, and
 // there is no queue, as a query that waits its turn is soon asked again.
 type slowPool struct {
-	ctx     context.Context // of all of them; set by Run before the first
-	handler SlowHandler     // may be nil
+	handler SlowHandler // may be nil
 	slots   chan struct{}
 	running sync.WaitGroup
 	log     *panicLog
@@ -43,7 +42,7 @@ func (p *slowPool) take() bool {
 
 // start serves a query in the slot taken. It copies query; done, if not nil, is
 // called when all is over.
-func (p *slowPool) start(query []byte, from Client, w Writer, done func()) {
+func (p *slowPool) start(ctx context.Context, query []byte, from Client, w Writer, done func()) {
 	query = bytes.Clone(query)
 	p.running.Go(func() {
 		defer func() {
@@ -52,14 +51,14 @@ func (p *slowPool) start(query []byte, from Client, w Writer, done func()) {
 				done()
 			}
 		}()
-		p.serve(query, from, w)
+		p.serve(ctx, query, from, w)
 	})
 }
 
 // serve calls the handler, and answers SERVFAIL when that fails to.
-func (p *slowPool) serve(query []byte, from Client, w Writer) {
+func (p *slowPool) serve(ctx context.Context, query []byte, from Client, w Writer) {
 	counted := &countingWriter{Writer: w}
-	if p.guarded(query, from, counted) || counted.written {
+	if p.guarded(ctx, query, from, counted) || counted.written {
 		return
 	}
 	p.failed.Add(1)
@@ -72,14 +71,14 @@ func (p *slowPool) serve(query []byte, from Client, w Writer) {
 	_ = w.WriteMsg(b.Error(make([]byte, wire.MinPayload), &q, wire.RCodeServFail))
 }
 
-func (p *slowPool) guarded(query []byte, from Client, w Writer) (ok bool) {
+func (p *slowPool) guarded(ctx context.Context, query []byte, from Client, w Writer) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.panics.Add(1)
 			p.log.log("deferred query", v)
 		}
 	}()
-	return p.handler.ServeSlow(p.ctx, query, from, w) == nil
+	return p.handler.ServeSlow(ctx, query, from, w) == nil
 }
 
 // countingWriter notes whether anything was written.

@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -38,8 +39,8 @@ type tcpListener struct {
 }
 
 // run accepts until the server stops, and returns when every connection has
-// ended.
-func (l *tcpListener) run() error {
+// ended. ctx is that of deferred queries.
+func (l *tcpListener) run(ctx context.Context) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	wait := acceptWaitMin
@@ -65,7 +66,7 @@ func (l *tcpListener) run() error {
 			nc.Close()
 			continue
 		}
-		conns.Go(c.run)
+		conns.Go(func() { c.run(ctx) })
 	}
 }
 
@@ -121,7 +122,7 @@ func newConn(s *Server, nc *net.TCPConn) *conn {
 
 // run answers until the client ends, is too slow, or sends what is no query. A
 // client that has only shut its sending side gets what it still waits for.
-func (c *conn) run() {
+func (c *conn) run(ctx context.Context) {
 	defer func() {
 		c.slow.Wait()
 		c.nc.Close()
@@ -133,7 +134,7 @@ func (c *conn) run() {
 		n, err := c.read(deadline)
 		if n > 0 {
 			answered := c.activity.Load()
-			ok := c.answer()
+			ok := c.answer(ctx)
 			if !ok {
 				return
 			}
@@ -183,12 +184,12 @@ func (c *conn) read(deadline time.Time) (int, error) {
 
 // answer answers every whole message of the input and writes the answers; false
 // when the connection is over.
-func (c *conn) answer() bool {
+func (c *conn) answer(ctx context.Context) bool {
 	c.client.Now = time.Now().UnixNano()
 	c.off = 0
 	ok := true
 	for ok && c.whole() > 0 {
-		ok = c.answerWhole()
+		ok = c.answerWhole(ctx)
 	}
 	ok = c.flush() && ok
 	c.srv.conns.counters.add(&c.tally)
@@ -212,7 +213,7 @@ func (c *conn) whole() int {
 
 // answerWhole answers whole messages until there are none, or the connection is
 // over: false. It returns early when the handler panics, with that answered.
-func (c *conn) answerWhole() (ok bool) {
+func (c *conn) answerWhole(ctx context.Context) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.srv.panics.log("tcp", v)
@@ -233,7 +234,7 @@ func (c *conn) answerWhole() (ok bool) {
 		}
 		c.activity.Add(1)
 		if v == Defer {
-			if reply, ok = c.deferQuery(msg); !ok {
+			if reply, ok = c.deferQuery(ctx, msg); !ok {
 				return false
 			}
 		}
@@ -289,7 +290,7 @@ func (c *conn) write(b []byte) error {
 // deferQuery hands msg to the slow pool, or returns what to say instead. It
 // waits while the connection has too many of them: the client's pipeline then
 // fills up, and it alone is held up.
-func (c *conn) deferQuery(msg []byte) (reply []byte, ok bool) {
+func (c *conn) deferQuery(ctx context.Context, msg []byte) (reply []byte, ok bool) {
 	if c.slots == nil {
 		c.slots = make(chan struct{}, maxConnSlow)
 	}
@@ -307,7 +308,7 @@ func (c *conn) deferQuery(msg []byte) (reply []byte, ok bool) {
 	}
 	c.working.Add(1)
 	c.slow.Add(1)
-	c.srv.slow.start(msg, c.client, &tcpWriter{c}, func() {
+	c.srv.slow.start(ctx, msg, c.client, &tcpWriter{c}, func() {
 		c.activity.Add(1)
 		c.working.Add(-1)
 		<-c.slots

@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,21 +39,18 @@ type udpWorker struct {
 	n     int // datagrams received and being answered
 	next  int // the first of them not yet answered
 	busy  int // batches in a row
-
-	drainFunc func(fd uintptr) bool // drain, bound once
 }
 
 func newUDPWorker(s *Server, c *net.UDPConn, local netip.Addr) *udpWorker {
 	w := &udpWorker{srv: s, conn: c, batch: newBatch(local)}
 	w.handler = s.cfg.Handler
 	w.client.Transport = UDP
-	w.drainFunc = w.drain
 	return w
 }
 
 // run answers until the server stops, and then once more what has been received
-// by then.
-func (w *udpWorker) run() error {
+// by then. ctx is that of deferred queries.
+func (w *udpWorker) run(ctx context.Context) error {
 	var err error
 	if w.raw, err = w.conn.SyscallConn(); err != nil {
 		return fmt.Errorf("dnsserver: udp socket: %w", err)
@@ -60,13 +58,13 @@ func (w *udpWorker) run() error {
 	// Read calls drain, which answers until the socket is empty, and parks the
 	// goroutine in the poller until it no longer is. While it lasts, the
 	// descriptor cannot be closed and given to another socket.
-	err = w.raw.Read(w.drainFunc)
+	err = w.raw.Read(func(fd uintptr) bool { return w.drain(ctx, fd) })
 	if !w.srv.stopping.Load() && err != nil {
 		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
 	}
 	err = w.raw.Control(func(fd uintptr) {
 		for range drainBatches {
-			if !w.answerBatch(fd) {
+			if !w.answerBatch(ctx, fd) {
 				return
 			}
 		}
@@ -79,9 +77,9 @@ func (w *udpWorker) run() error {
 
 // drain answers what the socket has. It returns true when the server stops, and
 // false when the socket is empty.
-func (w *udpWorker) drain(fd uintptr) bool {
+func (w *udpWorker) drain(ctx context.Context, fd uintptr) bool {
 	for !w.srv.stopping.Load() {
-		if !w.answerBatch(fd) {
+		if !w.answerBatch(ctx, fd) {
 			w.busy = 0
 			return false
 		}
@@ -94,7 +92,7 @@ func (w *udpWorker) drain(fd uintptr) bool {
 }
 
 // answerBatch receives, answers and sends one batch; false when there was none.
-func (w *udpWorker) answerBatch(fd uintptr) bool {
+func (w *udpWorker) answerBatch(ctx context.Context, fd uintptr) bool {
 	n, errno := w.batch.receive(fd)
 	if n == 0 {
 		if errno == syscall.EINTR {
@@ -105,7 +103,7 @@ func (w *udpWorker) answerBatch(fd uintptr) bool {
 	w.n, w.next = n, 0
 	w.client.Now = time.Now().UnixNano()
 	for w.next < w.n {
-		w.answerRest()
+		w.answerRest(ctx)
 	}
 	w.send(fd)
 	w.tally.n[batches]++
@@ -115,7 +113,7 @@ func (w *udpWorker) answerBatch(fd uintptr) bool {
 
 // answerRest answers the batch from next on. It returns early when a handler
 // panics, with that query answered; one recover serves for the batch.
-func (w *udpWorker) answerRest() {
+func (w *udpWorker) answerRest(ctx context.Context) {
 	defer func() {
 		if v := recover(); v != nil {
 			w.srv.panics.log("udp", v)
@@ -135,7 +133,7 @@ func (w *udpWorker) answerRest() {
 		}
 		reply, v := w.respond(msg, buf)
 		if v == Defer {
-			reply = w.deferQuery(i, msg)
+			reply = w.deferQuery(ctx, i, msg)
 		}
 		w.push(i, reply)
 	}
@@ -158,7 +156,7 @@ func (w *udpWorker) respondCut(msg, buf []byte) []byte {
 }
 
 // deferQuery hands datagram i to the slow pool, or returns what to say instead.
-func (w *udpWorker) deferQuery(i int, msg []byte) []byte {
+func (w *udpWorker) deferQuery(ctx context.Context, i int, msg []byte) []byte {
 	if !w.srv.slow.take() {
 		return w.fail(w.batch.buffer())
 	}
@@ -171,7 +169,7 @@ func (w *udpWorker) deferQuery(i int, msg []byte) []byte {
 	if w.batch.wildcard {
 		writer.control = append(writer.control, w.batch.sourceControl(i)...)
 	}
-	w.srv.slow.start(msg, w.client, writer, nil)
+	w.srv.slow.start(ctx, msg, w.client, writer, nil)
 	return nil
 }
 

@@ -64,7 +64,7 @@ func Start(t testing.TB, h dnsserver.Handler, edit ...func(*dnsserver.Config)) *
 	if err := srv.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background()) // t.Context ends before cleanups run, and would race with them
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }()
 	s := &Server{Addr: srv.Addrs()[0], Server: srv}
@@ -180,7 +180,7 @@ func applyWord(m *dns.Msg, word string) error {
 // before them) and returns the answer. The test fails when none comes.
 func (s *Server) Exchange(t testing.TB, network string, msg []byte) []byte {
 	t.Helper()
-	answer, err := s.exchange(network, msg, patience)
+	answer, err := s.exchange(t.Context(), network, msg, patience)
 	if err != nil {
 		t.Fatalf("%s %x: %v", network, msg, err)
 	}
@@ -190,7 +190,7 @@ func (s *Server) Exchange(t testing.TB, network string, msg []byte) []byte {
 // Silent fails the test when an answer to msg comes within 200 ms.
 func (s *Server) Silent(t testing.TB, network string, msg []byte) {
 	t.Helper()
-	answer, err := s.exchange(network, msg, silence)
+	answer, err := s.exchange(t.Context(), network, msg, silence)
 	if err == nil {
 		t.Fatalf("%s %x: got the answer %x, want none", network, msg, answer)
 	}
@@ -199,8 +199,9 @@ func (s *Server) Silent(t testing.TB, network string, msg []byte) {
 	}
 }
 
-func (s *Server) exchange(network string, msg []byte, wait time.Duration) ([]byte, error) {
-	conn, err := net.Dial(network, s.Addr.String())
+func (s *Server) exchange(ctx context.Context, network string, msg []byte, wait time.Duration) ([]byte, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, s.Addr.String())
 	if err != nil {
 		return nil, err
 	}

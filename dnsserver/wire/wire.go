@@ -15,11 +15,15 @@ import (
 	"strings"
 )
 
-// Type is an RR type, Class a class, RCode a response code, Opcode an opcode.
+// The numbers of RFC 6895.
 type (
-	Type   uint16
-	Class  uint16
-	RCode  uint16
+	// Type is an RR type.
+	Type uint16
+	// Class is a class.
+	Class uint16
+	// RCode is a response code, with the bits that EDNS adds.
+	RCode uint16
+	// Opcode is an opcode.
 	Opcode uint8
 )
 

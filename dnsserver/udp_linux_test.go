@@ -1,0 +1,95 @@
+//go:build linux && !portable
+
+package dnsserver_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/dnstest"
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// TestServer_UDP_Allocations: a query and its answer, all the way through the
+// sockets, allocate nothing.
+func TestServer_UDP_Allocations(t *testing.T) {
+	s := dnstest.Start(t, handlerFunc(address))
+	c := dial(t, s, "udp")
+	msg, buf := query(t, 1), make([]byte, 512)
+	ask := func() {
+		send(t, c, msg)
+		if _, err := c.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	if n := testing.AllocsPerRun(500, ask); n != 0 {
+		t.Errorf("%v allocations a query", n)
+	}
+}
+
+// TestServer_UDP_WildcardAnswersFromTheAddressAsked: a client that asked
+// 127.0.0.3 takes no answer from 127.0.0.1. Deferred answers too.
+func TestServer_UDP_WildcardAnswersFromTheAddressAsked(t *testing.T) {
+	later := handlerFunc(func(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
+		if q.Type == wire.TypeTXT {
+			return dnsserver.Defer
+		}
+		return address(b, q, from)
+	})
+	for wildcard, asked := range map[string][]string{"0.0.0.0:0": {"127.0.0.1", "127.0.0.3"}, "[::]:0": {"::1"}} {
+		s := dnstest.Start(t, later, func(c *dnsserver.Config) {
+			c.Listen = []netip.AddrPort{netip.MustParseAddrPort(wildcard)}
+			c.Slow = echoSlow
+		})
+		for _, a := range asked {
+			at := dnstest.At(netip.AddrPortFrom(netip.MustParseAddr(a), s.Addr.Port()))
+			dnstest.Want(t, at.Query(t, "a. A"), "NOERROR", "answer a. 5 IN A 10.0.0.1")
+			dnstest.Want(t, at.Query(t, "a. TXT"), "NOERROR qr")
+		}
+	}
+}
+
+// TestServer_UDP_Batches: what has come takes a system call for each 32.
+func TestServer_UDP_Batches(t *testing.T) {
+	s, err := dnsserver.New(dnsserver.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("udp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	const queries = 96
+	for id := range uint16(queries) {
+		send(t, c, query(t, id))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	buf := make([]byte, 512)
+	for range queries {
+		if _, err := c.Read(buf); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats().UDP; st.Received != queries || st.Batches != queries/32 {
+		t.Errorf("%d queries in %d batches, want 3", st.Received, st.Batches)
+	}
+}
