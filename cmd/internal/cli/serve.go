@@ -31,7 +31,8 @@ func (s *session) devCommand() *cobra.Command {
 		Long: `Runs a server with its own etcd, and sample instances that serve HTTP at 127.0.1.x.
 
 Ask it with dig or muster query, and make instances ill with muster demo. It takes
-the configuration of muster serve, so that its files and flags can be tried too.`,
+the configuration of muster serve, so that its files and flags can be tried too, but
+keeps nothing: its etcd starts empty unless --registry-embedded-dir says where.`,
 		Example: `  muster dev
   dig @127.0.0.1 -p 5300 web.svc.internal
   muster demo kill web-1`,
@@ -44,7 +45,7 @@ func (s *session) serving(cmd *cobra.Command, dev bool) *cobra.Command {
 	file := configFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		load := func() (*config.Config, config.Problems) {
-			return config.Load(config.Options{File: *file, Flags: cmd.Flags()})
+			return config.Load(config.Options{File: *file, Flags: cmd.Flags(), Throwaway: dev})
 		}
 		cfg, problems := load()
 		for _, p := range problems {

@@ -5,8 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/musterdns/muster/registry"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/musterdns/muster/registry"
 )
 
 // compute fills in the defaults that are not the same everywhere.
@@ -31,7 +32,10 @@ func (d *decoder) compute(c *Config) {
 			}
 		}
 	}
-	if c.Registry.Mode == RegistryEmbedded && c.Registry.Embedded.Dir == "" {
+	if d.throwaway && c.Registry.Snapshot == "" {
+		c.Registry.Snapshot = snapshotOff
+	}
+	if c.Registry.Mode == RegistryEmbedded && c.Registry.Embedded.Dir == "" && !d.throwaway {
 		c.Registry.Embedded.Dir = d.stateFile("etcd", "registry.embedded.dir")
 	}
 	switch c.Registry.Snapshot {

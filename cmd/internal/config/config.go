@@ -115,7 +115,7 @@ type Registry struct {
 
 // Embedded configures the embedded etcd.
 type Embedded struct {
-	Dir    string // absolute path
+	Dir    string // absolute path; empty: a temporary one
 	Listen netip.AddrPort
 }
 

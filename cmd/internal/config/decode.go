@@ -21,6 +21,7 @@ type decoder struct {
 	where     map[string]Origin // of every value that was read
 	effective []Setting
 	choose    func(leaf) (*yaml.Node, Origin) // what wins for a key
+	throwaway bool                            // Options.Throwaway
 
 	source string // of the node being decoded; empty: the table's default
 	cwd    string // where relative paths outside the file begin

@@ -37,17 +37,20 @@ type key struct {
 
 // one is a key with a scalar.
 func one[P, T any](name, def, doc string, v value[T], set func(*P, T)) key {
-	return key{name: name, doc: doc, def: def, shape: scalar, noun: v.noun, limits: v.limits, schema: v.schema,
+	return key{
+		name: name, doc: doc, def: def, shape: scalar, noun: v.noun, limits: v.limits, schema: v.schema,
 		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
 			if x, ok := decodeScalar(d, n, path, v); ok {
 				set(parent.(*P), x)
 			}
-		}}
+		},
+	}
 }
 
 // many is a key with a list of scalars.
 func many[P, T any](name, def, doc string, v value[T], set func(*P, []T)) key {
-	return key{name: name, doc: doc, def: def, shape: list, noun: v.noun, limits: v.limits, schema: v.schema,
+	return key{
+		name: name, doc: doc, def: def, shape: list, noun: v.noun, limits: v.limits, schema: v.schema,
 		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
 			if !d.isList(n, path, "["+n.Value+"]") {
 				return
@@ -59,20 +62,24 @@ func many[P, T any](name, def, doc string, v value[T], set func(*P, []T)) key {
 				}
 			}
 			set(parent.(*P), xs)
-		}}
+		},
+	}
 }
 
 // under is a key with further keys.
 func under[P, T any](name, doc string, at func(*P) *T, keys ...key) key {
-	return key{name: name, doc: doc, shape: section, keys: keys,
-		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
+	return key{
+		name: name, doc: doc, shape: section, keys: keys,
+		decode: func(d *decoder, _ *yaml.Node, path string, parent any) {
 			d.sectionOf(keys, path, at(parent.(*P)))
-		}}
+		},
+	}
 }
 
 // each is a key with a list of mappings.
 func each[P, T any](name, def, doc string, set func(*P, []T), keys ...key) key {
-	return key{name: name, doc: doc, def: def, shape: objects, keys: keys,
+	return key{
+		name: name, doc: doc, def: def, shape: objects, keys: keys,
 		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
 			if !d.isList(n, path, "- name: ...") {
 				return
@@ -82,7 +89,8 @@ func each[P, T any](name, def, doc string, set func(*P, []T), keys ...key) key {
 				d.object(e, index(path, i), keys, &xs[i])
 			}
 			set(parent.(*P), xs)
-		}}
+		},
+	}
 }
 
 // must marks a key of objects as required.

@@ -24,6 +24,9 @@ type Options struct {
 	Data []byte
 	// Flags has the flags that AddFlags added; nil: none.
 	Flags *pflag.FlagSet
+	// Throwaway makes nothing outlive the process unless a key says where: no
+	// snapshot is kept, and the embedded etcd has a temporary directory.
+	Throwaway bool
 }
 
 // Paths are where a file is looked for, in order.
@@ -53,6 +56,7 @@ func (l leaf) metavar() string {
 		return "a,b,..."
 	case objects:
 		return "yaml"
+	case scalar, section:
 	}
 	return "value"
 }
@@ -60,7 +64,7 @@ func (l leaf) metavar() string {
 // Load reads a configuration. The Config is nil when one of the problems is
 // more than a warning.
 func Load(o Options) (*Config, Problems) {
-	d := &decoder{where: map[string]Origin{}}
+	d := &decoder{where: map[string]Origin{}, throwaway: o.Throwaway}
 	if wd, err := os.Getwd(); err == nil {
 		d.cwd = wd
 	} // else relative paths stay relative
@@ -193,6 +197,7 @@ func (d *decoder) fromText(l leaf, text string, o Origin) *yaml.Node {
 			}
 		}
 		return n
+	case scalar, section:
 	}
 	return scalarOf(text)
 }

@@ -223,3 +223,24 @@ func TestConfig_View(t *testing.T) {
 	t.Setenv("MUSTER_NODE", "ns1")
 	golden(t, path, load(t, config.Options{Data: []byte("zones:\n  - name: a.example\n    source: muster\nlog:\n  level: warn\n")}).View())
 }
+
+func TestLoad_keeps_nothing_for_a_throwaway_server_unless_told_where(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", dir)
+	cfg, problems := config.Load(config.Options{Data: []byte("{}"), Throwaway: true})
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Registry.Snapshot != "" || cfg.Registry.Embedded.Dir != "" {
+		t.Errorf("snapshot %q and etcd in %q, want none of both", cfg.Registry.Snapshot, cfg.Registry.Embedded.Dir)
+	}
+	cfg, problems = config.Load(config.Options{
+		Data: []byte("registry: {snapshot: /x/snapshot, embedded: {dir: /x/etcd}}"), Throwaway: true,
+	})
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Registry.Snapshot != "/x/snapshot" || cfg.Registry.Embedded.Dir != "/x/etcd" {
+		t.Errorf("snapshot %q and etcd in %q, want what the file says", cfg.Registry.Snapshot, cfg.Registry.Embedded.Dir)
+	}
+}

@@ -71,11 +71,10 @@ func (k key) note() string {
 	if k.computed != "" {
 		notes = append(notes, "Default: "+k.computed)
 	}
-	out := ""
-	for _, n := range notes {
-		out += " " + n + "."
+	if notes == nil {
+		return ""
 	}
-	return out
+	return " " + strings.Join(notes, ". ") + "."
 }
 
 func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -69,7 +69,8 @@ func boolean() value[bool] {
 
 func integer(low, high int) value[int] {
 	limits := fmt.Sprintf("%d to %d", low, high)
-	return value[int]{noun: "a whole number", limits: limits,
+	return value[int]{
+		noun: "a whole number", limits: limits,
 		schema: map[string]any{"type": "integer", "minimum": low, "maximum": high},
 		parse: func(s string) (int, error) {
 			n, err := strconv.Atoi(s)
@@ -77,11 +78,13 @@ func integer(low, high int) value[int] {
 				return 0, fmt.Errorf("must be a whole number, %s", limits)
 			}
 			return n, nil
-		}}
+		},
+	}
 }
 
 func fraction() value[float64] {
-	return value[float64]{noun: "a number", limits: "0 to 1",
+	return value[float64]{
+		noun: "a number", limits: "0 to 1",
 		schema: map[string]any{"type": "number", "minimum": 0, "maximum": 1},
 		parse: func(s string) (float64, error) {
 			f, err := strconv.ParseFloat(s, 64)
@@ -89,7 +92,8 @@ func fraction() value[float64] {
 				return 0, errors.New("must be a number, 0 to 1")
 			}
 			return f, nil
-		}}
+		},
+	}
 }
 
 // duration is a time between low and high; zero, where it is not between
@@ -99,7 +103,8 @@ func duration(low, high time.Duration, zero string) value[time.Duration] {
 	if zero != "" {
 		limits += ", or 0s: " + zero
 	}
-	return value[time.Duration]{noun: "a duration", limits: limits,
+	return value[time.Duration]{
+		noun: "a duration", limits: limits,
 		schema: map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$|^0$`},
 		parse: func(s string) (time.Duration, error) {
 			d, err := time.ParseDuration(s)
@@ -116,7 +121,8 @@ func duration(low, high time.Duration, zero string) value[time.Duration] {
 				return 0, fmt.Errorf("must be %s", limits)
 			}
 			return d, nil
-		}}
+		},
+	}
 }
 
 // short is d without the zeros that String leaves at its end: "1h", not
@@ -157,7 +163,8 @@ func address(port uint16) value[netip.AddrPort] {
 	if port != 0 {
 		example = "9.9.9.9 or 9.9.9.9:53"
 	}
-	return value[netip.AddrPort]{noun: "an IP address and port", schema: map[string]any{"type": "string"},
+	return value[netip.AddrPort]{
+		noun: "an IP address and port", schema: map[string]any{"type": "string"},
 		parse: func(s string) (netip.AddrPort, error) {
 			if a, err := netip.ParseAddr(s); err == nil && port != 0 {
 				return netip.AddrPortFrom(a.Unmap(), port), nil
@@ -170,12 +177,14 @@ func address(port uint16) value[netip.AddrPort] {
 				return netip.AddrPort{}, errors.New("must be an IP address and port, such as " + example)
 			}
 			return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
-		}}
+		},
+	}
 }
 
 // network is a CIDR; an address alone is the network of that address.
 func network() value[netip.Prefix] {
-	return value[netip.Prefix]{noun: "a network", schema: map[string]any{"type": "string"},
+	return value[netip.Prefix]{
+		noun: "a network", schema: map[string]any{"type": "string"},
 		parse: func(s string) (netip.Prefix, error) {
 			if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 				return netip.PrefixFrom(a, a.BitLen()), nil
@@ -188,7 +197,8 @@ func network() value[netip.Prefix] {
 				return netip.Prefix{}, fmt.Errorf("has bits set after its length: write %s", p.Masked())
 			}
 			return p, nil
-		}}
+		},
+	}
 }
 
 // domain is an absolute domain name; it is given in lower case with the last
@@ -282,7 +292,8 @@ func endpoint() value[string] {
 // maxAnswers is a number of answers, or the word auto.
 func maxAnswers() value[int] {
 	n := integer(1, registry.AnswersMax)
-	return value[int]{noun: "a whole number or auto", limits: n.limits + ", or auto",
+	return value[int]{
+		noun: "a whole number or auto", limits: n.limits + ", or auto",
 		schema: map[string]any{"oneOf": []any{n.schema, map[string]any{"const": "auto"}}},
 		parse: func(s string) (int, error) {
 			if s == "auto" {
@@ -293,5 +304,6 @@ func maxAnswers() value[int] {
 				return 0, fmt.Errorf("%w, or auto", err)
 			}
 			return v, nil
-		}}
+		},
+	}
 }
