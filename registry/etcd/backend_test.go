@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -95,15 +96,21 @@ func startChild(t testing.TB, dir, addr, peer, cluster, name string, more ...str
 	return url, stop
 }
 
-// freeAddr is an address that was free a moment ago.
+// freeAddr is an address that is free, for a child process, which cannot be
+// handed a listener. Its port is below those that the kernel gives to outgoing
+// connections (32768 and up), so that none of the many of a test run takes it
+// before the child does.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // connect returns a plain etcd client of a server that answers.

@@ -36,11 +36,13 @@ func TestSource_Watch(t *testing.T) {
 			url, stop := b.start(t, dir, "127.0.0.1:0")
 			conn := connect(t, url)
 			store{t, conn}.Put(prefix+"/instances/web/a", "10.0.0.1:80")
-			source := newSource(t, 1, prefix, url)
+			network := registrytest.NewProxy(t, host(url))
+			source := newSource(t, 1, prefix, "http://"+network.Addr())
 			r := registrytest.Record(t, source, 1)
 			r.Await("the state", has("a"))
 			stop()
-			url, _ = b.start(t, dir, host(url))
+			url, _ = b.start(t, dir, "127.0.0.1:0")
+			network.Retarget(host(url))
 			store{t, connect(t, url)}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
 			if took := r.Await("what came after the restart", has("a", "b")); took > 5*time.Second {
 				t.Errorf("caught up %s after etcd answered, want 5 s", took)
@@ -58,17 +60,19 @@ func TestSource_Watch(t *testing.T) {
 			if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			url, stop = b.start(t, dir, host(url))
+			url, stop = b.start(t, dir, "127.0.0.1:0")
 			conn := connect(t, url)
 			for i := range 20 {
 				store{t, conn}.Put(prefix+"/instances/web/new", fmt.Sprintf("10.0.0.%d:80", i+2))
 			}
-			source := newSource(t, 1, prefix, url)
+			network := registrytest.NewProxy(t, host(url))
+			source := newSource(t, 1, prefix, "http://"+network.Addr())
 			r := registrytest.Record(t, source, 1)
 			r.Await("the state before", has("old", "new"))
 			stop()
-			url, _ = b.start(t, backup, host(url))
+			url, _ = b.start(t, backup, "127.0.0.1:0")
 			connect(t, url)
+			network.Retarget(host(url))
 			if took := r.Await("the state that was restored", has("old")); took > 10*time.Second {
 				t.Errorf("took %s, want 10 s", took)
 			}
@@ -80,10 +84,11 @@ func TestSource_Watch(t *testing.T) {
 		})
 		t.Run(b.name+"/finds etcd when it starts late", func(t *testing.T) {
 			t.Parallel()
-			addr := freeAddr(t)
-			r := registrytest.Record(t, newSource(t, 1, prefix, "http://"+addr), 1)
-			url, _ := b.start(t, t.TempDir(), addr)
+			network := registrytest.NewProxy(t, "")
+			r := registrytest.Record(t, newSource(t, 1, prefix, "http://"+network.Addr()), 1)
+			url, _ := b.start(t, t.TempDir(), "127.0.0.1:0")
 			connect(t, url)
+			network.Retarget(host(url))
 			if took := r.Await("the state", func(s registrytest.State) bool { return s.Resets == 1 }); took > 5*time.Second {
 				t.Errorf("took %s, want 5 s", took)
 			}

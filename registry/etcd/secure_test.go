@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,9 +88,9 @@ func TestSource_secured(t *testing.T) {
 	ca.issue("muster", &x509.Certificate{ExtKeyUsage: usage})
 	ca.write("password", []byte("s3cret\n"))
 
-	addr, peer := freeAddr(t), "http://"+freeAddr(t)
+	network, peer := registrytest.NewProxy(t, ""), "http://"+freeAddr(t)
 	cfg := etcd.Config{
-		Endpoints: []string{"https://" + addr}, CAFile: ca.file("ca.crt"), CertFile: ca.file("muster.crt"), KeyFile: ca.file("muster.key"),
+		Endpoints: []string{"https://" + network.Addr()}, CAFile: ca.file("ca.crt"), CertFile: ca.file("muster.crt"), KeyFile: ca.file("muster.key"),
 		Username: "reader", PasswordFile: ca.file("password"),
 	}
 	client, err := etcd.New(cfg) // before there is a server to log in to
@@ -105,9 +106,10 @@ func TestSource_secured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, _ := startChild(t, t.TempDir(), addr, peer, "only="+peer, "only",
+	url, _ := startChild(t, t.TempDir(), "127.0.0.1:0", peer, "only="+peer, "only",
 		"--cert-file="+ca.file("server.crt"), "--key-file="+ca.file("server.key"), "--trusted-ca-file="+ca.file("ca.crt"), "--client-cert-auth")
 	secure(t, ca, url)
+	network.Retarget(strings.TrimPrefix(url, "https://"))
 
 	r := registrytest.Record(t, source, 1)
 	r.Await("the state", has("a"))

@@ -12,13 +12,13 @@ import (
 // network between a source and its store.
 type Proxy struct {
 	listener net.Listener
-	target   string
 	running  sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	mode  mode
-	moved *sync.Cond // of mu: mode has changed
+	mu     sync.Mutex
+	target string
+	conns  map[net.Conn]struct{}
+	mode   mode
+	moved  *sync.Cond // of mu: mode has changed
 }
 
 type mode uint8
@@ -31,6 +31,7 @@ const (
 )
 
 // NewProxy starts a proxy on a free port of 127.0.0.1; the test's end stops it.
+// Without a target it is cut until Retarget.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	var lc net.ListenConfig
@@ -39,6 +40,9 @@ func NewProxy(t testing.TB, target string) *Proxy {
 		t.Fatal(err)
 	}
 	p := &Proxy{listener: l, target: target, conns: make(map[net.Conn]struct{})}
+	if target == "" {
+		p.mode = cut
+	}
 	p.moved = sync.NewCond(&p.mu)
 	p.running.Go(p.accept)
 	t.Cleanup(func() {
@@ -61,6 +65,16 @@ func (p *Proxy) Stall() { p.set(stalled) }
 
 // Heal forwards again.
 func (p *Proxy) Heal() { p.set(forwarding) }
+
+// Retarget closes every connection and forwards new ones to another address: a
+// server that was restarted, at the address that its clients know.
+func (p *Proxy) Retarget(target string) {
+	p.Cut()
+	p.mu.Lock()
+	p.target = target
+	p.mu.Unlock()
+	p.Heal()
+}
 
 func (p *Proxy) set(m mode) {
 	p.mu.Lock()
@@ -94,7 +108,10 @@ func (p *Proxy) serve(client net.Conn) {
 	if !p.pass() {
 		return
 	}
-	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", target)
 	if err != nil {
 		return
 	}
