@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,6 +70,7 @@ type Server struct {
 	url     string
 	tempDir string // to be removed; empty: none
 
+	serving atomic.Bool // between the end of its start and the order to stop
 	closing sync.Once
 	removal error
 }
@@ -93,13 +95,14 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		}
 		dir = s.tempDir
 	}
-	s.etcd, err = embed.StartEtcd(serverConfig(cfg, dir, s.url))
+	s.etcd, err = embed.StartEtcd(serverConfig(cfg, dir, s.url, &s.serving))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting embedded etcd in %s on %s: %w", dir, listen, err), s.remove())
 	}
 	if err := s.awaitReady(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.serving.Store(true)
 	return s, nil
 }
 
@@ -137,7 +140,7 @@ func tryListen(ctx context.Context, addr netip.AddrPort) (netip.AddrPort, error)
 }
 
 // serverConfig is etcd's configuration of one small member.
-func serverConfig(cfg Config, dir, clientURL string) *embed.Config {
+func serverConfig(cfg Config, dir, clientURL string, serving *atomic.Bool) *embed.Config {
 	ec := embed.NewConfig()
 	ec.Name = "muster"
 	ec.Dir = dir
@@ -152,7 +155,7 @@ func serverConfig(cfg Config, dir, clientURL string) *embed.Config {
 	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(cfg.Log))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(cfg.Log, serving))
 	return ec
 }
 
@@ -195,6 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 // does nothing.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
+		s.serving.Store(false)
 		s.etcd.Close()
 		s.removal = s.remove()
 	})

@@ -3,28 +3,43 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
 // newZap returns a zap logger that writes to an slog one. A start of etcd says
-// sixty things at its information level, so those become debugging.
-func newZap(log *slog.Logger) *zap.Logger {
+// sixty things at its information level, so those become debugging; and while
+// serving is not set everything does: a start that fails returns its error, and
+// a stop complains of every listener that it closes.
+func newZap(log *slog.Logger, serving *atomic.Bool) *zap.Logger {
 	if log == nil {
 		return zap.NewNop()
 	}
-	return zap.New(&slogCore{log: log.With("component", "etcd")})
+	return zap.New(&slogCore{log: log.With("component", "etcd"), serving: serving})
 }
 
 // slogCore is a zapcore.Core on an slog.Logger. It is immutable.
 type slogCore struct {
-	log *slog.Logger
+	log     *slog.Logger
+	serving *atomic.Bool
+}
+
+// level is what an entry of etcd is to the server around it.
+func (c *slogCore) level(level zapcore.Level) slog.Level {
+	switch {
+	case !c.serving.Load() || level < zapcore.WarnLevel:
+		return slog.LevelDebug
+	case level == zapcore.WarnLevel:
+		return slog.LevelWarn
+	}
+	return slog.LevelError
 }
 
 // Enabled reports whether an entry of the level would be written.
 func (c *slogCore) Enabled(level zapcore.Level) bool {
-	return c.log.Enabled(context.Background(), slogLevel(level))
+	return c.log.Enabled(context.Background(), c.level(level))
 }
 
 // With returns a core whose entries carry the fields too.
@@ -33,7 +48,7 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 	for _, attr := range attributes(fields) {
 		log = log.With(attr)
 	}
-	return &slogCore{log: log}
+	return &slogCore{log: log, serving: c.serving}
 }
 
 // Check adds the core to an entry that it would write.
@@ -46,23 +61,12 @@ func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 
 // Write writes an entry.
 func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	c.log.LogAttrs(context.Background(), slogLevel(entry.Level), entry.Message, attributes(fields)...)
+	c.log.LogAttrs(context.Background(), c.level(entry.Level), entry.Message, attributes(fields)...)
 	return nil
 }
 
 // Sync does nothing: slog keeps nothing back.
 func (c *slogCore) Sync() error { return nil }
-
-// slogLevel is what an entry of etcd is to the server around it.
-func slogLevel(level zapcore.Level) slog.Level {
-	switch {
-	case level >= zapcore.ErrorLevel:
-		return slog.LevelError
-	case level == zapcore.WarnLevel:
-		return slog.LevelWarn
-	}
-	return slog.LevelDebug
-}
 
 // attributes turns zap's fields into slog's.
 func attributes(fields []zapcore.Field) []slog.Attr {
