@@ -13,9 +13,9 @@ import (
 
 // child is a started command.
 type child struct {
-	cmd  *exec.Cmd
-	life context.Context // done when it has ended
-	err  error           // of Wait; valid once life is done
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has ended
+	err   error         // of Wait; valid once ended
 }
 
 // The codes of shells for commands that cannot be run (POSIX, 2.8.2).
@@ -25,9 +25,10 @@ const (
 	exitSignal    = 128 // plus the signal's number
 )
 
-// start starts the command with this process's streams.
-func (s *session) start(command []string) (*child, error) {
-	c := &child{cmd: exec.Command(command[0], command[1:]...)} //nolint:noctx // it is stopped in order, not killed
+// start starts the command with this process's streams, and calls end when it
+// has ended.
+func (s *session) start(command []string, end context.CancelFunc) (*child, error) {
+	c := &child{cmd: exec.Command(command[0], command[1:]...), ended: make(chan struct{})} //nolint:noctx // it is stopped in order, not killed
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = s.stdin, s.stdout, s.stderr
 	if err := c.cmd.Start(); err != nil {
 		code := exitCannotRun
@@ -36,8 +37,6 @@ func (s *session) start(command []string) (*child, error) {
 		}
 		return nil, &codeError{code: code, err: fmt.Errorf("starting the command: %w", err)}
 	}
-	life, end := context.WithCancel(context.Background())
-	c.life = life
 	go c.wait(end)
 	return c, nil
 }
@@ -45,6 +44,7 @@ func (s *session) start(command []string) (*child, error) {
 // wait waits for the command's end; stop waits for it in turn.
 func (c *child) wait(end context.CancelFunc) {
 	defer end()
+	defer close(c.ended)
 	c.err = c.cmd.Wait()
 }
 
@@ -55,17 +55,17 @@ func (c *child) stop(o holdOptions) error {
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
 	select {
-	case <-c.life.Done():
+	case <-c.ended:
 	case <-again:
 	case <-time.After(o.drain):
 	}
 	// A process that has ended already cannot be signalled: nothing is lost.
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-c.life.Done():
+	case <-c.ended:
 	case <-time.After(o.kill):
 		_ = c.cmd.Process.Kill()
-		<-c.life.Done()
+		<-c.ended
 	}
 	if c.err == nil {
 		return nil

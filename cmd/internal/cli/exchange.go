@@ -76,7 +76,7 @@ func (f *queryFlags) ask(ctx context.Context, network string, q dnsmessage.Quest
 	defer stop()
 	stream := network == "tcp"
 	if stream { // RFC 1035 section 4.2.2: two octets of length
-		query = append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...) //nolint:gosec // below 512
+		query = append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)
 	}
 	if _, err := conn.Write(query); err != nil {
 		return nil, err

@@ -41,10 +41,12 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 	var child *child
 	life := context.Background() // of the command; without one it never ends
 	if len(command) > 0 {
-		if child, err = s.start(command); err != nil {
+		var end context.CancelFunc
+		life, end = context.WithCancel(life)
+		defer end()
+		if child, err = s.start(command, end); err != nil {
 			return err
 		}
-		life = child.life
 	}
 	lease, err := s.holdWhenWell(ctx, life, source, in, value, f.hold.lease)
 	if lease != nil {
@@ -91,7 +93,8 @@ const holdRetry = time.Second
 func (s *session) holdWhenWell(ctx, life context.Context, holder registry.Holder, in registry.Instance, value []byte, ttl time.Duration) (registry.Lease, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(life, cancel)()
+	unlink := context.AfterFunc(life, cancel)
+	defer unlink()
 	if err := s.awaitChecks(ctx, in); err != nil {
 		return nil, err
 	}

@@ -36,14 +36,14 @@ func workerMain(args string) {
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	l, err := net.Listen("tcp", addr) //nolint:noctx // does not wait
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "worker:", err)
 		os.Exit(98)
 	}
-	go func() { _ = http.Serve(l, http.NotFoundHandler()) }() //nolint:gosec // a test's
+	go func() { _ = http.Serve(l, http.NotFoundHandler()) }()
 	<-term
-	fmt.Println("worker: terminated")
+	fmt.Fprintln(os.Stdout, "worker: terminated")
 	os.Exit(code)
 }
 
@@ -159,7 +159,7 @@ func workerPath(t *testing.T) string {
 
 func freeAddr(t *testing.T) (addr, port string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestRegister_command(t *testing.T) {
 	if in.Service != "web" || in.ID != "web-1" || in.Weight != 3 || !in.Leased || len(in.Tags) != 1 || len(in.Checks) != 1 || in.Checks[0].Status != "404" {
 		t.Errorf("registered: %+v", in)
 	}
-	conn, err := net.Dial("tcp", addr) //nolint:noctx // local
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Errorf("it was registered before it listened: %v", err)
 	} else {

@@ -88,11 +88,11 @@ func fakeAPI(dir string) http.Handler {
 // fakeDNS answers from a few records over UDP and TCP: big.example. fits no
 // datagram, stale.example. has an extended error.
 func fakeDNS() (addr string, stop func(), err error) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String()) //nolint:noctx // does not wait
+	udp, err := net.ListenPacket("udp", tcp.Addr().String())
 	if err != nil {
 		tcp.Close()
 		return "", nil, err
