@@ -21,7 +21,6 @@ const (
 // rebuild makes the form of s to be published; nil: the name is to go. It
 // reports false when nothing that is published has changed.
 func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
-	w.settle(s)
 	hidden := s.hidden
 	if s.hidden = s.conflict(); s.hidden != hidden {
 		s.retune = true
@@ -127,6 +126,7 @@ func (w *writer) settle(s *svc) {
 		parent.children--
 	}
 	w.mark(parent)
+	w.settle(parent)
 }
 
 // conflict says why the name cannot be answered; empty: it can.
@@ -360,7 +360,7 @@ func adminName(s registry.AdminState) string {
 // tellServing makes events of instances that came in or went out, and of a
 // service whose answers now come about in another way.
 func (w *writer) tellServing(s *svc, next *Service, now time.Time) {
-	loud := s.src.asOf != 0
+	loud := s.src.view.asOf.Load() != 0 // the first state is no news
 	for i := range s.insts {
 		in := &s.insts[i]
 		if is := next.instances[i].in; is != in.in {

@@ -312,8 +312,10 @@ func (w *writer) flush(now time.Time) {
 	if len(w.dirty) > 0 {
 		v.clock.Store(ns)
 	}
-	for i := 0; i < len(w.dirty); i++ { // settling one may add its parent
-		s := w.dirty[i]
+	for i := 0; i < len(w.dirty); i++ { // settling one may add its parents
+		w.settle(w.dirty[i])
+	}
+	for _, s := range w.dirty {
 		s.dirty = false
 		if next, changed := w.rebuild(s, now); changed {
 			changes = append(changes, change{s, next})
