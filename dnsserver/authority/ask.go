@@ -73,7 +73,11 @@ func replyOf(resp *dns.Msg) Reply {
 	var extra []string
 	for _, o := range opt.Option {
 		if e, ok := o.(*dns.EDNS0_EDE); ok {
-			extra = append(extra, strings.TrimSpace(dns.ExtendedErrorCodeToString[e.InfoCode]+": "+e.ExtraText))
+			text := dns.ExtendedErrorCodeToString[e.InfoCode]
+			if e.ExtraText != "" {
+				text += ": " + e.ExtraText
+			}
+			extra = append(extra, text)
 		}
 	}
 	out.Extra = strings.Join(extra, "; ")

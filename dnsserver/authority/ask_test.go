@@ -22,7 +22,7 @@ func TestHandler_Ask(t *testing.T) {
 		}}},
 		{"a stale one", "stale.live.test.", "A", local, authority.Reply{RCode: "NOERROR", Answers: []string{"stale.live.test. 5 IN A 192.0.2.1"}, Extra: "Stale Answer: stale answer, 42 s old"}},
 		{"none", "nope.bench.test.", "A", local, authority.Reply{RCode: "NXDOMAIN"}},
-		{"as the client may have it", "_why.web.live.test.", "TXT", stranger, authority.Reply{RCode: "REFUSED", Extra: "Prohibited:"}},
+		{"as the client may have it", "_why.web.live.test.", "TXT", stranger, authority.Reply{RCode: "REFUSED", Extra: "Prohibited"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -91,7 +91,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, keep func(*pool.
 	feed := make(chan pool.Event)
 	defer func() { // the feeding goroutine ends first
 		cancel()
-		for range feed { //nolint:revive // what is left goes to nobody
+		for range feed { // what is left goes to nobody
 		}
 	}()
 	go func() {

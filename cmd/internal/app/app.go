@@ -238,19 +238,23 @@ func (s *server) join(ctx context.Context) error {
 	member := registry.Member{
 		Name: s.cfg.Load().Node, Address: "http://" + s.admin.Addr().String(), Version: s.opt.Version, Since: s.started.UTC().Truncate(time.Second),
 	}
-	for ctx.Err() == nil {
-		name, lease, err := s.cluster.HoldMember(ctx, member, memberTTL)
-		if err != nil {
+	var name string
+	var lease registry.Lease
+	for lease == nil {
+		var err error
+		if name, lease, err = s.cluster.HoldMember(ctx, member, memberTTL); err != nil {
 			pause(ctx, time.Second)
-			continue
 		}
-		s.member.Store(&name)
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := lease.Close(end); err != nil {
-			s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
+		if ctx.Err() != nil && lease == nil {
+			return nil
 		}
+	}
+	s.member.Store(&name)
+	<-ctx.Done()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := lease.Close(end); err != nil {
+		s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -304,7 +305,7 @@ func TestRun_tells_events_and_resumes_them(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	enough := fmt.Errorf("enough")
+	enough := errors.New("enough")
 	var first api.Event
 	err = r.Events(ctx, api.EventFilter{Service: "web", Since: 1}, api.EventHooks{}, func(e api.Event) error {
 		if e.Kind == api.EventInstanceAdded {
@@ -313,7 +314,7 @@ func TestRun_tells_events_and_resumes_them(t *testing.T) {
 		}
 		return nil
 	})
-	if err != enough || first.Service != "web" || first.Instance != "a" || first.Zone != "svc.internal." {
+	if !errors.Is(err, enough) || first.Service != "web" || first.Instance != "a" || first.Zone != "svc.internal." {
 		t.Fatalf("got %+v, %v", first, err)
 	}
 	if _, err = r.Deregister(ctx, api.DeregisterRequest{Service: "web", Instance: "a"}); err != nil {
@@ -328,7 +329,7 @@ func TestRun_tells_events_and_resumes_them(t *testing.T) {
 		}
 		return nil
 	})
-	if err != enough {
+	if !errors.Is(err, enough) {
 		t.Fatal(err)
 	}
 }

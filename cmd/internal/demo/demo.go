@@ -220,16 +220,16 @@ func (s *Set) handler(sm *sample) http.Handler {
 		s.mu.Lock()
 		mode, delay := sm.mode, sm.delay
 		s.mu.Unlock()
-		switch mode {
-		case Slow:
+		if mode == Fail {
+			http.Error(w, sm.instance.ID+" was told to fail", http.StatusInternalServerError)
+			return
+		}
+		if mode == Slow {
 			select {
 			case <-time.After(delay):
 			case <-r.Context().Done():
 				return
 			}
-		case Fail:
-			http.Error(w, sm.instance.ID+" was told to fail", http.StatusInternalServerError)
-			return
 		}
 		fmt.Fprintf(w, "%s %s says hello\n", sm.instance.ID, sm.version)
 	})
