@@ -97,7 +97,7 @@ type Stats struct {
 }
 
 // Stats sums the counters up. It may be called at any time, from any goroutine;
-// the counts of a batch appear together when it has been sent.
+// the counts of a batch appear just before its answers are sent.
 func (s *Server) Stats() Stats {
 	var st Stats
 	for _, w := range s.udp {

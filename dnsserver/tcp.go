@@ -192,7 +192,6 @@ func (c *conn) answer(ctx context.Context) bool {
 		ok = c.answerWhole(ctx)
 	}
 	ok = c.flush() && ok
-	c.srv.conns.counters.add(&c.tally)
 	c.have = copy(c.in, c.in[c.off:c.have])
 	return ok
 }
@@ -261,9 +260,10 @@ func (c *conn) push(reply []byte) {
 	binary.BigEndian.PutUint16(c.out[n:], uint16(len(reply)))
 }
 
-// flush writes the queued answers and gives their buffer back; false when the
-// client is gone or does not read.
+// flush publishes the counts, writes the queued answers and gives their buffer
+// back; false when the client is gone or does not read.
 func (c *conn) flush() bool {
+	c.srv.conns.counters.add(&c.tally) // before writing: who has an answer finds it counted
 	if c.out == nil {
 		return true
 	}
@@ -274,7 +274,7 @@ func (c *conn) flush() bool {
 	c.srv.outBuffers.put(c.out)
 	c.out = nil
 	if err != nil {
-		c.tally.n[sendFailed]++
+		c.srv.conns.counters.n[sendFailed].Add(1)
 	}
 	return err == nil
 }

@@ -105,9 +105,9 @@ func (w *udpWorker) answerBatch(ctx context.Context, fd uintptr) bool {
 	for w.next < w.n {
 		w.answerRest(ctx)
 	}
-	w.send(fd)
 	w.tally.n[batches]++
-	w.counters.add(&w.tally)
+	w.counters.add(&w.tally) // before sending: who has an answer finds it counted
+	w.send(fd)
 	return true
 }
 
@@ -179,7 +179,9 @@ func (w *udpWorker) send(fd uintptr) {
 	if full {
 		sent, failed = w.sendWaiting(sent, failed)
 	}
-	w.tally.n[sendFailed] += uint32(failed + w.batch.replies - sent)
+	if failed += w.batch.replies - sent; failed > 0 {
+		w.counters.n[sendFailed].Add(uint64(failed))
+	}
 	w.batch.replies = 0
 }
 
