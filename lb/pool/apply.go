@@ -51,7 +51,6 @@ func pack(b *registry.Batch) packed {
 	for i := range p.services {
 		s := &p.services[i]
 		s.Checks = slices.Clone(s.Checks)
-		s.Failover = slices.Clone(s.Failover)
 		s.Meta = maps.Clone(s.Meta)
 	}
 	if len(b.Instances) > 0 {
@@ -255,8 +254,7 @@ func samePolicy(a, b *registry.Service) bool {
 	return a.Policy == b.Policy && a.TTL == b.TTL && a.MaxAnswers == b.MaxAnswers && a.HashOn == b.HashOn &&
 		a.Fail == b.Fail && a.Spill == b.Spill && samePointer(a.PanicThreshold, b.PanicThreshold) &&
 		samePointer(a.SlowStart, b.SlowStart) && (a.Checks == nil) == (b.Checks == nil) &&
-		slices.Equal(a.Checks, b.Checks) && (a.Failover == nil) == (b.Failover == nil) &&
-		slices.Equal(a.Failover, b.Failover) && maps.Equal(a.Meta, b.Meta)
+		slices.Equal(a.Checks, b.Checks) && maps.Equal(a.Meta, b.Meta)
 }
 
 func samePointer[T comparable](a, b *T) bool {

@@ -51,7 +51,7 @@ const (
 // settings is the policy of a service with every layer applied. Immutable, and
 // shared by the services of a source that have none of their own.
 type settings struct {
-	policy   registry.Service // no field is unset but Name, Failover, Meta, Revision
+	policy   registry.Service // no field is unset but Name, Meta, Revision
 	pick     lb.Policy
 	kind     policyKind
 	hashOn   HashOn
@@ -134,9 +134,6 @@ func layer(s, under *registry.Service) {
 	}
 	if s.SlowStart == nil {
 		s.SlowStart = under.SlowStart
-	}
-	if s.Failover == nil {
-		s.Failover = under.Failover
 	}
 	if s.Meta == nil {
 		s.Meta = under.Meta

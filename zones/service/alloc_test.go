@@ -1,0 +1,38 @@
+//go:build !race
+
+// The race detector makes sync.Pool forget now and then, which allocates.
+
+package service_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/registry"
+)
+
+// questions are those whose answers must not allocate.
+var questions = [][2]string{
+	{"web.svc.test", "A"}, {"web.svc.test", "AAAA"}, {"web.svc.test", "SRV"}, {"_http._tcp.web.svc.test", "SRV"},
+	{"web-1.web.svc.test", "A"}, {"web-1.web.svc.test", "SRV"}, {"web-1.web.svc.test", "TXT"}, {"v1._tag.web.svc.test", "A"},
+	{"key._hash.web.svc.test", "A"}, {"_why.web.svc.test", "TXT"}, {"svc.test", "SOA"}, {"nosuch.svc.test", "A"},
+	{"_api._tcp.prod.svc.test", "SRV"}, {"1.0.0.10.in-addr.arpa", "PTR"},
+}
+
+func TestZone_Lookup_allocates(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(sample())
+	s.req.Now = time.Now().UnixNano()
+	s.req.Client = netip.MustParseAddr("192.0.2.1")
+	for _, q := range questions {
+		s.parse(q[0], q[1])
+		if n := testing.AllocsPerRun(500, func() {
+			s.req.Rand += 0x9e3779b97f4a7c15
+			s.reply()
+		}); n != 0 {
+			t.Errorf("%v: %v allocations, want 0", q, n)
+		}
+	}
+}
