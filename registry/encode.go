@@ -51,7 +51,6 @@ type (
 		PanicThreshold *float64          `json:"panic_threshold,omitempty"`
 		SlowStart      *string           `json:"slow_start,omitempty"`
 		Spill          string            `json:"spill,omitempty"`
-		Failover       *[]string         `json:"failover,omitempty"`
 		Meta           map[string]string `json:"meta,omitempty"`
 	}
 	adminJSON struct {
@@ -123,9 +122,6 @@ func EncodeService(s Service) ([]byte, error) {
 	if s.SlowStart != nil {
 		text := s.SlowStart.String()
 		out.SlowStart = &text
-	}
-	if s.Failover != nil {
-		out.Failover = &s.Failover
 	}
 	return encode(out, func(value []byte) error {
 		_, err := DecodeService(s.Name, value)

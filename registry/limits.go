@@ -19,8 +19,6 @@ const (
 	MetaMax = 64
 	// ChecksMax is the number of checks of one instance or service.
 	ChecksMax = 16
-	// FailoverMax is the number of names that a service fails over to.
-	FailoverMax = 8
 	// AnswersMax is the greatest Service.MaxAnswers: more records than this
 	// fit no DNS message.
 	AnswersMax = 4096

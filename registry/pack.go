@@ -101,7 +101,7 @@ func appendService(b []byte, s Service) []byte {
 	if s.SlowStart != nil {
 		b = binary.AppendVarint(b, int64(*s.SlowStart))
 	}
-	b = appendList(appendString(b, s.Spill), s.Failover, appendString)
+	b = appendString(b, s.Spill)
 	return binary.AppendVarint(appendMeta(b, s.Meta), s.Revision)
 }
 
@@ -263,7 +263,7 @@ func (d *unpacker) service() Service {
 		wait := time.Duration(d.int())
 		s.SlowStart = &wait
 	}
-	s.Spill, s.Failover = d.string(), unpackList(d, d.string)
+	s.Spill = d.string()
 	s.Meta, s.Revision = d.meta(), d.int()
 	return s
 }

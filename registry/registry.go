@@ -144,8 +144,7 @@ type Service struct {
 	Fail           string        // open closed tier
 	PanicThreshold *float64      // share of healthy weight, 0 to 1; nil: unset
 	SlowStart      *time.Duration
-	Spill          string   // proportional when-empty
-	Failover       []string // names asked when nothing is left; nil: unset
+	Spill          string // proportional when-empty
 	Meta           map[string]string
 	Revision       int64
 }

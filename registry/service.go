@@ -2,7 +2,6 @@ package registry
 
 import (
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -67,8 +66,6 @@ func (s *Service) field(c *cursor, name []byte) (known bool, err error) {
 		s.SlowStart, err = readSlowStart(c)
 	case "spill":
 		s.Spill, err = c.text(TextMax)
-	case "failover":
-		s.Failover, err = readFailover(c)
 	case "meta":
 		s.Meta, err = readMeta(c)
 	default:
@@ -118,20 +115,6 @@ func readSlowStart(c *cursor) (*time.Duration, error) {
 	return &d, nil
 }
 
-// readFailover reads the names asked when nothing is left: absolute, folded.
-func readFailover(c *cursor) ([]string, error) {
-	if c.null() {
-		return nil, nil
-	}
-	names := []string{}
-	err := c.array(FailoverMax, func(int) error {
-		name, err := c.folded()
-		names = append(names, name)
-		return err
-	})
-	return names, err
-}
-
 // Validate says what of a service cannot be used, however it came to be: from
 // a record or from a configuration file. Zero fields are unset and always
 // good. Times to live are not brought inside their limits here, but refused.
@@ -159,19 +142,8 @@ func (s Service) Validate() error {
 		return bad("panic_threshold", formatFloat(*s.PanicThreshold), "is out of range", "write 0 to 1")
 	case s.SlowStart != nil && (*s.SlowStart < 0 || *s.SlowStart > SlowStartMax):
 		return bad("slow_start", s.SlowStart.String(), "is out of range", "write 0 to 1h")
-	case len(s.Failover) > FailoverMax:
-		return &FieldError{Field: "failover", Reason: "has more than " + strconv.Itoa(FailoverMax) + " entries", Mend: "write fewer"}
 	case len(s.Checks) > ChecksMax:
 		return &FieldError{Field: "checks", Reason: "has more than " + strconv.Itoa(ChecksMax) + " entries", Mend: "write fewer"}
-	}
-	for i, name := range s.Failover {
-		err := checkDomain(name)
-		if err == nil && !strings.HasSuffix(name, ".") {
-			err = bad("", name, "is not absolute", "end it with a dot")
-		}
-		if err != nil {
-			return within("failover["+strconv.Itoa(i)+"]", err)
-		}
 	}
 	for i, check := range s.Checks {
 		if err := check.Validate(); err != nil {
@@ -198,9 +170,6 @@ func (s Service) Merge(over Service) Service {
 	replace(&s.Revision, over.Revision)
 	if over.Checks != nil {
 		s.Checks = over.Checks
-	}
-	if over.Failover != nil {
-		s.Failover = over.Failover
 	}
 	if over.Meta != nil {
 		s.Meta = over.Meta

@@ -118,28 +118,6 @@ func (d CheckDefaults) withDefaults() CheckDefaults {
 	return d
 }
 
-// layer lays a policy under s: each field that s leaves unset is taken from it.
-func layer(s, under *registry.Service) {
-	s.Policy = cmp.Or(s.Policy, under.Policy)
-	s.TTL = cmp.Or(s.TTL, under.TTL)
-	s.MaxAnswers = cmp.Or(s.MaxAnswers, under.MaxAnswers)
-	s.HashOn = cmp.Or(s.HashOn, under.HashOn)
-	s.Fail = cmp.Or(s.Fail, under.Fail)
-	s.Spill = cmp.Or(s.Spill, under.Spill)
-	if s.Checks == nil {
-		s.Checks = under.Checks
-	}
-	if s.PanicThreshold == nil {
-		s.PanicThreshold = under.PanicThreshold
-	}
-	if s.SlowStart == nil {
-		s.SlowStart = under.SlowStart
-	}
-	if s.Meta == nil {
-		s.Meta = under.Meta
-	}
-}
-
 // newSettings applies the layers: the service's own key, the configuration by
 // name, the configuration for all, the zone, the built-in defaults.
 func newSettings(src *source, name string, own *registry.Service) *settings {
@@ -150,15 +128,15 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 	for _, n := range [...]string{name, "*"} {
 		for i := range src.cfg.Defaults {
 			if src.cfg.Defaults[i].Name == n {
-				layer(&p, &src.cfg.Defaults[i])
+				p = src.cfg.Defaults[i].Merge(p)
 			}
 		}
 	}
 	threshold, slow := 0.0, time.Duration(slowStartDefault)
-	layer(&p, &registry.Service{
+	p = registry.Service{
 		Policy: "weighted", TTL: src.cfg.TTL, MaxAnswers: registry.MaxAnswersAuto, HashOn: "client",
 		Checks: []registry.Check{}, Fail: "open", PanicThreshold: &threshold, SlowStart: &slow, Spill: "auto",
-	})
+	}.Merge(p)
 	s := &settings{policy: p, ttl: clampTTL(p.TTL), slow: *p.SlowStart, failOpen: p.Fail == "open"}
 	s.answers = max(p.MaxAnswers, 0)
 	s.choose()

@@ -40,7 +40,6 @@ type Service struct {
 	Spill          string   `json:"spill,omitempty"`
 	PanicThreshold float64  `json:"panic_threshold"`
 	SlowStart      Duration `json:"slow_start"`
-	Failover       []string `json:"failover,omitempty"`
 	Checks         []string `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"
 
 	Mode   Mode   `json:"mode"`

@@ -58,7 +58,6 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	row(w, "panic_threshold", strconv.FormatFloat(sv.PanicThreshold, 'g', -1, 64))
 	row(w, "slow_start", duration(sv.SlowStart))
 	row(w, "spill", sv.Spill)
-	row(w, "failover", strings.Join(sv.Failover, " "))
 	if len(sv.Checks) == 0 {
 		row(w, "check", "none")
 	}
@@ -80,12 +79,12 @@ type serviceFlags struct {
 	policy, hashOn, fail, spill, maxAnswers string
 	ttl, slowStart                          time.Duration
 	panicThreshold                          float64
-	failover, checks, unset                 []string
+	checks, unset                           []string
 }
 
 // unsettable are the members of a service's document that --unset takes.
 func unsettable() []string {
-	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "failover", "checks"}
+	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "checks"}
 }
 
 func (s *session) serviceSetCommand() *cobra.Command {
@@ -131,7 +130,6 @@ func (s *session) serviceSetCommand() *cobra.Command {
 	f.Float64Var(&flags.panicThreshold, "panic-threshold", 0, "below this `share` of passing weight all are served; 0: only when nothing passes")
 	f.DurationVar(&flags.slowStart, "slow-start", 0, "how long a new instance takes to its full weight")
 	f.StringVar(&flags.spill, "spill", "", "to the next tier: proportional or when-empty")
-	f.StringArrayVar(&flags.failover, "failover", nil, "a `name` to answer for when nothing is left; may be repeated")
 	f.StringArrayVar(&flags.checks, "check", nil, checkFlagHelp)
 	f.StringSliceVar(&flags.unset, "unset", nil, "`parts` to unset: "+strings.Join(unsettable(), ", "))
 	return s.listing(s.online(zoned(cmd, &zone)))
@@ -156,9 +154,6 @@ func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
 			return nil, usagef("--max-answers %q: must be a whole number from 1, or auto", f.maxAnswers)
 		}
 		sv.MaxAnswers = n
-	}
-	for _, name := range f.failover {
-		sv.Failover = append(sv.Failover, strings.TrimSuffix(name, ".")+".")
 	}
 	var err error
 	if sv.Checks, err = parseChecks(f.checks); err != nil {

@@ -50,8 +50,6 @@ func serviceKeys() key {
 			func(s *Service, v time.Duration) { s.SlowStart = &v }),
 		one("spill", "", "How load moves to the next tier: with each loss (proportional), or when a tier is empty. Default: when-empty below 6 instances.", oneOf("proportional", "when-empty"),
 			func(s *Service, v string) { s.Spill = v }),
-		many("failover", "", "Names to answer for when nothing is left, in order.", domain(""),
-			func(s *Service, v []string) { s.Failover = v }),
 		checkKeys(),
 	)
 }

@@ -74,7 +74,6 @@ services:
     ttl: 9s
     fail: closed
     spill: proportional
-    failover: [web.dc2.example]
     checks: [{type: http, path: /healthz, interval: 1s, fall: 2}]
   - {name: api, checks: []}
 admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
@@ -115,7 +114,7 @@ access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 		Services: []config.Service{
 			{Zone: "svc.example.", Service: registry.Service{Name: "*", Policy: "hash", HashOn: "subnet", MaxAnswers: registry.MaxAnswersAuto, SlowStart: &none, PanicThreshold: &half}},
 			{Zone: "svc.example.", Service: registry.Service{
-				Name: "web", TTL: 9 * time.Second, Fail: "closed", Spill: "proportional", Failover: []string{"web.dc2.example."},
+				Name: "web", TTL: 9 * time.Second, Fail: "closed", Spill: "proportional",
 				Checks: []registry.Check{{Type: "http", Path: "/healthz", Interval: time.Second, Fall: 2}},
 			}},
 			{Zone: "svc.example.", Service: registry.Service{Name: "api", Checks: []registry.Check{}}},
