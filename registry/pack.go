@@ -113,7 +113,7 @@ func appendAdmin(b []byte, a Admin) []byte {
 
 func appendHealth(b []byte, h HealthMark) []byte {
 	b = appendString(appendString(b, h.Service), h.Instance)
-	return appendTime(binary.AppendUvarint(b, uint64(h.State)), h.Since)
+	return binary.AppendUvarint(b, uint64(h.State))
 }
 
 // unpacker reads what the append functions wrote. Once something is not as they
@@ -276,5 +276,5 @@ func (d *unpacker) admin() Admin {
 }
 
 func (d *unpacker) health() HealthMark {
-	return HealthMark{Service: d.string(), Instance: d.string(), State: uint8(d.uint(math.MaxUint8)), Since: d.time()}
+	return HealthMark{Service: d.string(), Instance: d.string(), State: uint8(d.uint(math.MaxUint8))}
 }

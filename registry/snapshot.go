@@ -68,7 +68,6 @@ type Snapshot struct {
 type HealthMark struct {
 	Service, Instance string
 	State             uint8 // a health.State
-	Since             time.Time
 }
 
 // WriteSnapshot writes the file, or leaves the one that is there as it was and

@@ -42,7 +42,7 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 	return registry.Snapshot{
 		Zones:   map[string][]registry.Batch{"svc.internal.": {page}, "empty.": {{Reset: true, Snapshot: true, Revision: 1}}},
 		Serials: map[string]uint32{"svc.internal.": 1<<32 - 1},
-		Health:  map[string][]registry.HealthMark{"svc.internal.": {{Service: "web", Instance: "a", State: 2, Since: at}}},
+		Health:  map[string][]registry.HealthMark{"svc.internal.": {{Service: "web", Instance: "a", State: 2}}},
 	}
 }
 

@@ -321,15 +321,16 @@ func (p *Pool) Problems(ctx context.Context) (list []Problem, omitted int, err e
 	return list, omitted, err
 }
 
-// State yields the complete state of a source as batches, Resets in pages, as a
-// Watcher would send them: for the snapshot file. The serial number of its zone
-// is in Status. ErrNotFound when there is no such source or no state yet.
-func (p *Pool) State(ctx context.Context, source registry.SourceID) ([]registry.Batch, error) {
+// State returns the complete state of a source as batches, Resets in pages, as
+// a Watcher would send them, and the health of the instances that have checks
+// and are not unknown: for the snapshot file. The serial number of its zone is
+// in Status. ErrNotFound when there is no such source or no state yet.
+func (p *Pool) State(ctx context.Context, source registry.SourceID) (pages []registry.Batch, marks []registry.HealthMark, err error) {
 	var all []seen
 	var admin []registry.Admin
 	var revision, asOf int64
 	var members []registry.Member
-	err := p.ask(ctx, func() {
+	err = p.ask(ctx, func() {
 		src := p.w.sources[source]
 		if src == nil || src.asOf == 0 {
 			return
@@ -342,14 +343,14 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) ([]registry.
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the state of source %d: %w", source, err)
+		return nil, nil, fmt.Errorf("reading the state of source %d: %w", source, err)
 	}
 	if asOf == 0 {
-		return nil, fmt.Errorf("state of source %d: %w", source, ErrNotFound)
+		return nil, nil, fmt.Errorf("state of source %d: %w", source, ErrNotFound)
 	}
 	slices.SortFunc(all, func(a, b seen) int { return cmp.Compare(a.name, b.name) })
 	first := registry.Batch{Admin: admin, Members: members}
-	pages := []registry.Batch{first}
+	pages = []registry.Batch{first}
 	for i := range all {
 		o := &all[i]
 		page := &pages[len(pages)-1]
@@ -367,6 +368,9 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) ([]registry.
 			inst := o.insts[j].rec.instance(o.name)
 			inst.Revision = o.insts[j].revision
 			page.Instances = append(page.Instances, inst)
+			if h := o.insts[j].health; len(o.insts[j].targets) > 0 && h != health.Unknown {
+				marks = append(marks, registry.HealthMark{Service: o.name, Instance: inst.ID, State: uint8(h)})
+			}
 		}
 	}
 	for i := range pages {
@@ -374,7 +378,7 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) ([]registry.
 		pages[i].Reset, pages[i].More = i == 0, i < len(pages)-1
 		pages[i].AsOf = time.Unix(0, asOf)
 	}
-	return pages, nil
+	return pages, marks, nil
 }
 
 // Heartbeat reports for an instance that has ttl checks: it passes or fails at

@@ -83,6 +83,7 @@ func BenchmarkPool_change(b *testing.B) {
 						i.Weight = uint16(2 + n%2)
 						batch.Instances = []registry.Instance{i}
 					case "drain":
+						i = benchInstance(0, 5)
 						st := []registry.AdminState{registry.AdminDrain, registry.AdminUp}[n%2]
 						batch.Admin = []registry.Admin{{Service: i.Service, Instance: i.ID, State: st}}
 					default:

@@ -21,12 +21,13 @@ type seqKey struct {
 // builder makes sets. What it holds is scratch space, kept between uses.
 type builder struct {
 	endpoints  []lb.Endpoint
+	all        []uint32 // 0, 1, 2, ...
 	candidates []uint32
 	index      []uint32
 	priorities []uint16
 	loads      []lb.Tier
 	seen       []uint64
-	ttlMillis  uint32 // least of the group being built; 0: none
+	ttl        uint16 // least of the group being built; 0: none
 
 	s     *svc
 	next  *Service
@@ -79,7 +80,7 @@ func (b *builder) markIn(g *Group) {
 // leaves none out and the whole.
 func (b *builder) set(set, whole *Set) {
 	if set.filter.kind == FilterPort {
-		candidates := b.choose(set, FamilySRV)
+		candidates := set.filter.members // each has the port
 		if set.groups[FamilySRV] = whole.groups[FamilySRV]; len(candidates) < len(b.next.instances) ||
 			whole.groups[FamilySRV].members < len(candidates) {
 			set.groups[FamilySRV] = b.group(set, FamilySRV, candidates)
@@ -94,64 +95,48 @@ func (b *builder) set(set, whole *Set) {
 		}
 		for e := range f {
 			// Equal numbers are equal members when they are all or none.
-			if n[e] == n[f] && (n[f] == 0 || n[f] == b.members(set)) {
+			if n[e] == n[f] && (n[f] == 0 || n[f] == len(b.members(set))) {
 				set.groups[f] = set.groups[e]
 			}
 		}
 		if set.groups[f] == nil {
-			set.groups[f] = b.group(set, f, b.choose(set, f))
+			set.groups[f] = b.group(set, f, b.choose(set, f, n[f]))
 		}
 	}
 }
 
 // count counts the instances of a set by family.
 func (b *builder) count(set *Set) (n [families]int) {
-	for i := range b.members(set) {
-		rec := b.next.instances[b.member(set, i)].rec
+	for _, i := range b.members(set) {
+		has := b.next.instances[i].families
 		for f := range families {
-			if has(rec, set, f) {
-				n[f]++
-			}
+			n[f] += int(has >> f & 1)
 		}
 	}
 	return n
 }
 
-// members is the number of instances that the set's filter chooses, and member
-// the i-th.
-func (b *builder) members(set *Set) int {
-	if set.filter.kind == FilterNone {
-		return len(b.next.instances)
+// members lists the instances that the set's filter chooses.
+func (b *builder) members(set *Set) []uint32 {
+	if set.filter.kind != FilterNone {
+		return set.filter.members
 	}
-	return len(set.filter.members)
+	for n := len(b.all); n < len(b.next.instances); n++ {
+		b.all = append(b.all, uint32(n))
+	}
+	return b.all[:len(b.next.instances)]
 }
 
-func (b *builder) member(set *Set, i int) uint32 {
-	if set.filter.kind == FilterNone {
-		return uint32(i)
+// choose lists the n members of a family.
+func (b *builder) choose(set *Set, f Family, n int) []uint32 {
+	members := b.members(set)
+	if n == len(members) {
+		return members
 	}
-	return set.filter.members[i]
-}
-
-// has reports whether an instance that the filter chooses is of a family.
-func has(rec record, set *Set, f Family) bool {
-	switch f {
-	case FamilyA:
-		return rec.count4() > 0
-	case FamilyAAAA:
-		return rec.count6() > 0
-	default:
-		return set.filter.kind == FilterPort || rec.port() != 0
-	}
-}
-
-// choose lists the instances of a set's family.
-func (b *builder) choose(set *Set, f Family) []uint32 {
 	b.candidates = b.candidates[:0]
-	for i := range b.members(set) {
-		n := b.member(set, i)
-		if has(b.next.instances[n].rec, set, f) {
-			b.candidates = append(b.candidates, n)
+	for _, i := range members {
+		if b.next.instances[i].families>>f&1 != 0 {
+			b.candidates = append(b.candidates, i)
 		}
 	}
 	return b.candidates
@@ -256,7 +241,7 @@ func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 		g.mode = ModeTier
 	}
 	g.tiers = make([]Tier, 0, tiers)
-	b.ttlMillis = 0
+	b.ttl = 0
 	for t := range b.loads {
 		if b.loads[t].Load > 0 {
 			g.tiers = append(g.tiers, b.tier(set, candidates, t, r))
@@ -266,8 +251,8 @@ func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 	if tiers == 1 {
 		g.loads = nil // nothing to draw
 	}
-	if b.ttlMillis > 0 {
-		g.ttl = clampTTL(millis(b.ttlMillis))
+	if b.ttl > 0 {
+		g.ttl = uint32(b.ttl)
 	}
 	return g
 }
@@ -294,7 +279,7 @@ func (b *builder) countTiers(candidates []uint32, r rule) {
 	b.priorities, b.loads = b.priorities[:0], b.loads[:0]
 	for _, n := range candidates {
 		i := &b.next.instances[n]
-		if p := i.rec.priority(); r.eligible(i) && (len(b.priorities) == 0 || b.priorities[len(b.priorities)-1] != p) {
+		if p := i.priority; r.eligible(i) && (len(b.priorities) == 0 || b.priorities[len(b.priorities)-1] != p) {
 			b.priorities = append(b.priorities, p)
 		}
 	}
@@ -312,7 +297,7 @@ func (b *builder) countTiers(candidates []uint32, r rule) {
 		}
 		t := 0
 		if len(b.priorities) > 1 {
-			t, _ = slices.BinarySearch(b.priorities, i.rec.priority())
+			t, _ = slices.BinarySearch(b.priorities, i.priority)
 		}
 		b.loads[t].Total++
 		if r.healthy(i) {
@@ -328,7 +313,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	b.index, b.endpoints = b.index[:0], b.endpoints[:0]
 	for _, n := range candidates {
 		i := &b.next.instances[n]
-		if i.rec.priority() != tier.priority || !(r.healthy(i) || panics && r.eligible(i)) {
+		if i.priority != tier.priority || !(r.healthy(i) || panics && r.eligible(i)) {
 			continue
 		}
 		b.index = append(b.index, n)
@@ -339,11 +324,11 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 			}
 		}
 		b.endpoints = append(b.endpoints, e)
-		tier.labels += len(i.rec.label())
+		tier.labels += int(i.label)
 		tier.heaviest = max(tier.heaviest, i.weight)
 		tier.deadlines = tier.deadlines || i.deadline != 0
-		if ms := i.rec.ttlMillis(); ms > 0 && (b.ttlMillis == 0 || ms < b.ttlMillis) {
-			b.ttlMillis = ms
+		if i.ttl > 0 && (b.ttl == 0 || i.ttl < b.ttl) {
+			b.ttl = i.ttl
 		}
 	}
 	tier.size = len(b.index)

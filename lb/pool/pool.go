@@ -89,6 +89,10 @@ type Source struct {
 	// Serial is the zone's last known serial number (from a snapshot), used
 	// when the source first appears.
 	Serial uint32
+	// Seed is the health that an instance had a moment ago, before a restart;
+	// nil: nothing is known. It is asked for instances that come before the
+	// source's first state of its own, or with it; their checks begin from it.
+	Seed func(service, instance string) health.State
 }
 
 // CheckDefaults are what checks take where they say nothing themselves. Zero

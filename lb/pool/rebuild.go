@@ -178,7 +178,7 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	words := s.words(now)
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
-		out.rec = in.rec
+		out.setRecord(in.rec)
 		w.judgeOne(s, in, out, words.next(i), now, &wake)
 		if in.slowSince != 0 {
 			slow++
@@ -215,6 +215,25 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	}
 	w.timers.set(s, wake)
 	return t
+}
+
+// setRecord gives the instance its record.
+func (i *instance) setRecord(rec record) {
+	i.rec = rec
+	i.label = uint8(len(rec.label()))
+	i.priority = rec.priority()
+	if ms := rec.ttlMillis(); ms > 0 {
+		i.ttl = uint16(clampTTL(millis(ms)))
+	}
+	if rec.count4() > 0 {
+		i.families |= 1 << FamilyA
+	}
+	if rec.count6() > 0 {
+		i.families |= 1 << FamilyAAAA
+	}
+	if rec.port() != 0 {
+		i.families |= 1 << FamilySRV
+	}
 }
 
 // compare notes how instance i differs from its last published form.

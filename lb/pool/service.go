@@ -41,6 +41,13 @@ type instance struct {
 	class    class
 	in       bool
 	slow     bool // in slow start
+
+	// What building sets reads again and again, taken from rec so that it lies
+	// together.
+	families uint8 // a bit a Family that the instance is of by itself
+	label    uint8 // octets of the id as a label
+	priority uint16
+	ttl      uint16 // seconds; 0: none of its own
 }
 
 func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.origin.id), s.wire }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
 )
@@ -47,6 +48,24 @@ func newSnapshots(path string, s *server) (*snapshots, error) {
 // serial is a zone's serial number in the snapshot that was read; 0: none.
 func (sn *snapshots) serial(zone string) uint32 { return sn.first.Serials[zone] }
 
+// seedAgeMax is the age from which on what checks had found is no longer where
+// they begin: by then a checker that had stayed would have found out anew.
+const seedAgeMax = 30 * time.Second
+
+// seeds returns what the checks of a zone's instances had found when the
+// snapshot was written; nil when that is too long ago.
+func (sn *snapshots) seeds(zone string) func(service, instance string) health.State {
+	marks := sn.first.Health[zone]
+	if len(marks) == 0 || time.Since(sn.first.Written) > seedAgeMax {
+		return nil
+	}
+	states := make(map[[2]string]health.State, len(marks))
+	for _, m := range marks {
+		states[[2]string{m.Service, m.Instance}] = health.State(m.State)
+	}
+	return func(service, instance string) health.State { return states[[2]string{service, instance}] }
+}
+
 // applySnapshot hands the snapshot that was read to the pool, each zone's to
 // its present source.
 func (s *server) applySnapshot(ctx context.Context) error {
@@ -64,7 +83,7 @@ func (s *server) applySnapshot(ctx context.Context) error {
 		}
 		s.log.Info("the snapshot is served until etcd answers", "zone", zone, "of", pages[len(pages)-1].AsOf)
 	}
-	s.snapshots.first.Zones = nil // applied: nobody needs it twice
+	s.snapshots.first.Zones, s.snapshots.first.Health = nil, nil // applied: nobody needs it twice
 	return nil
 }
 
@@ -121,16 +140,19 @@ func (sn *snapshots) write(ctx context.Context, last map[string]int64, always bo
 	if !due || len(now) == 0 {
 		return now, nil
 	}
-	out := registry.Snapshot{Zones: map[string][]registry.Batch{}, Serials: map[string]uint32{}}
+	out := registry.Snapshot{
+		Zones: map[string][]registry.Batch{}, Serials: map[string]uint32{}, Health: map[string][]registry.HealthMark{},
+	}
 	for i := range status {
-		pages, err := sn.server.pool.State(ctx, status[i].ID)
+		pages, marks, err := sn.server.pool.State(ctx, status[i].ID)
 		if errors.Is(err, pool.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return last, err
 		}
-		out.Zones[status[i].Zone], out.Serials[status[i].Zone] = pages, status[i].Serial
+		zone := status[i].Zone
+		out.Zones[zone], out.Serials[zone], out.Health[zone] = pages, status[i].Serial, marks
 	}
 	if err := registry.WriteSnapshot(sn.path, out); err != nil {
 		return last, err
