@@ -309,7 +309,7 @@ func (b *builder) countTiers(candidates []uint32, r rule) {
 // tier builds the t-th tier.
 func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	panics := b.loads[t].Panic
-	tier := Tier{priority: b.priorities[t], load: uint8(b.loads[t].Load), panics: panics}
+	tier := Tier{priority: b.priorities[t], load: uint8(b.loads[t].Load)}
 	b.index, b.endpoints = b.index[:0], b.endpoints[:0]
 	for _, n := range candidates {
 		i := &b.next.instances[n]

@@ -51,8 +51,7 @@ type Config struct {
 	// Checker runs the checks; nil: instances with checks stay unknown.
 	Checker Checker
 	// Encode, when not nil, is called by the writer for each service before it
-	// is published; Service.Records returns what it returned. It must not keep
-	// previous, which is the service's last published form, or nil.
+	// is published; Service.Records returns what it returned.
 	Encode func(s *Service) any
 	// Log takes one line an event that an operator should see; nil: none.
 	Log *slog.Logger

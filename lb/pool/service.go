@@ -2,7 +2,6 @@ package pool
 
 import (
 	"math"
-	"net/netip"
 	"time"
 
 	"github.com/musterdns/muster/health"
@@ -152,9 +151,6 @@ func (s *Service) Addr4(i uint32, n int) [4]byte { return s.instances[i].rec.add
 
 // Addr6 is the n-th IPv6 address of instance i.
 func (s *Service) Addr6(i uint32, n int) [16]byte { return s.instances[i].rec.addr6(n) }
-
-// Addresses lists the addresses of instance i. It allocates.
-func (s *Service) Addresses(i uint32) []netip.Addr { return s.instances[i].rec.addresses() }
 
 // NamedPort is the port of instance i of that name and protocol; 0: none.
 func (s *Service) NamedPort(i uint32, name string, udp bool) uint16 {

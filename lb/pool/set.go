@@ -152,7 +152,6 @@ type Tier struct {
 	priority  uint16
 	load      uint8 // percent of the group's answers
 	deadlines bool  // some instance has a deadline
-	panics    bool  // whatever the health
 }
 
 // Size is the number of instances in the tier.
@@ -171,12 +170,6 @@ func (t *Tier) Heaviest() uint32 { return t.heaviest }
 
 // HasDeadlines reports whether some instance has a deadline.
 func (t *Tier) HasDeadlines() bool { return t.deadlines }
-
-// Load is the tier's part of the group's answers, in percent.
-func (t *Tier) Load() int { return int(t.load) }
-
-// Priority is the tier's priority.
-func (t *Tier) Priority() uint16 { return t.priority }
 
 // Pick appends the numbers of up to k distinct instances to dst, best first.
 func (t *Tier) Pick(dst []uint32, k int, r lb.Request) []uint32 {

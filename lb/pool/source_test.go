@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,77 +200,6 @@ func TestPool_Problems(t *testing.T) {
 	})
 }
 
-func TestPool_Events(t *testing.T) {
-	t.Run("tells what happened, in order, and resumes", func(t *testing.T) {
-		bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var got []string
-			var last uint64
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				for ev := range e.pool.Events(ctx, 0) {
-					got = append(got, strings.TrimSpace(fmt.Sprintf("%d %s/%s %s>%s", ev.Kind, ev.Service, ev.Instance, ev.From, ev.To)))
-					last = ev.Seq
-				}
-			}()
-			synctest.Wait()
-			e.apply(registry.Batch{Reset: true, Instances: insts("web/a 10.0.0.1 check=tcp")})
-			e.verdict("10.0.0.1", health.Status{State: health.Passing})
-			e.verdict("10.0.0.1", health.Status{State: health.Failing})
-			synctest.Wait()
-			cancel()
-			<-done
-			want := []string{
-				fmt.Sprintf("%d / not ready>fresh", pool.EventSource),
-				fmt.Sprintf("%d web/a unknown>passing", pool.EventHealth),
-				fmt.Sprintf("%d web/ unknown>normal", pool.EventService),
-				fmt.Sprintf("%d web/a passing>failing", pool.EventHealth),
-				fmt.Sprintf("%d web/ normal>fail-open", pool.EventService),
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
-			}
-			e.apply(registry.Batch{Instances: insts("web/b 10.0.0.2")})
-			for ev := range e.pool.Events(t.Context(), last) {
-				if ev.Kind != pool.EventRegistered || ev.Instance != "b" || ev.Seq != last+1 {
-					t.Errorf("resumed with %+v, want the registration of b", ev)
-				}
-				break
-			}
-		})
-	})
-	t.Run("a reader too slow gets a gap", func(t *testing.T) {
-		bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
-			e.apply(registry.Batch{Reset: true, Instances: insts("web/a 10.0.0.1")})
-			var first uint64
-			for ev := range e.pool.Events(t.Context(), 1) { // of another life
-				if ev.Kind != pool.EventGap {
-					t.Errorf("first event %+v, want a gap", ev)
-				}
-				first = ev.Seq
-				break
-			}
-			for n := range pool.EventsMax + 10 {
-				e.apply(registry.Batch{Instances: insts(fmt.Sprintf("web/a 10.0.0.1 w=%d", 2+n%2))})
-			}
-			n := 0
-			for ev := range e.pool.Events(t.Context(), first) {
-				if n == 0 && ev.Kind != pool.EventGap {
-					t.Errorf("%+v, want a gap", ev)
-				}
-				if n++; n == pool.EventsMax+1 {
-					break
-				}
-			}
-			if e.pool.Counters().EventsLost == 0 {
-				t.Error("the loss was not counted")
-			}
-		})
-	})
-}
-
 func TestPool_State(t *testing.T) {
 	t.Run("what it yields makes the same state again", func(t *testing.T) {
 		bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
@@ -411,70 +339,6 @@ func TestPool_Services(t *testing.T) {
 			t.Errorf("error %v, want ErrNotFound", err)
 		}
 	})
-}
-
-// TestView_Find/stable names are found while others come and go, and the tables
-// are rebuilt under the readers.
-func TestView_Find_concurrent(t *testing.T) {
-	e, stop := start(t, pool.Config{Settings: oneSource})
-	defer stop()
-	e.apply(registry.Batch{Reset: true, Instances: insts("stable/a 10.0.0.1")})
-	var ended atomic.Bool
-	done := make(chan int, 2)
-	for range 2 {
-		go func() {
-			missed := 0
-			for !ended.Load() {
-				if s := e.find("stable"); s == nil || s.Name() != "stable" {
-					missed++
-				}
-				if s := e.find("nosuch"); s != nil {
-					missed++
-				}
-			}
-			done <- missed
-		}()
-	}
-	for round := range 40 {
-		b := registry.Batch{}
-		for i := range 100 {
-			name := fmt.Sprintf("s%d-%d", round, i)
-			b.Instances = append(b.Instances, inst(name+"/a 10.0.0.1"))
-			if round > 0 {
-				b.Deleted = append(b.Deleted, registry.Key{
-					Source: 1, Kind: registry.KindInstance, Service: fmt.Sprintf("s%d-%d", round-1, i), Name: "a",
-				})
-			}
-		}
-		e.apply(b)
-	}
-	ended.Store(true)
-	for range 2 {
-		if missed := <-done; missed > 0 {
-			t.Errorf("%d wrong answers", missed)
-		}
-	}
-	if e.find("s39-7") == nil || e.find("s38-7") != nil {
-		t.Error("the last state is not what was applied")
-	}
-}
-
-func TestView_Find_allocates(t *testing.T) {
-	e, stop := start(t, pool.Config{Settings: oneSource})
-	defer stop()
-	e.apply(registry.Batch{Reset: true, Instances: insts("web/a 10.0.0.1", "web/b 10.0.0.2")})
-	name := wireName("web")
-	picks := make([]uint32, 0, 8)
-	if n := testing.AllocsPerRun(1000, func() {
-		s := e.pool.View().Find(1, name)
-		tier, q := s.Set().Group(pool.FamilyA).Draw(anyRequest, false)
-		picks = tier.Pick(picks[:0], 8, q)
-		if len(picks) != 2 || s.Instance([]byte("b")) != 1 {
-			t.Error("wrong answer")
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations, want 0", n)
-	}
 }
 
 func TestPool_Sink_seeds(t *testing.T) {

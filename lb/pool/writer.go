@@ -330,6 +330,7 @@ func (w *writer) flush(now time.Time) {
 		}
 		w.addrs.publish(&w.pool.counts)
 		v.version.Add(1)
+		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds)
 	}
 	for _, src := range w.sources {
 		if src.content {
