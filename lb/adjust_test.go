@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 func TestSlowStart(t *testing.T) {

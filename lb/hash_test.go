@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 // choices returns the id of the first choice of each of the keys 0 to keys-1.

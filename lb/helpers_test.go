@@ -5,8 +5,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 // words makes requests from a fixed seed.

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 func TestByName(t *testing.T) {
@@ -56,8 +57,15 @@ func TestEffectiveWeight(t *testing.T) {
 		factor     float64
 		want       uint32
 	}{
-		{0, 1, 0}, {0, 16, 0}, {1, 1, 1024}, {1, 0.10, 102}, {65_535, 16, 65_535 * 16 * 1024},
-		{1, 0, 1}, {3, math.NaN(), 3 * 1024}, {65_535, 1e9, math.MaxUint32}, {1, -2, 1},
+		{0, 1, 0},
+		{0, 16, 0},
+		{1, 1, 1024},
+		{1, 0.10, 102},
+		{65_535, 16, 65_535 * 16 * 1024},
+		{1, 0, 1},
+		{3, math.NaN(), 3 * 1024},
+		{65_535, 1e9, math.MaxUint32},
+		{1, -2, 1},
 	} {
 		if got := lb.EffectiveWeight(c.registered, c.factor); got != c.want {
 			t.Errorf("EffectiveWeight(%d, %v) = %d, want %d", c.registered, c.factor, got, c.want)

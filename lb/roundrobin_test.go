@@ -5,8 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 // run picks one at a time for a number of consecutive counter values.

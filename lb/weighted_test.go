@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterdns/muster/lb"
 	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/lb"
 )
 
 // rfc2782 chooses among picked endpoints as RFC 2782 tells a client to: by

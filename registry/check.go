@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -198,13 +199,8 @@ func ParseStatus(s string) ([]StatusRange, error) {
 
 // memberOf says whether a word is unset or one of those known.
 func memberOf(field, word string, words ...string) error {
-	if word == "" {
+	if word == "" || slices.Contains(words, word) {
 		return nil
-	}
-	for _, w := range words {
-		if word == w {
-			return nil
-		}
 	}
 	return bad(field, word, "is not known", "write one of "+joinWords(words))
 }

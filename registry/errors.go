@@ -51,8 +51,7 @@ func (e *FieldError) reason() string {
 // gave. Whatever the error holds, the reason is printable ASCII on one line.
 func NewProblem(rawKey string, revision int64, err error) Problem {
 	p := Problem{RawKey: rawKey, Revision: revision}
-	var field *FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*FieldError](err); ok {
 		p.Reason, p.Mend = field.reason(), field.Mend
 	} else {
 		p.Reason = err.Error()

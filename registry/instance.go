@@ -71,7 +71,7 @@ func (in *Instance) bareText(s string) error {
 
 // field reads the value of one field.
 func (in *Instance) field(c *cursor, name []byte) (err error) {
-	n := 0
+	var n int
 	switch string(name) {
 	case "address":
 		err = in.readAddress(c)

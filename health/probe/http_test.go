@@ -72,8 +72,10 @@ func TestSet_HTTP_Status(t *testing.T) {
 		{"closed within the header", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", "", expect{output: "connection closed before a response", load: -1}},
 		{"closed within the body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "", expect{output: "200 OK: unexpected EOF", load: -1}},
 		{"not HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n", "", expect{output: "malformed HTTP", load: -1}},
-		{"octets that could forge a log line", "HTTP/1.1 500 \x1b[2J\xff\u2028" + strings.Repeat("x", 500) + "\r\nContent-Length: 0\r\n\r\n", "",
-			expect{output: `500 \x1b[2J\xff\u2028xxx`, load: -1}},
+		{
+			"octets that could forge a log line", "HTTP/1.1 500 \x1b[2J\xff\u2028" + strings.Repeat("x", 500) + "\r\nContent-Length: 0\r\n\r\n", "",
+			expect{output: `500 \x1b[2J\xff\u2028xxx`, load: -1},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := health.Target{Type: health.TypeHTTP, Addr: says(t, c.response), Path: "/healthz", Status: c.accepted}
@@ -94,10 +96,14 @@ func TestSet_HTTP_BadServers(t *testing.T) {
 		answer func(ctx context.Context, c net.Conn)
 		want   expect
 	}{
-		{"hangs", silent,
-			expect{output: "no response within 300ms", load: -1, slow: true}},
-		{"drips its header", func(ctx context.Context, c net.Conn) { drip(ctx, c, "HTTP/1.1 200 OK\r\nX-A: ") },
-			expect{output: "no response within 300ms", load: -1, slow: true}},
+		{
+			"hangs", silent,
+			expect{output: "no response within 300ms", load: -1, slow: true},
+		},
+		{
+			"drips its header", func(ctx context.Context, c net.Conn) { drip(ctx, c, "HTTP/1.1 200 OK\r\nX-A: ") },
+			expect{output: "no response within 300ms", load: -1, slow: true},
+		},
 		{"drips its body", func(ctx context.Context, c net.Conn) {
 			drip(ctx, c, "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
 		}, expect{output: "200 OK: no end of the body within 300ms", load: -1, slow: true}},
@@ -113,8 +119,10 @@ func TestSet_HTTP_BadServers(t *testing.T) {
 		{"sends one header line without end", func(_ context.Context, c net.Conn) {
 			flood(c, "HTTP/1.1 200 OK\r\nX-A: ", strings.Repeat("y", 1000), &written)
 		}, expect{output: "response header above 16384 octets", load: -1}},
-		{"resets the connection", func(_ context.Context, c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() },
-			expect{output: "connection reset by peer", load: -1}},
+		{
+			"resets the connection", func(_ context.Context, c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() },
+			expect{output: "connection reset by peer", load: -1},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			written.Store(0)

@@ -141,7 +141,7 @@ func (h *held) keepAlive(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for range alive { //nolint:revive // the channel's end is what is waited for
+	for range alive { // its end is what is waited for
 	}
 }
 

@@ -77,8 +77,7 @@ func (s *Source) Watch(ctx context.Context, sink func(registry.Batch) error) err
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		var fromSink sinkError
-		if errors.As(err, &fromSink) {
+		if fromSink, ok := errors.AsType[sinkError](err); ok {
 			return fromSink.err
 		}
 		if f.goOn(err) {

@@ -98,9 +98,10 @@ func (r *Recorder) Await(what string, want func(State) bool) time.Duration {
 		case <-changed:
 		case <-timeout:
 			r.mu.Lock()
-			defer r.mu.Unlock()
+			state := r.state
+			r.mu.Unlock()
 			r.t.Fatalf("after %s still not: %s\nrevision %d, resets %d, %d instances, problems %v",
-				awaitMax, what, r.state.Revision, r.state.Resets, len(r.state.Instances), r.state.Problems)
+				awaitMax, what, state.Revision, state.Resets, len(state.Instances), state.Problems)
 		}
 	}
 }

@@ -77,7 +77,7 @@ type Server struct {
 
 // smallSegments makes new log segments small. The size is a variable of
 // etcd's; it is set once, before the first server of the process reads it.
-var smallSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentBytes })
+var smallSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentBytes }) //nolint:reassign // etcd has no other way
 
 // Start starts a server and returns when it answers, or with an error by
 // itself or by ctx. The caller must Run or Close it.

@@ -79,7 +79,7 @@ func TestStart(t *testing.T) {
 			t.Errorf("read %q", got)
 		}
 		var size int64
-		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 			if info, ierr := d.Info(); err == nil && ierr == nil && !d.IsDir() {
 				size += info.Size()
 			}

@@ -61,7 +61,7 @@ func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 
 // Write writes an entry.
 func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	c.log.LogAttrs(context.Background(), c.level(entry.Level), entry.Message, attributes(fields)...)
+	c.log.LogAttrs(context.Background(), c.level(entry.Level), entry.Message, attributes(fields)...) //nolint:sloglint // the message is etcd's
 	return nil
 }
 
