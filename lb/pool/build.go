@@ -184,6 +184,7 @@ type rule struct {
 // healthy and eligible say whether an instance counts as healthy, and whether
 // it is served in a panic.
 func (r rule) healthy(i *instance) bool { return r.eligible(i) && i.class >= r.serve }
+
 func (r rule) eligible(i *instance) bool {
 	return i.class != classOut && (i.weight > 0 || !r.weighted)
 }

@@ -5,34 +5,23 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
-	"strings"
 
 	"github.com/musterdns/muster/registry"
 )
 
 // This file is what of a tracker hangs on several keys: names that are spelled
-// in several ways, and instances that have the name of a service.
+// in several ways.
 
 // settle decides, when all keys of a state have been listed, which spelling of
 // a key has its record.
 func (t *tracker) settle(ctx context.Context, at lookup) error {
 	for canonical, raws := range t.variants {
 		slices.Sort(raws)
-		for range raws {
-			t.countDotted(t.keyOf(canonical), 1)
-		}
 		if err := t.elect(ctx, canonical, at); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// yieldAll makes problems of the listed instances that have a service's name.
-func (t *tracker) yieldAll() {
-	for service := range t.dotted {
-		t.yield(service)
-	}
 }
 
 // spell adds or takes away a spelling that is not in lower case.
@@ -81,65 +70,6 @@ func (t *tracker) elect(ctx context.Context, canonical string, at lookup) error 
 	t.retracted = true // the spelling that had the record may be among Deleted
 	t.decode(key, kv)
 	return nil
-}
-
-// countDotted counts a key of a service with several labels.
-func (t *tracker) countDotted(key registry.Key, n int) int {
-	if key.Kind != registry.KindInstance && key.Kind != registry.KindService || !strings.Contains(key.Service, ".") {
-		return 0
-	}
-	count := t.dotted[key.Service] + n
-	if count > 0 {
-		t.dotted[key.Service] = count
-	} else {
-		delete(t.dotted, key.Service)
-	}
-	return count
-}
-
-// recountDotted counts a key that came or went; when it was the first or the
-// last of its service, the instance of the same name yields or comes back.
-func (t *tracker) recountDotted(ctx context.Context, key registry.Key, n int, at lookup) error {
-	before := t.dotted[key.Service]
-	after := t.countDotted(key, n)
-	switch {
-	case before == 0 && after > 0:
-		t.yield(key.Service)
-	case before > 0 && after == 0:
-		if other, canonical := t.namesake(key.Service); t.exists(canonical) {
-			return t.elect(ctx, t.canonical(other), at)
-		}
-	}
-	return nil
-}
-
-// yield makes a problem of the instance that has a service's name.
-func (t *tracker) yield(service string) {
-	key, canonical := t.namesake(service)
-	if !t.exists(canonical) {
-		return
-	}
-	raw := canonical
-	if _, ok := t.present[t.hash(canonical)]; !ok {
-		raw = t.variants[canonical][0]
-	}
-	t.problem(raw, 0, errNamesake(key))
-	t.retract(key)
-}
-
-// errNamesake is why an instance with a service's name cannot be used.
-func errNamesake(key registry.Key) error {
-	return &registry.FieldError{
-		Field: "key", Reason: "the instance has the name of the service " + key.Name + "." + key.Service,
-		Mend: "give the instance or the service another name",
-	}
-}
-
-// namesake is the instance that would have a service's name.
-func (t *tracker) namesake(service string) (registry.Key, string) {
-	id, rest, _ := strings.Cut(service, ".")
-	key := registry.Key{Source: t.source, Kind: registry.KindInstance, Service: rest, Name: id}
-	return key, t.canonical(key)
 }
 
 // exists reports whether a key is there in any spelling.

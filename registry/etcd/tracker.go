@@ -47,14 +47,12 @@ type tracker struct {
 	// present holds a hash of each key that is in lower case and names a
 	// record, good or bad; eight bytes a key, and with a random seed two in a
 	// million keys collide once in 10^7 lists. It is asked only about keys that
-	// are spelled twice or named like a service.
+	// are spelled twice.
 	present map[uint64]struct{}
 	seed    maphash.Seed
 	// variants are the spellings that are not in lower case, sorted, by the one
 	// that is.
 	variants map[string][]string
-	// dotted counts the keys of each service with several labels.
-	dotted map[string]int
 	// bad are the keys with a Problem, ProblemsMax at most; more counts the bad
 	// values seen beyond.
 	bad  map[string]struct{}
@@ -76,7 +74,7 @@ func newTracker(source registry.SourceID, space registry.Keyspace, before *track
 	t := &tracker{
 		source: source, space: space, seed: maphash.MakeSeed(),
 		present: make(map[uint64]struct{}), variants: make(map[string][]string),
-		dotted: make(map[string]int), bad: make(map[string]struct{}), listing: true,
+		bad: make(map[string]struct{}), listing: true,
 	}
 	if before != nil {
 		t.known = before.bad
@@ -114,7 +112,6 @@ func (t *tracker) listed(kv *mvccpb.KeyValue) {
 		return
 	}
 	t.present[t.hash(canonical)] = struct{}{}
-	t.countDotted(key, 1)
 	t.decode(key, kv)
 }
 
@@ -141,23 +138,16 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 	}
 	canonical := t.canonical(key)
 	before := t.exists(canonical)
-	h := t.hash(canonical)
-	_, had := t.present[h]
-	if raw != canonical {
-		_, had = slices.BinarySearch(t.variants[canonical], raw)
+	switch {
+	case raw != canonical:
 		t.spell(canonical, raw, deleted)
-	} else if deleted {
-		delete(t.present, h)
-	} else {
-		t.present[h] = struct{}{}
+	case deleted:
+		delete(t.present, t.hash(canonical))
+	default:
+		t.present[t.hash(canonical)] = struct{}{}
 	}
 	if deleted {
 		t.mend(raw)
-	}
-	if had == deleted { // one key more or less
-		if err := t.recountDotted(ctx, key, map[bool]int{false: 1, true: -1}[deleted], at); err != nil {
-			return err
-		}
 	}
 	if len(t.variants[canonical]) > 0 || raw != canonical && before {
 		return t.elect(ctx, canonical, at)
@@ -213,9 +203,6 @@ func (t *tracker) retract(key registry.Key) {
 func (t *tracker) record(key registry.Key, kv *mvccpb.KeyValue) error {
 	switch key.Kind {
 	case registry.KindInstance:
-		if len(t.dotted) > 0 && t.dotted[key.Name+"."+key.Service] > 0 {
-			return errNamesake(key)
-		}
 		in, err := registry.DecodeInstance(key.Service, key.Name, kv.Value)
 		if err != nil {
 			return err

@@ -209,12 +209,6 @@ func (f *follower) finishList(ctx context.Context, revision int64, first bool, s
 		return err
 	}
 	f.track.listing = false
-	f.track.yieldAll()
-	if b, fresh := f.track.take(revision); len(b.Deleted) > 0 {
-		if err := f.deliver(b, fresh); err != nil {
-			return err
-		}
-	}
 	f.listed, f.revision = true, revision
 	f.counters.lists.Add(1)
 	f.counters.keys.Store(f.track.keys)

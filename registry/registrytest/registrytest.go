@@ -113,7 +113,6 @@ func Run(t *testing.T, h Harness) {
 		{"Watch/skips a bad record alone until it is mended", watchBad},
 		{"Watch/drops a record whose key turns bad", watchTurnsBad},
 		{"Watch/serves one of two keys that fold to one", watchFolds},
-		{"Watch/an instance yields its name to a service", watchNamesake},
 		{"Watch/serves every good record among hostile ones", watchHostile},
 		{"Watch/proves its age while others write", watchAge},
 		{"Watch/ends with the error of its receiver", watchSinkError},

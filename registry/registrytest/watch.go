@@ -126,25 +126,6 @@ func watchFolds(b *bench) {
 	r.Await("none", func(s State) bool { return len(s.Instances)+len(s.Problems) == 0 })
 }
 
-func watchNamesake(b *bench) {
-	key := "instances/prod/web"
-	b.put(key, `10.0.0.1:80`)
-	b.put("instances/web.prod/a", `10.0.0.2:80`)
-	r := b.record()
-	yielded := func(s State) bool {
-		_, bad := s.Problems[b.prefix+"/"+key]
-		_, there := s.Instances[instance("prod", "web")]
-		return bad && !there && len(s.Instances) == 1
-	}
-	r.Await("the instance yields in the list", yielded)
-	b.delete("instances/web.prod/a")
-	r.Await("it returns", func(s State) bool { return len(s.Problems) == 0 && len(s.Instances) == 1 })
-	b.put("instances/web.prod/a", `10.0.0.2:80`)
-	r.Await("it yields to a change", yielded)
-	b.delete(key)
-	r.Await("it is gone", func(s State) bool { return len(s.Problems) == 0 && len(s.Instances) == 1 })
-}
-
 // watchHostile is 10,000 hostile values among 1,000 good ones.
 func watchHostile(b *bench) {
 	const hostile, good = 10_000, 1_000

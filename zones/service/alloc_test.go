@@ -14,10 +14,20 @@ import (
 
 // questions are those whose answers must not allocate.
 var questions = [][2]string{
-	{"web.svc.test", "A"}, {"web.svc.test", "AAAA"}, {"web.svc.test", "SRV"}, {"_http._tcp.web.svc.test", "SRV"},
-	{"web-1.web.svc.test", "A"}, {"web-1.web.svc.test", "SRV"}, {"web-1.web.svc.test", "TXT"}, {"v1._tag.web.svc.test", "A"},
-	{"key._hash.web.svc.test", "A"}, {"_why.web.svc.test", "TXT"}, {"svc.test", "SOA"}, {"nosuch.svc.test", "A"},
-	{"_api._tcp.prod.svc.test", "SRV"}, {"1.0.0.10.in-addr.arpa", "PTR"},
+	{"web.svc.test", "A"},
+	{"web.svc.test", "AAAA"},
+	{"web.svc.test", "SRV"},
+	{"_http._tcp.web.svc.test", "SRV"},
+	{"web-1.web.svc.test", "A"},
+	{"web-1.web.svc.test", "SRV"},
+	{"web-1.web.svc.test", "TXT"},
+	{"v1._tag.web.svc.test", "A"},
+	{"key._hash.web.svc.test", "A"},
+	{"_why.web.svc.test", "TXT"},
+	{"svc.test", "SOA"},
+	{"nosuch.svc.test", "A"},
+	{"_api._tcp.prod.svc.test", "SRV"},
+	{"1.0.0.10.in-addr.arpa", "PTR"},
 }
 
 func TestZone_Lookup_allocates(t *testing.T) {

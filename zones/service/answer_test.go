@@ -289,8 +289,14 @@ func TestRRset_Version(t *testing.T) {
 		return seen{s.a.RRset.Version(), strings.Join(all, "|")}
 	}
 	questions := [][2]string{
-		{"web.svc.test", "A"}, {"web.svc.test", "SRV"}, {"i000.web.svc.test", "A"}, {"i000.web.svc.test", "SRV"},
-		{"svc.test", "SOA"}, {"svc.test", "NS"}, {"_why.web.svc.test", "TXT"}, {"0.0.9.10.in-addr.arpa", "PTR"},
+		{"web.svc.test", "A"},
+		{"web.svc.test", "SRV"},
+		{"i000.web.svc.test", "A"},
+		{"i000.web.svc.test", "SRV"},
+		{"svc.test", "SOA"},
+		{"svc.test", "NS"},
+		{"_why.web.svc.test", "TXT"},
+		{"0.0.9.10.in-addr.arpa", "PTR"},
 	}
 	before := map[[2]string]seen{}
 	for _, q := range questions {
