@@ -131,7 +131,7 @@ func (w *writer) applyState(src *source, now time.Time) {
 		}
 		problems.problems = append(problems.problems, p.problems...)
 	}
-	w.setAdmin(src, admin, now)
+	w.setAdmin(src, admin)
 	w.sweep(src, now)
 	w.replaceProblems(src, &problems, now)
 	src.members = members
@@ -149,7 +149,7 @@ func (w *writer) applyState(src *source, now time.Time) {
 }
 
 // setAdmin makes the administrators' words of a complete state the only ones.
-func (w *writer) setAdmin(src *source, admin map[string]map[string]registry.Admin, now time.Time) {
+func (w *writer) setAdmin(src *source, admin map[string]map[string]registry.Admin) {
 	for name, words := range admin {
 		s := w.service(src, name)
 		if !maps.Equal(s.admin, words) {
@@ -168,7 +168,7 @@ func (w *writer) setAdmin(src *source, admin map[string]map[string]registry.Admi
 // sweep removes what the complete state just applied does not have.
 func (w *writer) sweep(src *source, now time.Time) {
 	for _, s := range src.services {
-		for i := len(s.insts) - 1; i >= 0; i-- {
+		for i := len(s.insts) - 1; i >= 0; i-- { //nolint:modernize // it shrinks meanwhile
 			if s.insts[i].round != src.round {
 				w.removeInstance(s, i, now)
 			}

@@ -23,7 +23,7 @@ func fill(b *testing.B, services, instances int, policy string) (*pool.Pool, fun
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	b.Cleanup(func() { cancel(); <-done })
@@ -58,7 +58,7 @@ func benchInstance(s, i int) registry.Instance {
 }
 
 func wait(b *testing.B, p *pool.Pool) {
-	if _, err := p.Status(context.Background()); err != nil {
+	if _, err := p.Status(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -115,7 +115,7 @@ func BenchmarkPool_memory(b *testing.B) {
 				p, _ := fill(b, 10_000, 10, "weighted")
 				if reverse {
 					s := pool.Settings{Reverse: true, Sources: []pool.Source{{ID: 1, Zone: zone}}}
-					if err := p.Reload(context.Background(), s); err != nil {
+					if err := p.Reload(b.Context(), s); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -66,7 +66,8 @@ func (ts *targets) release(e *target, s *svc) {
 	}
 	h := maphash.Comparable(ts.seed, e.Target)
 	if head := ts.byHash[h]; head != e {
-		for ; head.next != e; head = head.next {
+		for head.next != e {
+			head = head.next
 		}
 		head.next = e.next
 	} else if e.next == nil {

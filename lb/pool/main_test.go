@@ -166,7 +166,7 @@ func in(s *pool.Service, g *pool.Group) string {
 
 func wireName(name string) []byte {
 	var w []byte
-	for _, l := range strings.Split(name, ".") {
+	for l := range strings.SplitSeq(name, ".") {
 		w = append(append(w, byte(len(l))), l...)
 	}
 	return w
@@ -197,7 +197,7 @@ func inst(line string) registry.Instance {
 		case k == "zone":
 			i.Zone = v
 		case k == "named":
-			for _, n := range strings.Split(v, ",") {
+			for n := range strings.SplitSeq(v, ",") {
 				i.Ports = append(i.Ports, registry.Port{Name: n, Number: 8000, Proto: "tcp"})
 			}
 		case k == "check":

@@ -149,17 +149,6 @@ func (t *table[T, P]) rebuild() []slot[T] {
 	return slots
 }
 
-// all yields every entry, in no order. Readers may call it too; they then see
-// each entry as it is when they come to it.
-func (t *table[T, P]) all(yield func(P) bool) {
-	slots := *t.slots.Load()
-	for i := range slots {
-		if p := slots[i].ptr.Load(); p != nil && !yield(P(p)) {
-			return
-		}
-	}
-}
-
 // hashKey is the hash of a table's keys: never 0, seeded per process, so that
 // names cannot be chosen to collide.
 func hashKey(seed maphash.Seed, space uint16, key []byte) uint64 {

@@ -153,7 +153,7 @@ func (w *writer) configure(s Settings, now time.Time) {
 // clear removes all that a source has registered.
 func (w *writer) clear(src *source, now time.Time) {
 	src.round++
-	w.setAdmin(src, nil, now)
+	w.setAdmin(src, nil)
 	w.sweep(src, now)
 }
 
@@ -312,7 +312,7 @@ func (w *writer) flush(now time.Time) {
 	if len(w.dirty) > 0 {
 		v.clock.Store(ns)
 	}
-	for i := 0; i < len(w.dirty); i++ { // settling one may add its parents
+	for i := 0; i < len(w.dirty); i++ { //nolint:intrange // settling one may add its parents
 		w.settle(w.dirty[i])
 	}
 	for _, s := range w.dirty {

@@ -78,7 +78,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	return &server{t: t, pool: p, tree: tree, sink: p.Sink(ctx), size: 1232}, func() { cancel(); <-done }
