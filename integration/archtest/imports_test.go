@@ -123,10 +123,10 @@ type home struct {
 var homes = []home{
 	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/dnstest", "integration/*"}, true, "master files; the oracle of tests"},
 	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
-	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd"}, true, "the etcd client"},
+	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd", "integration/*"}, true, "the etcd client; black-box tests speak to etcd as a user's program would"},
 	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},
 	{"go.etcd.io/etcd/server/v3", []string{"registry/etcd/embedded"}, false, "the embedded etcd server"},
-	{"go.uber.org/zap", []string{"registry/etcd", "registry/etcd/embedded"}, false, "etcd logs through zap; both bridge it to slog"},
+	{"go.uber.org/zap", []string{"registry/etcd", "registry/etcd/embedded", "integration/*"}, false, "etcd logs through zap; both bridge it to slog, and black-box tests drop it"},
 	{"google.golang.org/grpc", []string{"health/probe"}, true, "grpc.health.v1 checks"},
 	{"golang.org/x/sys", []string{"dnsserver"}, false, "recvmmsg, sendmmsg and socket options"},
 	{"golang.org/x/sync", []string{"cmd/internal/app"}, false, "the group that the server's parts run in"},

@@ -1,0 +1,98 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/miekg/dns"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// leaseTTL is the lease of an instance whose lease is to expire, seconds: about
+// the least that etcd grants.
+const leaseTTL = 2
+
+// Lease measures how long the answer takes to change after a client of etcd has
+// seen the deletion of an instance whose lease was lost: revoked, or not
+// kept alive in every tenth run. A time below zero means that the answer had
+// changed before that client saw why.
+func Lease(ctx context.Context, l *Lab, runs int) (Times, error) {
+	e, err := l.Etcd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	s, err := l.Run(ctx, Settings{Etcd: e.URL})
+	if err != nil {
+		return nil, err
+	}
+	c, err := Dial(ctx, s.DNS)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if _, err := e.Put(ctx, instance("leased", "stays"), "10.0.0.1:8080"); err != nil {
+		return nil, err
+	}
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	deleted := make(chan time.Time, 1)
+	events := e.Watch(watch, instance("leased", "goes"), clientv3.WithFilterPut())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range events {
+			deleted <- time.Now()
+		}
+	}()
+	defer func() { stop(); <-done }()
+	var times Times
+	for i := range runs {
+		took, err := e.lose(ctx, c, i%10 == 0, deleted)
+		if err != nil {
+			return nil, fmt.Errorf("run %d: %w", i, err)
+		}
+		times = append(times, took)
+	}
+	return times, nil
+}
+
+// lose makes an instance lose its lease once.
+func (e *Etcd) lose(ctx context.Context, c *Client, expire bool, deleted <-chan time.Time) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	lease, err := e.Grant(ctx, leaseTTL)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := e.Client.Put(ctx, instance("leased", "goes"), "10.0.0.2:8080", clientv3.WithLease(lease.ID)); err != nil {
+		return 0, err
+	}
+	if _, err := c.Await(ctx, "leased."+Zone, dns.TypeA, Has("10.0.0.1", "10.0.0.2")); err != nil {
+		return 0, err
+	}
+	revoked := make(chan error, 1)
+	if expire {
+		revoked <- nil
+	} else {
+		go func() {
+			_, err := e.Revoke(ctx, lease.ID)
+			revoked <- err
+		}()
+	}
+	_, err = c.Await(ctx, "leased."+Zone, dns.TypeA, Has("10.0.0.1"))
+	changed := time.Now()
+	if rerr := <-revoked; err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case at := <-deleted:
+		return changed.Sub(at), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("etcd told of no deletion: %w", ctx.Err())
+	}
+}

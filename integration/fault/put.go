@@ -1,0 +1,45 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Put measures how long an instance of a service without checks takes from the
+// return of its put in etcd to the first right answer. The first half of the
+// runs are services that are new, the rest instances that move.
+func Put(ctx context.Context, l *Lab, runs int) (Times, error) {
+	e, err := l.Etcd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	s, err := l.Run(ctx, Settings{Etcd: e.URL})
+	if err != nil {
+		return nil, err
+	}
+	c, err := Dial(ctx, s.DNS)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var times Times
+	for i := range runs {
+		service := serviceName(i % max(runs/2, 1))
+		if _, err := e.Put(ctx, instance(service, "one"), fmt.Sprintf(`{"address":%q,"port":8080}`, address(i))); err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		limited, cancel := context.WithTimeout(ctx, startTimeout)
+		_, err := c.Await(limited, service+"."+Zone, dns.TypeA, Has(address(i)))
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		times = append(times, time.Since(began))
+	}
+	return times, nil
+}

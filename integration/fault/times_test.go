@@ -1,0 +1,52 @@
+package fault_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+func TestStart_AnswersWithinASecond(t *testing.T) {
+	t.Parallel()
+	times, err := fault.Start(t.Context(), newLab(t), 1)
+	within(t, time.Second, times, err)
+}
+
+func TestPut_IsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
+	times, err := fault.Put(t.Context(), newLab(t), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(times)
+	// Half, not nearly all: other tests use the cores too. The benchmark looks
+	// at the rest.
+	if got := times.Quantile(0.5); got > 10*time.Millisecond {
+		t.Errorf("half of the puts took %s or more, want at most 10ms: %v", got, times)
+	}
+}
+
+func TestLease_LostIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
+	times, err := fault.Lease(t.Context(), newLab(t), 11)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(times)
+	if got := times.Quantile(0.5); got > 10*time.Millisecond {
+		t.Errorf("half of the answers changed %s or more after etcd's event, want at most 10ms: %v", got, times)
+	}
+}
+
+func TestCrash_OfAnInstanceCheckedEachSecondIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	times, err := fault.Crash(t.Context(), newLab(t), fault.CheckEverySecond, 3, 1)
+	within(t, 2200*time.Millisecond, times, err)
+}
+
+func TestCrash_OfAnInstanceCheckedByDefaultIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	times, err := fault.Crash(t.Context(), newLab(t), fault.CheckByDefault, 3, 1)
+	within(t, 3500*time.Millisecond, times, err)
+}
