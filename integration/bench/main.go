@@ -41,6 +41,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
 )
 
 // benchmark is one thing to measure.
@@ -52,9 +55,19 @@ type benchmark struct {
 // benchmarks are what can be asked for, in the order of the list.
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+	{"start", "muster dev from its start to the first right answer", runTimes("start", "muster dev to the first answer with all samples", 20, 0.5, time.Second, fault.Start)},
+	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
+	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
+	{"kill", "kill -9 of an instance to the last wrong answer", runKill},
+	{"outage", "answers while etcd is away, and Muster's start without it", runOutage},
+	{"hostile", "good services among hostile keys", runHostile},
+	{"scale", "load, memory and the cost of a change at 100,000 instances", runScale},
 }
 
 func main() {
+	if fault.Backend(os.Args) {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+// faultFlags are the flags of a benchmark that breaks something.
+func faultFlags(name string, out io.Writer) (flags *flag.FlagSet, muster *string) {
+	flags = flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(out)
+	return flags, flags.String("muster", os.Getenv("MUSTER_BIN"), "`path` of the binary to measure; default: $MUSTER_BIN")
+}
+
+// inLab calls f with a lab for the binary.
+func inLab(muster string, f func(*fault.Lab) error) error {
+	if muster == "" {
+		return errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+	}
+	path, err := filepath.Abs(muster)
+	if err != nil {
+		return err
+	}
+	l, err := fault.NewLab(path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return f(l)
+}
+
+// runTimes makes a benchmark of something that takes a time, with a limit for
+// one of its quantiles.
+func runTimes(name, what string, runs int, quantile float64, limit time.Duration, measure func(context.Context, *fault.Lab, int) (fault.Times, error)) func(context.Context, []string, io.Writer) error {
+	return func(ctx context.Context, args []string, out io.Writer) error {
+		flags, muster := faultFlags(name, out)
+		n := flags.Int("runs", runs, "`number` of runs")
+		if err := flags.Parse(args); err != nil {
+			return err
+		}
+		if *n < 1 {
+			return fmt.Errorf("-runs %d: must be above 0", *n)
+		}
+		return inLab(*muster, func(l *fault.Lab) error {
+			times, err := measure(ctx, l, *n)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%s\n  %s\n", what, times)
+			return held(out, fmt.Sprintf("p%g", 100*quantile), times.Quantile(quantile), limit)
+		})
+	}
+}
+
+// held prints whether a time is within its limit; it is an error if not.
+func held(out io.Writer, what string, got, limit time.Duration) error {
+	if got > limit {
+		return fmt.Errorf("%s is %s: more than the limit of %s", what, got, limit)
+	}
+	fmt.Fprintf(out, "  %s is within the limit of %s\n", what, limit)
+	return nil
+}

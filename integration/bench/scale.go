@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+// runScale measures what many instances cost, beside few.
+func runScale(ctx context.Context, args []string, out io.Writer) error {
+	flags, muster := faultFlags("scale", out)
+	changes := flags.Int("changes", 1000, "`number` of changes that are measured")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *changes < 1 {
+		return fmt.Errorf("-changes %d: must be above 0", *changes)
+	}
+	scales := []fault.Scale{{Services: 100, Each: 10}, {Services: 10_000, Each: 10}, {Services: 1, Each: 10_000}}
+	results := make([]fault.ScaleResult, len(scales))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "services\tinstances each\tload\tRSS MiB\theap in use MiB\tRSS bytes/instance\theap bytes/instance\tCPU of a change\tidle\tbatches a change")
+	for i, sc := range scales {
+		err := inLab(*muster, func(l *fault.Lab) (err error) {
+			results[i], err = sc.Measure(ctx, l, *changes)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		r := &results[i]
+		fmt.Fprintf(w, "%d\t%d\t%s\t%.1f\t%.1f\t%.0f\t%.0f\t%s\t%s\t%.2f\n", sc.Services, sc.Each, r.Load.Round(time.Millisecond),
+			mib(r.RSS), mib(r.Heap), sc.Bytes(r.RSS), sc.Bytes(r.Heap), r.Change, r.Idle, r.Batches)
+	}
+	w.Flush()
+	few, many, wide := &results[0], &results[1], &results[2]
+	return errors.Join(
+		held(out, "the load of 100,000 instances", many.Load, 5*time.Second),
+		held(out, "a change among 100,000 instances", many.Change, min(time.Millisecond, 3*few.Change)),
+		held(out, "a change of a service of 10,000 instances", wide.Change, time.Millisecond))
+}
