@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/registry"
 )
 
@@ -201,23 +202,23 @@ func network() value[netip.Prefix] {
 	}
 }
 
-// domain is an absolute domain name; it is given in lower case with the last
-// dot, and read with or without. other, if given, is a word taken as it is.
+// domain is an absolute domain name, of any octets with the escapes of master
+// files (RFC 1035 section 5.1), which may be longer than host names; white space
+// is no part of one. It is given in lower case with the last dot, and read with
+// or without. other, if given, is a word taken as it is.
 func domain(other string) value[string] {
 	return value[string]{noun: "a domain name", schema: map[string]any{"type": "string"}, parse: func(s string) (string, error) {
-		if other != "" && s == other || s == "." {
+		if other != "" && s == other {
 			return s, nil
 		}
-		name := strings.ToLower(strings.TrimSuffix(s, "."))
-		if len(name) > 253 {
-			return "", errors.New("must be a domain name of at most 253 octets")
+		if i := strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
+			return "", fmt.Errorf("must not hold %q: write other octets as \\DDD", s[i])
 		}
-		for label := range strings.SplitSeq(name, ".") {
-			if err := checkLabel(label, "-_/"); err != nil {
-				return "", err
-			}
+		name, err := wire.ParseName(s)
+		if err != nil {
+			return "", errors.New("must be a domain name: labels of 1 to 63 octets with dots between them, 253 in all")
 		}
-		return name + ".", nil
+		return name.String(), nil
 	}}
 }
 
@@ -242,24 +243,6 @@ func reason(err error) error {
 		return errors.New(field.Reason)
 	}
 	return fmt.Errorf("%s: %s", field.Reason, field.Mend)
-}
-
-// checkLabel says what is wrong with a label of letters, digits and others
-// (RFC 1035 section 2.3.1; `/` stands in RFC 2317 reverse zones).
-func checkLabel(label, others string) error {
-	if label == "" {
-		return errors.New("must not have an empty label")
-	}
-	if len(label) > 63 {
-		return errors.New("must not have a label of more than 63 octets")
-	}
-	for _, c := range []byte(label) {
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && !strings.ContainsRune(others, rune(c)) {
-			return fmt.Errorf("must not hold %q: use letters, digits and hyphens", c)
-		}
-	}
-	return nil
 }
 
 // prefix is the beginning of keys in etcd; a last slash is dropped.
