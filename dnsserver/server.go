@@ -213,6 +213,13 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	workers.Wait()
 	s.slow.running.Wait()
+	for _, w := range s.udp {
+		// What has come while streams and deferred queries were finished.
+		if err := w.rest(slowCtx); err != nil {
+			s.cfg.Logger.Warn("answering the last datagrams", "error", err)
+		}
+	}
+	s.slow.running.Wait()
 	force.Stop()
 	s.closeAll()
 	if ctx.Err() == nil {

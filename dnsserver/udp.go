@@ -62,7 +62,12 @@ func (w *udpWorker) run(ctx context.Context) error {
 	if !w.srv.stopping.Load() && err != nil {
 		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
 	}
-	err = w.raw.Control(func(fd uintptr) {
+	return w.rest(ctx)
+}
+
+// rest answers what has been received, without waiting for more.
+func (w *udpWorker) rest(ctx context.Context) error {
+	err := w.raw.Control(func(fd uintptr) {
 		for range drainBatches {
 			if !w.answerBatch(ctx, fd) {
 				return

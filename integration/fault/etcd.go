@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"os"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -31,6 +33,7 @@ type Etcd struct {
 	*clientv3.Client
 
 	URL     string
+	dir     string // of its data, in the lab's
 	lab     *Lab
 	process *program.Process
 }
@@ -38,7 +41,7 @@ type Etcd struct {
 // Etcd starts an etcd and waits until it answers. The caller must Close its
 // client; the lab ends the process.
 func (l *Lab) Etcd(ctx context.Context) (*Etcd, error) {
-	e := &Etcd{URL: "http://" + l.at(hostEtcd, portEtcd), lab: l}
+	e := &Etcd{URL: "http://" + l.at(hostEtcd, portEtcd), dir: "etcd", lab: l}
 	if err := e.Start(); err != nil {
 		return nil, err
 	}
@@ -54,17 +57,33 @@ func (l *Lab) Etcd(ctx context.Context) (*Etcd, error) {
 	return e, e.Ready(ctx)
 }
 
-// Start starts the process on its data.
+// Start starts the process on its data, as they are.
 func (e *Etcd) Start() error {
 	path, err := program.Find("etcd")
 	if err != nil {
 		return fmt.Errorf("%w (apt-get install etcd-server)", err)
 	}
 	peer := "http://" + e.lab.at(hostEtcd, portEtcdPeer)
-	e.process, err = e.lab.Start("etcd", path, "--log-level", "error", "--name", "lab", "--data-dir", e.lab.Path("etcd"),
+	e.process, err = e.lab.Start("etcd", path, "--log-level", "error", "--name", "lab", "--data-dir", e.lab.Path(e.dir),
 		"--listen-client-urls", e.URL, "--advertise-client-urls", e.URL,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "lab="+peer)
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "lab="+peer,
+		"--initial-cluster-token", e.dir) // other data are another cluster's
 	return err
+}
+
+// Keep copies the data, under a name that Replace takes. Etcd must not run.
+func (e *Etcd) Keep(name string) error {
+	return os.CopyFS(e.lab.Path(name), os.DirFS(e.lab.Path(e.dir)))
+}
+
+// Replace starts etcd at the same address on other data: what Keep kept under
+// the name or, where nothing is, a cluster that is new. Etcd must not run.
+func (e *Etcd) Replace(ctx context.Context, name string) error {
+	e.dir = name
+	if err := e.Start(); err != nil {
+		return err
+	}
+	return e.Ready(ctx)
 }
 
 // Ready waits until it has a leader and answers.
@@ -103,15 +122,18 @@ func (e *Etcd) Load(ctx context.Context, records iter.Seq2[string, string]) erro
 	return flush()
 }
 
-// instance is the key of an instance.
-func instance(service, id string) string { return Keys + "instances/" + service + "/" + id }
+// Listen is where it listens.
+func (e *Etcd) Listen() string { return strings.TrimPrefix(e.URL, "http://") }
 
-// instances yields services of some instances each, without checks.
-func instances(services, each int) iter.Seq2[string, string] {
+// Instance is the key of an instance.
+func Instance(service, id string) string { return Keys + "instances/" + service + "/" + id }
+
+// Instances yields services of some instances each, without checks.
+func Instances(services, each int) iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
 		for i := range services {
 			for k := range each {
-				if !yield(instance(serviceName(i), fmt.Sprintf("i%d", k)), fmt.Sprintf(`{"address":%q,"port":8080}`, address(i*each+k))) {
+				if !yield(Instance(ServiceName(i), fmt.Sprintf("i%d", k)), fmt.Sprintf(`{"address":%q,"port":8080}`, Address(i*each+k))) {
 					return
 				}
 			}
@@ -119,8 +141,8 @@ func instances(services, each int) iter.Seq2[string, string] {
 	}
 }
 
-// serviceName is the name of the i-th service.
-func serviceName(i int) string { return fmt.Sprintf("svc%05d", i) }
+// ServiceName is the name of the i-th service.
+func ServiceName(i int) string { return fmt.Sprintf("svc%05d", i) }
 
-// address is the n-th address, of 16 million.
-func address(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255) }
+// Address is the n-th address, of 16 million.
+func Address(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255) }

@@ -60,7 +60,7 @@ func (l *Lab) crashes(ctx context.Context, e *Etcd, s *Server, lane int, check s
 		return nil, err
 	}
 	for id, host := range map[string]byte{"stays": stays, "goes": goes} {
-		if _, err := e.Put(ctx, instance(service, id), l.at(host, portBackend)); err != nil {
+		if _, err := e.Put(ctx, Instance(service, id), l.at(host, portBackend)); err != nil {
 			return nil, err
 		}
 	}
@@ -92,7 +92,7 @@ func (l *Lab) crash(ctx context.Context, c *Client, name string, stays, goes byt
 		return 0, err
 	}
 	select { // any moment of the interval between two checks
-	case <-time.After(rand.N(2 * time.Second)): //nolint:gosec // G404: a moment, not a secret
+	case <-time.After(rand.N(2 * time.Second)):
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}

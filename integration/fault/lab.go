@@ -41,7 +41,7 @@ func NewLab(binary string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := rand.Uint32() //nolint:gosec // G404: addresses, not secrets
+	r := rand.Uint32()
 	// 127.0 and 127.1 are what people and muster dev use.
 	return &Lab{Binary: binary, Dir: dir, network: [3]byte{127, byte(2 + r%250), byte(r >> 8)}}, nil
 }

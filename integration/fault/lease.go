@@ -32,13 +32,13 @@ func Lease(ctx context.Context, l *Lab, runs int) (Times, error) {
 		return nil, err
 	}
 	defer c.Close()
-	if _, err := e.Put(ctx, instance("leased", "stays"), "10.0.0.1:8080"); err != nil {
+	if _, err := e.Put(ctx, Instance("leased", "stays"), "10.0.0.1:8080"); err != nil {
 		return nil, err
 	}
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
 	deleted := make(chan time.Time, 1)
-	events := e.Watch(watch, instance("leased", "goes"), clientv3.WithFilterPut())
+	events := e.Watch(watch, Instance("leased", "goes"), clientv3.WithFilterPut())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -66,7 +66,7 @@ func (e *Etcd) lose(ctx context.Context, c *Client, expire bool, deleted <-chan 
 	if err != nil {
 		return 0, err
 	}
-	if _, err := e.Client.Put(ctx, instance("leased", "goes"), "10.0.0.2:8080", clientv3.WithLease(lease.ID)); err != nil {
+	if _, err := e.Client.Put(ctx, Instance("leased", "goes"), "10.0.0.2:8080", clientv3.WithLease(lease.ID)); err != nil {
 		return 0, err
 	}
 	if _, err := c.Await(ctx, "leased."+Zone, dns.TypeA, Has("10.0.0.1", "10.0.0.2")); err != nil {

@@ -24,6 +24,7 @@ type Load struct {
 type Tally struct {
 	Sent, Answered, Stale int
 	Lost                  int              // no answer within queryTimeout
+	Refused               int              // of Sent, those that the kernel said nobody took
 	Wrong                 map[string]int   // answers by what Judge said of them; bounded by what Judge says
 	LastStale             string           // text of the newest extended error
 	Slowest               time.Duration    // of the answers
@@ -91,7 +92,7 @@ func (l *Load) send(ctx context.Context, conn net.Conn, mu *sync.Mutex, t *Tally
 			return nil
 		case now := <-tick.C:
 			for due := int(now.Sub(began).Seconds() * float64(l.Rate)); n < due; n++ {
-				id := uint16(n) //nolint:gosec // G115: wraps, long after the answer came
+				id := uint16(n)
 				b, err := question(id, l.Names[n%len(l.Names)], dns.TypeA)
 				if err != nil {
 					return err
@@ -103,9 +104,12 @@ func (l *Load) send(ctx context.Context, conn net.Conn, mu *sync.Mutex, t *Tally
 				t.pending[id] = query{time.Now()}
 				t.Sent++
 				mu.Unlock()
-				// A port that nobody listens on is told by a later call; the
-				// query is lost then, and counted.
-				_, _ = conn.Write(b)
+				// That nobody took a query is told by the next call. A call
+				// that tells it sends nothing.
+				if _, err := conn.Write(b); err != nil {
+					t.refuse(mu)
+					_, _ = conn.Write(b)
+				}
 			}
 		}
 	}
@@ -119,8 +123,9 @@ func (l *Load) receive(conn net.Conn, mu *sync.Mutex, t *Tally) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
-			continue // a refused query; it is missed by its id
+		if err != nil { // the kernel's word for a query that nobody took
+			t.refuse(mu)
+			continue
 		}
 		m := new(dns.Msg)
 		verdict := m.Unpack(buf[:n])
@@ -131,6 +136,13 @@ func (l *Load) receive(conn net.Conn, mu *sync.Mutex, t *Tally) {
 		t.count(m, verdict)
 		mu.Unlock()
 	}
+}
+
+// refuse counts a query that nobody took.
+func (t *Tally) refuse(mu *sync.Mutex) {
+	mu.Lock()
+	defer mu.Unlock()
+	t.Refused++
 }
 
 func (t *Tally) count(m *dns.Msg, verdict error) {

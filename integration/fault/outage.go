@@ -45,11 +45,11 @@ func Outage(ctx context.Context, l *Lab, o OutageOptions) (OutageResult, error) 
 		return r, err
 	}
 	defer e.Close()
-	if err := e.Load(ctx, instances(outageServices, outageInstances)); err != nil {
+	if err := e.Load(ctx, Instances(outageServices, outageInstances)); err != nil {
 		return r, err
 	}
 	for i := range outageServices {
-		if _, err := e.Put(ctx, Keys+"services/"+serviceName(i), fmt.Sprintf(`{"ttl":%d}`, outageTTL)); err != nil {
+		if _, err := e.Put(ctx, Keys+"services/"+ServiceName(i), fmt.Sprintf(`{"ttl":%d}`, outageTTL)); err != nil {
 			return r, err
 		}
 	}
@@ -73,12 +73,12 @@ func Outage(ctx context.Context, l *Lab, o OutageOptions) (OutageResult, error) 
 	return r, nil
 }
 
-// load asks for all services until the function it returns is called, which
+// Load asks for all services until the function it returns is called, which
 // then returns what came of it.
-func (s *Server) load(ctx context.Context, services, each, rate int) func() (Tally, error) {
+func (s *Server) Load(ctx context.Context, services, each, rate int) func() (Tally, error) {
 	l := Load{Addr: s.DNS, Rate: rate, Judge: right(each)}
 	for i := range services {
-		l.Names = append(l.Names, serviceName(i)+"."+Zone)
+		l.Names = append(l.Names, ServiceName(i)+"."+Zone)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var t Tally
@@ -103,7 +103,7 @@ func right(each int) func(*dns.Msg) error {
 		}
 		want := make([]string, each)
 		for k := range each {
-			want[k] = address(i*each + k)
+			want[k] = Address(i*each + k)
 		}
 		return Has(want...)(m)
 	}
@@ -111,7 +111,7 @@ func right(each int) func(*dns.Msg) error {
 
 // away is the first half: Muster stays while etcd goes and comes back.
 func (r *OutageResult) away(ctx context.Context, e *Etcd, s *Server, down time.Duration) (err error) {
-	stop := s.load(ctx, outageServices, outageInstances, outageRate)
+	stop := s.Load(ctx, outageServices, outageInstances, outageRate)
 	defer func() {
 		var lerr error
 		r.Away, lerr = stop()
@@ -130,7 +130,7 @@ func (r *OutageResult) away(ctx context.Context, e *Etcd, s *Server, down time.D
 		return err
 	}
 	defer c.Close()
-	m, err := c.Ask(serviceName(0)+"."+Zone, dns.TypeA)
+	m, err := c.Ask(ServiceName(0)+"."+Zone, dns.TypeA)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (e *Etcd) comeBack(ctx context.Context, c *Client) (time.Duration, error) {
 		return 0, err
 	}
 	began := time.Now()
-	if _, err := e.Put(ctx, instance("back", "one"), fmt.Sprintf(`{"address":"10.9.9.9","port":8080,"meta":{"at":%q}}`, began)); err != nil {
+	if _, err := e.Put(ctx, Instance("back", "one"), fmt.Sprintf(`{"address":"10.9.9.9","port":8080,"meta":{"at":%q}}`, began)); err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -164,7 +164,7 @@ func (e *Etcd) comeBack(ctx context.Context, c *Client) (time.Duration, error) {
 		return 0, err
 	}
 	took := time.Since(began)
-	_, err = e.Delete(ctx, instance("back", "one"))
+	_, err = e.Delete(ctx, Instance("back", "one"))
 	return took, err
 }
 
@@ -177,11 +177,11 @@ func (r *OutageResult) restart(ctx context.Context, e *Etcd, s *Server) (err err
 	defer c.Close()
 	limited, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if r.Snapshot, err = c.Await(limited, serviceName(0)+"."+Zone, dns.TypeA, right(outageInstances)); err != nil {
+	if r.Snapshot, err = c.Await(limited, ServiceName(0)+"."+Zone, dns.TypeA, right(outageInstances)); err != nil {
 		return err
 	}
 	r.Restart = s.Age()
-	stop := s.load(ctx, outageServices, outageInstances, outageRate)
+	stop := s.Load(ctx, outageServices, outageInstances, outageRate)
 	r.Again, err = e.comeBack(ctx, c)
 	var lerr error
 	r.Return, lerr = stop()

@@ -28,13 +28,13 @@ func Put(ctx context.Context, l *Lab, runs int) (Times, error) {
 	defer c.Close()
 	var times Times
 	for i := range runs {
-		service := serviceName(i % max(runs/2, 1))
-		if _, err := e.Put(ctx, instance(service, "one"), fmt.Sprintf(`{"address":%q,"port":8080}`, address(i))); err != nil {
+		service := ServiceName(i % max(runs/2, 1))
+		if _, err := e.Put(ctx, Instance(service, "one"), fmt.Sprintf(`{"address":%q,"port":8080}`, Address(i))); err != nil {
 			return nil, err
 		}
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, startTimeout)
-		_, err := c.Await(limited, service+"."+Zone, dns.TypeA, Has(address(i)))
+		_, err := c.Await(limited, service+"."+Zone, dns.TypeA, Has(Address(i)))
 		cancel()
 		if err != nil {
 			return nil, err

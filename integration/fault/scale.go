@@ -37,7 +37,7 @@ func (sc Scale) Measure(ctx context.Context, l *Lab, changes int) (ScaleResult, 
 		return r, err
 	}
 	defer e.Close()
-	if err := e.Load(ctx, instances(sc.Services, sc.Each)); err != nil {
+	if err := e.Load(ctx, Instances(sc.Services, sc.Each)); err != nil {
 		return r, err
 	}
 	if err := l.Configure(Settings{Etcd: e.URL}); err != nil {
@@ -80,12 +80,12 @@ func (sc Scale) sweep(ctx context.Context, s *Server, r *ScaleResult) error {
 		judge = Answered
 	}
 	for i := range sc.Services {
-		if _, err := c.Await(ctx, serviceName(i)+"."+Zone, dns.TypeA, judge); err != nil {
+		if _, err := c.Await(ctx, ServiceName(i)+"."+Zone, dns.TypeA, judge); err != nil {
 			return err
 		}
 	}
-	last := fmt.Sprintf("i%d.%s.%s", sc.Each-1, serviceName(sc.Services-1), Zone)
-	_, err = c.Await(ctx, last, dns.TypeA, Has(address(sc.Services*sc.Each-1)))
+	last := fmt.Sprintf("i%d.%s.%s", sc.Each-1, ServiceName(sc.Services-1), Zone)
+	_, err = c.Await(ctx, last, dns.TypeA, Has(Address(sc.Services*sc.Each-1)))
 	r.Load = s.Age()
 	return err
 }
@@ -113,7 +113,7 @@ func (sc Scale) change(ctx context.Context, e *Etcd, s *Server, changes int, r *
 	}
 	busy, err := s.cpuOf(ctx, changes, func(n int) error {
 		service := n * 7919 % sc.Services // a prime: neighbours are far apart
-		_, err := e.Put(ctx, instance(serviceName(service), "i0"), fmt.Sprintf(`{"address":%q,"port":%d}`, address(service*sc.Each), 1000+n%60000))
+		_, err := e.Put(ctx, Instance(ServiceName(service), "i0"), fmt.Sprintf(`{"address":%q,"port":%d}`, Address(service*sc.Each), 1000+n%60000))
 		return err
 	})
 	if err != nil {

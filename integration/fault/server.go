@@ -225,7 +225,7 @@ func (s *Server) CPU() (time.Duration, error) {
 	// exact to the nanosecond where /proc/PID/stat has ticks of 10 ms.
 	clock := ^s.PID()<<3 | 2
 	var ts syscall.Timespec
-	if _, _, e := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&ts)), 0); e != 0 { //nolint:gosec // G103: the system call takes a pointer
+	if _, _, e := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&ts)), 0); e != 0 {
 		return 0, fmt.Errorf("reading the CPU clock of process %d: %w", s.PID(), e)
 	}
 	return time.Duration(ts.Nano()), nil

@@ -5,8 +5,9 @@
 // Start: the snapshot is applied and static zones are loaded, the listeners
 // are bound, then etcd is watched. DNS begins to answer once every service
 // zone has a state, or after listenGrace without one: static zones must not
-// wait for etcd. Stop: readiness is withdrawn, the listeners finish what is in
-// flight, the last snapshot is written, the registry connection ends last.
+// wait for etcd. Ready is a server that has every state. Stop: readiness is
+// withdrawn, the listeners finish what is in flight, the last snapshot is
+// written, the registry connection ends last.
 package app
 
 import (
@@ -200,16 +201,19 @@ func (s *server) watch(ctx context.Context, src *source) error {
 // tells when the server is ready.
 func (s *server) answer(ctx context.Context) error {
 	s.waitFor("the first state from the registry")
-	s.awaitState(ctx)
+	grace, cancel := context.WithTimeout(ctx, listenGrace)
+	s.awaitState(grace) // what is late is SERVFAIL until it comes
+	cancel()
 	if ctx.Err() != nil {
 		return nil
 	}
-	var parts errgroup.Group
+	parts, ctx := errgroup.WithContext(ctx) // its failure ends the waiting too
 	parts.Go(func() error { return s.dns.Run(ctx) })
 	if s.opt.Started != nil {
 		s.opt.Started(s.reachable())
 	}
 	s.log.Info("answering", "dns", s.dns.Addrs(), "admin", s.admin.Addr(), "zones", len(s.cfg.Load().Zones))
+	s.awaitState(ctx) // a server that answers SERVFAIL for a zone is not ready
 	s.waitFor("the first round of checks")
 	select {
 	case <-s.monitor.FirstRound():
@@ -220,12 +224,10 @@ func (s *server) answer(ctx context.Context) error {
 	return parts.Wait()
 }
 
-// awaitState returns when every service zone has a state, or after listenGrace.
+// awaitState returns when every service zone has a state, or with ctx.
 func (s *server) awaitState(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, listenGrace)
-	defer cancel()
 	for i := range s.sources {
-		_ = s.pool.WaitFor(ctx, s.sources[i].etcd.ID(), 0) // late: SERVFAIL until it comes
+		_ = s.pool.WaitFor(ctx, s.sources[i].etcd.ID(), 0) // fails with ctx alone
 	}
 }
 

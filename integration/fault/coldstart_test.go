@@ -1,0 +1,56 @@
+package fault_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	e, err := l.Etcd(t.Context())
+	must(t, err)
+	t.Cleanup(func() { e.Close() })
+	put(t, e, fault.Instance("web", "one"), "10.1.1.1:80")
+	must(t, e.Kill())
+
+	write(t, l, "one.zone", zoneText("10.1.0.1"))
+	must(t, l.Configure(fault.Settings{Etcd: e.URL, Zones: []string{fmt.Sprintf("{name: one.test., file: %q}", l.Path("one.zone"))}}))
+	s, err := l.Serve()
+	must(t, err)
+	c := dial(t, s)
+	await(t, c, "one.test.", dns.TypeA, fault.Has("10.1.0.1"))
+	if took := s.Age(); took > time.Second {
+		t.Errorf("the static zone was answered after %s, want 1s at most", took)
+	}
+	// Longer than readiness waits for anything else.
+	unready, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	for unready.Err() == nil {
+		m, err := c.Ask("web."+fault.Zone, dns.TypeA)
+		if err != nil || m.Rcode != dns.RcodeServerFailure {
+			t.Fatalf("a name that nothing is known about is answered %v, %v; want SERVFAIL", m, err)
+		}
+		if out, err := l.CLI(t.Context(), "healthcheck"); err == nil || !strings.Contains(out, "state from the registry") {
+			t.Fatalf("muster healthcheck: %v, %q; want not ready, and why", err, out)
+		}
+	}
+	must(t, e.Start())
+	must(t, e.Ready(t.Context()))
+	began := time.Now()
+	await(t, c, "web."+fault.Zone, dns.TypeA, fault.Has("10.1.1.1"))
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the registry was answered %s after etcd was there, want 5s at most", took)
+	}
+	must(t, s.Ready(t.Context()))
+	if _, err := l.CLI(t.Context(), "healthcheck"); err != nil {
+		t.Error(err)
+	}
+}
