@@ -72,7 +72,7 @@ var hostileKeys = []string{
 // hostile yields n hostile keys with hostile values, the same each time.
 func hostile(n int) iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
-		rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // G404: a choice, not a secret
+		rnd := rand.New(rand.NewPCG(1, 2))
 		for i := range n {
 			// The largest are rare: etcd has to hold them all.
 			v := rnd.IntN(len(hostileValues))
