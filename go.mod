@@ -3,25 +3,25 @@ module github.com/musterdns/muster
 go 1.26.0
 
 require (
-	github.com/fsnotify/fsnotify v1.10.1
-	github.com/google/go-cmp v0.7.0
-	github.com/miekg/dns v1.1.73
-	github.com/prometheus/client_golang v1.25.0
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/spf13/cobra v1.10.2
-	github.com/spf13/pflag v1.1.0
-	github.com/spf13/viper v1.21.0
-	go.etcd.io/etcd/api/v3 v3.7.3
-	go.etcd.io/etcd/client/v3 v3.7.3
-	go.etcd.io/etcd/server/v3 v3.7.3
-	go.uber.org/goleak v1.3.0
-	go.uber.org/zap v1.28.0
-	go.yaml.in/yaml/v3 v3.0.6
-	golang.org/x/sync v0.24.0
-	golang.org/x/sys v0.49.0
-	golang.org/x/tools v0.52.0
-	google.golang.org/grpc v1.85.0
-	pgregory.net/rapid v1.3.0
+	github.com/fsnotify/fsnotify v1.10.1 // file changes: cmd/internal/app
+	github.com/google/go-cmp v0.7.0 // tests
+	github.com/miekg/dns v1.1.73 // master files: zones/zonefile; printing answers: dnsserver/authority; the oracle of tests
+	github.com/prometheus/client_golang v1.25.0 // the exposition: cmd/internal/metrics
+	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line: tests of cmd/internal/cli
+	github.com/spf13/cobra v1.10.2 // the command tree: cmd/internal/cli
+	github.com/spf13/pflag v1.1.0 // flags: cmd/internal/config, cli
+	github.com/spf13/viper v1.21.0 // merging file, environment and flags: cmd/internal/config
+	go.etcd.io/etcd/api/v3 v3.7.3 // types of the client: registry/etcd
+	go.etcd.io/etcd/client/v3 v3.7.3 // the client: registry/etcd
+	go.etcd.io/etcd/server/v3 v3.7.3 // the server: registry/etcd/embedded
+	go.uber.org/goleak v1.3.0 // tests
+	go.uber.org/zap v1.28.0 // etcd's logger: registry/etcd, embedded
+	go.yaml.in/yaml/v3 v3.0.6 // nodes with positions: cmd/internal/config
+	golang.org/x/net v0.61.0 // reading answers of muster query: cmd/internal/cli
+	golang.org/x/sync v0.24.0 // groups of goroutines: cmd/internal/app
+	golang.org/x/sys v0.49.0 // recvmmsg and socket options: dnsserver
+	google.golang.org/grpc v1.85.0 // grpc.health.v1: health/probe
+	pgregory.net/rapid v1.3.0 // property tests
 )
 
 require (
@@ -73,10 +73,9 @@ require (
 	go.uber.org/multierr v1.11.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
-	golang.org/x/mod v0.42.0 // indirect
-	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
+	golang.org/x/tools v0.52.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
