@@ -53,8 +53,10 @@ func TestStop_UnderLoadAnswersWhatIsInFlight(t *testing.T) {
 		t.Errorf("it ended %s after SIGTERM with exit code %d, want 0 within 5s\n%s", took, s.ExitCode(), s.LogTail())
 	}
 	// What comes once the sockets are closed is refused by the kernel, and
-	// known not to be answered; nothing else may be missing.
-	if len(tally.Wrong) > 0 || tally.Lost > tally.Refused {
+	// known not to be answered. Nothing else may be missing but what falls
+	// between the last look at a socket and its closing, a moment each.
+	const sockets = 4
+	if len(tally.Wrong) > 0 || tally.Lost > tally.Refused+sockets {
 		t.Errorf("%d of %d queries were lost, %d of them refused; wrong: %v", tally.Lost, tally.Sent, tally.Refused, tally.Wrong)
 	}
 	t.Logf("%d sent, %d answered, %d refused, ended after %s", tally.Sent, tally.Answered, tally.Refused, took)

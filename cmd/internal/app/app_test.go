@@ -141,6 +141,26 @@ func (r *running) until(t *testing.T, name string, qtype uint16, want string) {
 	}
 }
 
+// passing waits until so many of a service's instances pass their checks.
+func (r *running) passing(t *testing.T, service string, want int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		svc, err := r.Service(t.Context(), "", service)
+		if err == nil && svc.Counts.Passing == want {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("service %s: %+v, %v; want %d passing", service, svc.Counts, err, want)
+		case <-tick.C:
+		}
+	}
+}
+
 // wantError checks that err is the API's with the status and these words.
 func wantError(t *testing.T, err error, status int, words ...string) {
 	t.Helper()
@@ -384,6 +404,7 @@ func TestRun_takes_a_killed_sample_out_of_the_answers(t *testing.T) {
 		t.Fatalf("samples: %+v, %v", list, err)
 	}
 	r.until(t, "v2._tag.web.svc.internal.", dns.TypeA, "NOERROR 127.0.1.3")
+	r.passing(t, "api", 2) // until then unknown ones are served too
 	if _, err := r.DemoDo(ctx, api.DemoRequest{Instance: "api-2", Action: api.DemoKill}); err != nil {
 		t.Fatal(err)
 	}
