@@ -15,8 +15,8 @@ import (
 	"github.com/musterdns/muster/integration/program"
 )
 
-// patience is how long a change may take to be seen: the TTL of 5 s, and time
-// for a busy machine.
+// patience is how long a client may take to see what is answered: the TTL of 5 s
+// and time for a busy machine. It shows that a change arrives, not how soon.
 const patience = 15 * time.Second
 
 // lab runs a server with one instance of web.
