@@ -11,6 +11,11 @@ import (
 	"github.com/musterdns/muster/integration/fault"
 )
 
+// restart measures starts from a snapshot.
+func restart(ctx context.Context, l *fault.Lab, runs int) (fault.Times, error) {
+	return fault.Restart(ctx, l, fault.Scale{Services: 10_000, Each: 10}, runs)
+}
+
 // runScale measures what many instances cost, beside few.
 func runScale(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("scale", out)

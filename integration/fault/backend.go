@@ -28,6 +28,9 @@ func Backend(args []string) bool {
 	return true
 }
 
+// BackendArgs are the arguments that make this program an instance at addr.
+func BackendArgs(addr string) []string { return []string{backendVerb, addr} }
+
 // portBackend is where instances listen.
 const portBackend = 8080
 
@@ -39,7 +42,7 @@ func (l *Lab) StartBackend(ctx context.Context, host byte) (*program.Process, er
 		return nil, err
 	}
 	addr := l.at(host, portBackend)
-	p, err := l.Start("instance", self, backendVerb, addr)
+	p, err := l.Start("instance", append([]string{self}, BackendArgs(addr)...)...)
 	if err != nil {
 		return nil, err
 	}

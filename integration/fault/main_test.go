@@ -2,6 +2,7 @@ package fault_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -20,7 +21,13 @@ func TestMain(m *testing.M) {
 	if fault.Backend(os.Args) {
 		return
 	}
-	dir, err := os.MkdirTemp("", "fault-")
+	flag.Parse()
+	// The tests wait for most of their time.
+	err := flag.Set("test.parallel", "6")
+	var dir string
+	if err == nil {
+		dir, err = os.MkdirTemp("", "fault-")
+	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		binary, err = program.Muster(ctx, dir)

@@ -53,7 +53,7 @@ func await(t *testing.T, c *fault.Client, name string, qtype uint16, right func(
 // logged fails the test unless a line of the log gets all of the words.
 func logged(t *testing.T, s *fault.Server, words ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := s.Logged(ctx, words...); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package fault_test
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -65,50 +64,11 @@ func TestStop_UnderLoadAnswersWhatIsInFlight(t *testing.T) {
 // manyServices is a state large enough for a snapshot to take some time.
 const manyServices, each = 2000, 10
 
-// loaded starts an etcd with many instances, and a server that knows them and
-// has written its snapshot.
-func loaded(t *testing.T, l *fault.Lab) (*fault.Etcd, *fault.Server) {
-	t.Helper()
-	e, err := l.Etcd(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
-	if err := e.Load(t.Context(), fault.Instances(manyServices, each)); err != nil {
-		t.Fatal(err)
-	}
-	settings := fault.Settings{Etcd: e.URL, Snapshot: l.Path("state/snapshot")}
-	if err := os.Mkdir(l.Path("state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s := run(t, l, settings)
-	await(t, dial(t, s), fault.ServiceName(manyServices-1)+"."+fault.Zone, dns.TypeA, fault.Answered)
-	return e, s
-}
-
-func TestKill_OfMusterLeavesAWholeSnapshot(t *testing.T) {
+func TestRestart_AfterACrashAnswersFromAWholeSnapshot(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, s := loaded(t, l)
-	s.Stop() // writes the first snapshot
-	if err := e.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		s, err := l.Serve()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := dial(t, s)
-		await(t, c, fault.ServiceName(0)+"."+fault.Zone, dns.TypeA, fault.Answered)
-		if took := s.Age(); took > time.Second {
-			t.Errorf("the first answer came after %s, want 1s at most", took)
-		}
-		await(t, c, fault.ServiceName(manyServices-1)+"."+fault.Zone, dns.TypeA, fault.Answered)
-		if err := fault.Kill(s.Process); err != nil {
-			t.Fatal(err)
-		}
-	}
+	times, err := fault.Restart(t.Context(), l, fault.Scale{Services: manyServices, Each: each}, 3)
+	within(t, time.Second, times, err)
 	left, err := filepath.Glob(l.Path("state/*"))
 	if err != nil || len(left) != 1 {
 		t.Errorf("the directory of the snapshot has %q (%v), want the snapshot alone", left, err)
