@@ -136,6 +136,7 @@ var homes = []home{
 	{"go.yaml.in/yaml/v3", []string{"cmd/internal/*"}, false, "YAML nodes with line and column; -o yaml"},
 	{"github.com/fsnotify/fsnotify", []string{"cmd/internal/*"}, false, "a changed configuration file is read again"},
 	{"github.com/prometheus/client_golang", []string{"cmd/internal/metrics"}, false, "the exposition format"},
+	{"github.com/coredns/coredns", []string{"integration/coredns"}, false, "a module of its own: CoreDNS before Muster, for tests"},
 	{"go.uber.org/goleak", nil, true, "no goroutine outlives its Run"},
 	{"github.com/google/go-cmp", []string{"registry/registrytest", "dnsserver/dnstest"}, true, "differences that a person can read"},
 	{"pgregory.net/rapid", []string{"registry/registrytest"}, true, "property tests"},

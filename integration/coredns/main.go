@@ -1,0 +1,15 @@
+// Command coredns is CoreDNS with the few plugins that forward to Muster, for the
+// tests in integration/resolver, which build it. It is a module of its own, so
+// that Muster does not depend on CoreDNS, and small, so that it builds within a
+// minute.
+package main
+
+import (
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+)
+
+func main() { coremain.Run() }
