@@ -1,4 +1,7 @@
-// Package script replays transcripts: the fenced console blocks of a document
+// Package script tests what people type, on the built binary as server and as
+// command. testdata/script has scripts of testscript, a story each.
+//
+// And it replays transcripts: the fenced console blocks of a document
 // that stand behind the line `<!-- replay -->` are run against a real server and
 // must print what the document says.
 //

@@ -1,11 +1,13 @@
 package script_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/musterdns/muster/integration/program"
 	"github.com/musterdns/muster/integration/script"
@@ -61,7 +63,9 @@ func TestSteps_AreReadAndCompared(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	err = steps[2].Run(t.Context(), os.Environ())
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	err = steps[2].Run(ctx, os.Environ())
 	if err == nil || !strings.Contains(err.Error(), "transcript.md:19: $ echo wrong") {
 		t.Errorf("a wrong expectation gives error %v, want one with its place", err)
 	}
