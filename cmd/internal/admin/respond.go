@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -126,7 +127,7 @@ func decodeBody[T any](w http.ResponseWriter, r *http.Request) (T, *api.Error) {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&in); err != nil {
-		return in, bodyError(err)
+		return in, bodyError(err, members[T]())
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return in, &api.Error{Status: http.StatusBadRequest, Message: "something stands behind the JSON object", Mend: "send one object"}
@@ -134,12 +135,22 @@ func decodeBody[T any](w http.ResponseWriter, r *http.Request) (T, *api.Error) {
 	return in, nil
 }
 
-// bodyError names the member of a body that is wrong.
-func bodyError(err error) *api.Error {
-	e := &api.Error{Status: http.StatusBadRequest, Mend: "see the API in the README"}
+// members are the names that a body of the type may have, for people.
+func members[T any]() string {
+	var names []string
+	for field := range reflect.TypeFor[T]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// bodyError names the member of a body that is wrong, and those that there are.
+func bodyError(err error, known string) *api.Error {
+	e := &api.Error{Status: http.StatusBadRequest, Mend: "send an object of " + known}
 	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		e.Field = te.Field
-		e.Message = fmt.Sprintf("a JSON %s stands where a %s belongs (offset %d)", te.Value, te.Type, te.Offset)
+		e.Message = fmt.Sprintf("a JSON %s stands where %s belongs (offset %d)", te.Value, kindName(te.Type), te.Offset)
 		return e
 	}
 	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
@@ -148,9 +159,25 @@ func bodyError(err error) *api.Error {
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		e.Field = strings.Trim(name, `"`)
-		e.Message = "there is no such member"
+		e.Message, e.Mend = "there is no such member", "there are "+known
 		return e
 	}
 	e.Message = "reading the body: " + err.Error()
 	return e
+}
+
+// kindName says to people what a value of the type is in JSON.
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Uint16:
+		return "a whole number, 0 to 65535,"
+	case reflect.Float64:
+		return "a number"
+	default:
+		return "an object"
+	}
 }

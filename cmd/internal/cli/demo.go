@@ -51,7 +51,7 @@ a verb it lists them.`,
 
 func (s *session) demoVerb(action api.DemoAction, short string, delay *time.Duration) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: string(action) + " INSTANCE", Short: short, Args: cobra.ExactArgs(1), Example: "  muster demo " + string(action) + " web-1",
+		Use: string(action) + " INSTANCE", Short: short, Args: arguments(1, 1), Example: "  muster demo " + string(action) + " web-1",
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return s.complete(cmd, args, demoNames)
 		},

@@ -12,7 +12,7 @@ func (s *session) deregisterCommand() *cobra.Command {
 	var zone string
 	cmd := &cobra.Command{
 		Use: "deregister SERVICE/INSTANCE", Short: "Delete a registration", GroupID: groupRegister,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: s.completeInstances,
+		Args: arguments(1, 1), ValidArgsFunction: s.completeInstances,
 		Long: `Deletes the registration of an instance. One that a running registrant holds may come
 back: end the registrant, or use muster drain.
 

@@ -23,7 +23,7 @@ with the configuration on this machine. It fails when something does not work.`,
 	}
 	file := configFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		found := localFindings(config.Options{File: *file, Flags: cmd.Flags()})
+		found := append([]api.Finding{}, localFindings(config.Options{File: *file, Flags: cmd.Flags()})...)
 		c, err := s.api()
 		if err != nil {
 			return err

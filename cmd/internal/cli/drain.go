@@ -46,7 +46,7 @@ func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.
 		undo, all, wait bool
 		until           time.Duration
 	)
-	cmd.GroupID, cmd.Args, cmd.ValidArgsFunction = groupOperate, cobra.ExactArgs(1), s.completeInstances
+	cmd.GroupID, cmd.Args, cmd.ValidArgsFunction = groupOperate, arguments(1, 1), s.completeInstances
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		t, err := s.target(cmd.Context(), args[0], req.Zone, all)
 		if err != nil {

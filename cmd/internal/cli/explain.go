@@ -15,7 +15,7 @@ func (s *session) explainCommand() *cobra.Command {
 	var client string
 	cmd := &cobra.Command{
 		Use: "explain NAME [TYPE]", Short: "Say what a question is answered, and why", GroupID: groupLook,
-		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: s.completeServices,
+		Args: arguments(1, 2), ValidArgsFunction: s.completeServices,
 		Long: `Says what the server would answer a question at this moment, how long an instance
 that dies stays in answers, and for each instance why it is in or out and what share
 of the clients comes to it. NAME is a service, or any name of the zones.`,

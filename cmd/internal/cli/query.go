@@ -28,7 +28,7 @@ func (s *session) queryCommand() *cobra.Command {
 	var f queryFlags
 	cmd := &cobra.Command{
 		Use: "query NAME [TYPE]", Short: "Ask the server over DNS", GroupID: groupLook,
-		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: s.completeServices,
+		Args: arguments(1, 2), ValidArgsFunction: s.completeServices,
 		Long: `Asks one question over DNS, as dig does, and prints the response. A NAME outside the
 zones that does not end in a dot is taken as a service. Over UDP unless the answer does
 not fit. It fails when the response has no answer.`,

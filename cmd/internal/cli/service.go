@@ -23,7 +23,7 @@ func (s *session) serviceCommand() *cobra.Command {
 func (s *session) serviceShowCommand() *cobra.Command {
 	var zone string
 	cmd := &cobra.Command{
-		Use: "show SERVICE", Short: "Show a service's policy and its instances", Args: cobra.ExactArgs(1), ValidArgsFunction: s.completeServices,
+		Use: "show SERVICE", Short: "Show a service's policy and its instances", Args: arguments(1, 1), ValidArgsFunction: s.completeServices,
 		Example: `  muster service show web
   muster service show web -o yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -93,7 +93,7 @@ func (s *session) serviceSetCommand() *cobra.Command {
 		flags serviceFlags
 	)
 	cmd := &cobra.Command{
-		Use: "set SERVICE", Short: "Set parts of a service's policy", Args: cobra.ExactArgs(1), ValidArgsFunction: s.completeServices,
+		Use: "set SERVICE", Short: "Set parts of a service's policy", Args: arguments(1, 1), ValidArgsFunction: s.completeServices,
 		Long: `Sets parts of a service's policy in its etcd key; what no flag names stays as it is.
 --unset gives a part back to the configuration and the defaults.
 
@@ -139,6 +139,9 @@ func (s *session) serviceSetCommand() *cobra.Command {
 func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
 	sv := registry.Service{Policy: f.policy, TTL: f.ttl, HashOn: f.hashOn, Fail: f.fail, Spill: f.spill}
 	changed := cmd.Flags().Changed
+	if changed("ttl") && f.ttl == 0 {
+		return nil, usagef("--ttl 0s: must be %s to %s; --unset ttl gives it back to the configuration", duration(api.Duration(registry.TTLMin)), duration(api.Duration(registry.TTLMax)))
+	}
 	if changed("panic-threshold") {
 		sv.PanicThreshold = &f.panicThreshold
 	}
@@ -150,7 +153,7 @@ func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
 		if f.maxAnswers == "auto" {
 			n, err = registry.MaxAnswersAuto, nil
 		}
-		if err != nil || n == 0 {
+		if err != nil || f.maxAnswers != "auto" && n < 1 {
 			return nil, usagef("--max-answers %q: must be a whole number from 1, or auto", f.maxAnswers)
 		}
 		sv.MaxAnswers = n
@@ -158,6 +161,9 @@ func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
 	var err error
 	if sv.Checks, err = parseChecks(f.checks); err != nil {
 		return nil, err
+	}
+	if err := sv.Validate(); err != nil {
+		return nil, &usageError{err}
 	}
 	sv.Name = "x" // not part of the document
 	document, err := registry.EncodeService(sv)

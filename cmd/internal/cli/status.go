@@ -53,7 +53,7 @@ func statusTable(w io.Writer, st *api.Status, wide bool, now time.Time) {
 	c := st.Instances
 	line("services", "%d, %s: %d serving, %d failing, %d drained, %d in maintenance", st.Services, count(c.Total, "instance"), c.Serving, c.Failing, c.Drain, c.Maintenance)
 	for _, z := range st.Zones {
-		what := strconv.Itoa(z.Services) + " services"
+		what := count(z.Services, "service")
 		if z.File != "" {
 			what = strconv.Itoa(z.Records) + " records"
 		}

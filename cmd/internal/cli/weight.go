@@ -13,7 +13,7 @@ func (s *session) weightCommand() *cobra.Command {
 	var zone string
 	cmd := &cobra.Command{
 		Use: "weight SERVICE/INSTANCE WEIGHT", Short: "Change the weight of an instance", GroupID: groupOperate,
-		Args: cobra.ExactArgs(2), ValidArgsFunction: s.completeInstances,
+		Args: arguments(2, 2), ValidArgsFunction: s.completeInstances,
 		Long: `Changes the weight of a registered instance, 0 to 65535. An instance of weight 0 is
 answered only when nothing else is left. A registrant that registers anew brings its
 own weight back.
