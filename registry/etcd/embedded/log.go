@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -24,6 +25,13 @@ func newZap(log *slog.Logger, serving *atomic.Bool) *zap.Logger {
 type slogCore struct {
 	log     *slog.Logger
 	serving *atomic.Bool
+}
+
+// settling are complaints of etcd that mean nothing: its first look at the version
+// of its storage may come before its first entry is written there, and it looks
+// again after a few seconds (server/etcdserver: monitorStorageVersion).
+func settling() []string {
+	return []string{"Failed to detect schema version", "failed to update storage version"}
 }
 
 // level is what an entry of etcd is to the server around it.
@@ -61,7 +69,11 @@ func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 
 // Write writes an entry.
 func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	c.log.LogAttrs(context.Background(), c.level(entry.Level), entry.Message, attributes(fields)...) //nolint:sloglint // the message is etcd's
+	level := c.level(entry.Level)
+	if slices.Contains(settling(), entry.Message) {
+		level = slog.LevelDebug
+	}
+	c.log.LogAttrs(context.Background(), level, entry.Message, attributes(fields)...) //nolint:sloglint // the message is etcd's
 	return nil
 }
 
