@@ -4,6 +4,7 @@
 GO             ?= go
 BIN            := $(CURDIR)/.bin
 MUSTER         := $(BIN)/muster
+COREDNS        := $(BIN)/coredns
 LINT_VERSION   := v2.15.0
 LINT           := $(BIN)/golangci-lint-$(LINT_VERSION)
 PREFIX         ?= /usr/local
@@ -27,9 +28,9 @@ build: ## build one static binary, .bin/muster
 run: build ## build and start muster dev: etcd, DNS on 127.0.0.1:5300, sample instances
 	@exec $(MUSTER) dev
 
-test: build ## run all tests with the race detector; needs gcc and Debian's etcd-server
+test: build $(COREDNS) ## run all tests with the race detector; needs gcc and Debian's etcd-server
 	@command -v etcd >/dev/null || { echo 'make test: no etcd in PATH; on Debian: apt-get install etcd-server' >&2; exit 1; }
-	MUSTER_BIN=$(MUSTER) CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+	MUSTER_BIN=$(MUSTER) COREDNS_BIN=$(COREDNS) CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
 	$(GO) test -run '(?i)alloc' -timeout $(TEST_TIMEOUT) $(QUERY_PATH)
 
 check: $(LINT) ## check formatting, vet, lint and architecture
@@ -54,6 +55,10 @@ fuzz: ## run every fuzz target for FUZZTIME (5m)
 
 install: build ## install the binary into PREFIX/bin (/usr/local)
 	install -D -m 0755 $(MUSTER) $(DESTDIR)$(PREFIX)/bin/muster
+
+# Before the tests, as its build takes a minute of both cores when it is the first.
+$(COREDNS): integration/coredns/main.go integration/coredns/go.mod
+	CGO_ENABLED=0 GOWORK=off $(GO) build -C integration/coredns -o $@ .
 
 $(LINT):
 	@mkdir -p $(BIN)

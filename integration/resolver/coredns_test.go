@@ -14,18 +14,28 @@ import (
 	"github.com/musterdns/muster/integration/fault"
 )
 
-// startCoreDNS builds and starts CoreDNS, and returns the port where it forwards
-// as the README configures it, and the one where it has a cache as the README
-// allows it.
-func startCoreDNS(t *testing.T, addr string) (plain, caching string) {
+// coreDNS is the path of CoreDNS: what COREDNS_BIN names, as `make test` sets it,
+// or else one that is built.
+func coreDNS(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "coredns")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../coredns", "-o", binary, ".")
+	if path := os.Getenv("COREDNS_BIN"); path != "" {
+		return path
+	}
+	path := filepath.Join(t.TempDir(), "coredns")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../coredns", "-o", path, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building integration/coredns: %v\n%s", err, out)
 	}
+	return path
+}
+
+// startCoreDNS starts CoreDNS, and returns the port where it forwards
+// as the README configures it, and the one where it has a cache as the README
+// allows it.
+func startCoreDNS(t *testing.T, addr string) (plain, caching string) {
+	t.Helper()
+	dir, binary := t.TempDir(), coreDNS(t)
 	plain, caching = freePort(t), freePort(t)
 	corefile := filepath.Join(dir, "Corefile")
 	write(t, corefile, fmt.Sprintf(`svc.internal:%[1]s {
