@@ -106,17 +106,18 @@ func (sn *snapshots) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now, err := sn.write(context.WithoutCancel(ctx), last, !running)
+		if err != nil {
+			sn.failed.Add(1) // before the log line: whoever reads that finds it counted
+		}
 		switch {
 		case err != nil && !failing:
 			sn.server.log.Error("writing the snapshot failed; the one before is kept", "path", sn.path, "error", err)
 		case err == nil && failing:
 			sn.server.log.Info("the snapshot is written again", "path", sn.path)
 		}
-		if failing = err != nil; failing {
-			sn.failed.Add(1)
-			continue
+		if failing = err != nil; !failing {
+			last = now
 		}
-		last = now
 	}
 	return nil
 }
