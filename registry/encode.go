@@ -72,6 +72,48 @@ type (
 	}
 )
 
+// routeJSON is written whole from a Route: the names are those of its fields.
+type (
+	routeJSON struct {
+		Listeners      []string          `json:"listeners,omitempty"`
+		Hosts          []string          `json:"hosts,omitempty"`
+		Path           string            `json:"path,omitempty"`
+		Methods        []string          `json:"methods,omitempty"`
+		Headers        []routeMatchJSON  `json:"headers,omitempty"`
+		Query          []routeMatchJSON  `json:"query,omitempty"`
+		Service        string            `json:"service"`
+		Zone           string            `json:"zone,omitempty"`
+		Port           string            `json:"port,omitempty"`
+		Tag            string            `json:"tag,omitempty"`
+		Protocol       string            `json:"protocol,omitempty"`
+		StripPrefix    bool              `json:"strip_prefix,omitempty"`
+		Rewrite        string            `json:"rewrite,omitempty"`
+		Host           string            `json:"host,omitempty"`
+		SetRequest     map[string]string `json:"set_request,omitempty"`
+		RemoveRequest  []string          `json:"remove_request,omitempty"`
+		SetResponse    map[string]string `json:"set_response,omitempty"`
+		RemoveResponse []string          `json:"remove_response,omitempty"`
+		HashOn         string            `json:"hash_on,omitempty"`
+		Sticky         string            `json:"sticky,omitempty"`
+		Timeout        string            `json:"timeout,omitempty"`
+		TryTimeout     string            `json:"try_timeout,omitempty"`
+		Retries        *int              `json:"retries,omitempty"`
+		RetryOn        string            `json:"retry_on,omitempty"`
+		RetryPost      bool              `json:"retry_post,omitempty"`
+		BodyMax        int64             `json:"body_max,omitempty"`
+		Limit          *routeLimitJSON   `json:"limit,omitempty"`
+	}
+	routeMatchJSON struct {
+		Name  string `json:"name"`
+		Value string `json:"value,omitempty"`
+	}
+	routeLimitJSON struct {
+		Rate  float64 `json:"rate"`
+		Burst int     `json:"burst,omitempty"`
+		By    string  `json:"by,omitempty"`
+	}
+)
+
 // EncodeInstance returns the value of an instance's key. What it returns,
 // DecodeInstance reads: an instance that it could not use is an error, the
 // FieldError that decoding would give.
@@ -162,6 +204,28 @@ func EncodeMember(m Member) ([]byte, error) {
 	out := memberJSON{Address: m.Address, Version: m.Version, Since: m.Since.UTC().Truncate(time.Second)}
 	return encode(out, func(value []byte) error {
 		_, err := DecodeMember(m.Name, value)
+		return err
+	})
+}
+
+// EncodeRoute returns the value of a route's key; see EncodeInstance.
+func EncodeRoute(r Route) ([]byte, error) {
+	out := routeJSON{
+		Listeners: r.Listeners, Hosts: r.Hosts, Path: r.Path, Methods: r.Methods,
+		Service: r.Service, Zone: r.Zone, Port: r.Port, Tag: r.Tag, Protocol: r.Protocol,
+		StripPrefix: r.StripPrefix, Rewrite: r.Rewrite, Host: r.Host,
+		SetRequest: r.SetRequest, RemoveRequest: r.RemoveRequest, SetResponse: r.SetResponse, RemoveResponse: r.RemoveResponse,
+		HashOn: r.HashOn, Sticky: r.Sticky, Timeout: encodeDuration(r.Timeout), TryTimeout: encodeDuration(r.TryTimeout),
+		Retries: r.Retries, RetryOn: r.RetryOn, RetryPost: r.RetryPost, BodyMax: r.BodyMax, Limit: (*routeLimitJSON)(r.Limit),
+	}
+	for _, m := range r.Headers {
+		out.Headers = append(out.Headers, routeMatchJSON(m))
+	}
+	for _, m := range r.Query {
+		out.Query = append(out.Query, routeMatchJSON(m))
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeRoute(r.Name, value)
 		return err
 	})
 }

@@ -55,6 +55,11 @@ func FuzzDecodeInstance(f *testing.F) {
 	roundTrip(f, func(v []byte) (registry.Instance, error) { return registry.DecodeInstance("web", "a", v) }, registry.EncodeInstance)
 }
 
+func FuzzDecodeRoute(f *testing.F) {
+	f.Add([]byte(fullRoute))
+	roundTrip(f, func(v []byte) (registry.Route, error) { return registry.DecodeRoute("r", v) }, registry.EncodeRoute)
+}
+
 func FuzzDecodeService(f *testing.F) {
 	roundTrip(f, func(v []byte) (registry.Service, error) { return registry.DecodeService("web", v) }, registry.EncodeService)
 }

@@ -20,11 +20,12 @@ var directories = [...]string{
 	KindAdmin:    "admin",
 	KindLoad:     "load",
 	KindMember:   "members",
+	KindRoute:    "routes",
 }
 
 // Subtrees of the prefix that belong to Muster and are no records of this
 // package.
-var otherDirectories = [...]string{"health", "routes", "vips", "zones"}
+var otherDirectories = [...]string{"health", "vips", "zones"}
 
 // String names the kind as a key's first segment does.
 func (k Kind) String() string {
@@ -84,10 +85,10 @@ func (s Keyspace) Raw(k Key) (string, error) {
 			return "", err
 		}
 		return s.Dir(k.Kind) + service + "/" + name, nil
-	case KindMember:
+	case KindMember, KindRoute:
 		name, err := FoldService(k.Name)
 		if err != nil {
-			return "", within("member", err)
+			return "", within(k.Kind.noun(), err)
 		}
 		return s.Dir(k.Kind) + name, nil
 	case KindUnknown:
@@ -110,12 +111,12 @@ func (s Keyspace) Parse(raw string) (key Key, ok bool, err error) {
 		return Key{}, false, nil
 	case kind == KindUnknown:
 		return Key{}, false, bad("key", dir, "is no kind of record", mendDirectory(dir))
-	case kind == KindService || kind == KindMember:
+	case kind == KindService || kind == KindMember || kind == KindRoute:
 		name, err := FoldService(rest)
 		if err != nil {
 			return Key{}, false, within(kind.noun(), err)
 		}
-		if kind == KindMember {
+		if kind != KindService {
 			return Key{Kind: kind, Name: name}, true, nil
 		}
 		return Key{Kind: kind, Service: name}, true, nil
@@ -152,10 +153,14 @@ func foldPair(kind Kind, service, name string) (string, string, error) {
 
 // noun is what an error calls the name in a key of two segments.
 func (k Kind) noun() string {
-	if k == KindMember {
+	switch k {
+	case KindMember:
 		return "member"
+	case KindRoute:
+		return "route"
+	default:
+		return "service"
 	}
-	return "service"
 }
 
 func kindOf(dir string) Kind {

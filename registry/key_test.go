@@ -19,6 +19,7 @@ func TestKeyspace_Parse(t *testing.T) {
 		"/muster/v1/admin/web/*":              {Kind: registry.KindAdmin, Service: "web", Name: "*"},
 		"/muster/v1/load/web/a":               {Kind: registry.KindLoad, Service: "web", Name: "a"},
 		"/muster/v1/members/ns1-abc":          {Kind: registry.KindMember, Name: "ns1-abc"},
+		"/muster/v1/routes/Shop.Api":          {Kind: registry.KindRoute, Name: "shop.api"},
 	}
 	for raw, want := range good {
 		got, ok, err := space.Parse(raw)
@@ -30,7 +31,7 @@ func TestKeyspace_Parse(t *testing.T) {
 			t.Errorf("Raw(%+v) = %q, %v", got, back, err)
 		}
 	}
-	for _, raw := range []string{"/muster/v1/routes/x", "/muster/v1/zones/skydns.local/admin/web/a", "/muster/v1/health/web/a/c"} {
+	for _, raw := range []string{"/muster/v1/vips/10.0.0.1", "/muster/v1/zones/skydns.local/admin/web/a", "/muster/v1/health/web/a/c"} {
 		if _, ok, err := space.Parse(raw); ok || err != nil {
 			t.Errorf("Parse(%q) = %v, %v; want it left to others", raw, ok, err)
 		}

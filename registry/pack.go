@@ -111,6 +111,16 @@ func appendAdmin(b []byte, a Admin) []byte {
 	return binary.AppendVarint(b, a.Revision)
 }
 
+// appendRoute writes a route as its record: routes are few, and their form
+// grows.
+func appendRoute(b []byte, r Route) []byte {
+	value, err := EncodeRoute(r)
+	if err != nil {
+		value = nil // none that was decoded or validated; read back, it is a malformed section
+	}
+	return binary.AppendVarint(appendString(appendString(b, r.Name), string(value)), r.Revision)
+}
+
 func appendHealth(b []byte, h HealthMark) []byte {
 	b = appendString(appendString(b, h.Service), h.Instance)
 	return binary.AppendUvarint(b, uint64(h.State))
@@ -277,4 +287,14 @@ func (d *unpacker) admin() Admin {
 
 func (d *unpacker) health() HealthMark {
 	return HealthMark{Service: d.string(), Instance: d.string(), State: uint8(d.uint(math.MaxUint8))}
+}
+
+func (d *unpacker) route() Route {
+	name := d.string()
+	r, err := DecodeRoute(name, []byte(d.string()))
+	if err != nil {
+		d.fail()
+	}
+	r.Revision = d.int()
+	return r
 }

@@ -30,11 +30,12 @@ const (
 	KindAdmin
 	KindLoad
 	KindMember
+	KindRoute
 )
 
 // Key names one record. Service and Name are case-folded. Name is the
 // instance's id (KindInstance, KindAdmin, KindLoad) or the server's name
-// (KindMember); for KindAdmin "*" means every instance of the service.
+// (KindMember) or the route's (KindRoute); for KindAdmin "*" means every instance of the service.
 type Key struct {
 	Source  SourceID
 	Kind    Kind
@@ -71,6 +72,7 @@ type Batch struct {
 	Admin     []Admin
 	Loads     []Load
 	Members   []Member
+	Routes    []Route
 	Deleted   []Key
 
 	// Problems are records that could not be used. A problem is withdrawn by a

@@ -43,6 +43,7 @@ const (
 	tagService
 	tagAdmin
 	tagHealth
+	tagRoute
 )
 
 // ErrSnapshot is returned, wrapped, for a file that is no whole snapshot of
@@ -54,7 +55,7 @@ var ErrSnapshot = errors.New("no usable snapshot")
 type Snapshot struct {
 	Written time.Time // set by WriteSnapshot
 	// Zones holds the complete state of each zone's source, by the zone's name,
-	// in pages: the instances, services and admin records, the revision and the
+	// in pages: the instances, services, admin records and routes, the revision and the
 	// AsOf of the last page. ReadSnapshot returns pages as a Watcher delivers
 	// them, but with Snapshot set and without a Source.
 	Zones map[string][]Batch
@@ -162,6 +163,7 @@ func (w *snapshotWriter) zone(name string, pages []Batch) {
 		writeAll(w, tagInstance, pages[i].Instances, appendInstance)
 		writeAll(w, tagService, pages[i].Services, appendService)
 		writeAll(w, tagAdmin, pages[i].Admin, appendAdmin)
+		writeAll(w, tagRoute, pages[i].Routes, appendRoute)
 	}
 }
 
@@ -296,6 +298,8 @@ func (p *snapshotParser) section(tag byte, d *unpacker) bool {
 		p.page.Services = append(p.page.Services, d.service())
 	case tagAdmin:
 		p.page.Admin = append(p.page.Admin, d.admin())
+	case tagRoute:
+		p.page.Routes = append(p.page.Routes, d.route())
 	case tagHealth:
 		p.snapshot.Health[p.zone] = append(p.snapshot.Health[p.zone], d.health())
 	default:
@@ -316,7 +320,7 @@ func (p *snapshotParser) begin(page Batch) {
 
 // turn begins the next page when this one is full.
 func (p *snapshotParser) turn() {
-	if len(p.page.Instances)+len(p.page.Services)+len(p.page.Admin) < PageMax {
+	if len(p.page.Instances)+len(p.page.Services)+len(p.page.Admin)+len(p.page.Routes) < PageMax {
 		return
 	}
 	next := Batch{Revision: p.page.Revision, AsOf: p.page.AsOf, Snapshot: true}

@@ -33,6 +33,7 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 		PanicThreshold: &share, SlowStart: &wait, Spill: "proportional", Meta: map[string]string{"k": "v"}, Revision: 6,
 	}, {Name: "bare"}}
 	page.Admin = []registry.Admin{{Service: "web", Instance: "*", State: registry.AdminDown, Reason: "r", By: "b", Since: at, Until: at, Revision: 7}}
+	page.Routes = []registry.Route{{Name: "api", Hosts: []string{"*.example.com"}, Path: "/api", Service: "web", Revision: 8}}
 	for i := len(page.Instances); i < instances; i++ {
 		page.Instances = append(page.Instances, registry.Instance{
 			Service: fmt.Sprintf("s%d", i/10), ID: fmt.Sprintf("i%d", i), Weight: 1, Port: 80, Region: "eu", Zone: "eu-1a", Tags: []string{"v2"},

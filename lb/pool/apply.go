@@ -29,6 +29,7 @@ type packed struct {
 	admin     []registry.Admin
 	loads     []registry.Load
 	members   []registry.Member
+	routes    []registry.Route
 	deleted   []registry.Key
 	problems  []registry.Problem
 	mended    []string
@@ -45,7 +46,7 @@ func pack(b *registry.Batch) packed {
 	p := packed{
 		source: b.Source, revision: b.Revision, asOf: b.AsOf, reset: b.Reset, more: b.More, snapshot: b.Snapshot,
 		services: slices.Clone(b.Services), admin: slices.Clone(b.Admin), loads: slices.Clone(b.Loads),
-		members: slices.Clone(b.Members), deleted: slices.Clone(b.Deleted),
+		members: slices.Clone(b.Members), routes: cloneRoutes(b.Routes), deleted: slices.Clone(b.Deleted),
 		problems: slices.Clone(b.Problems), mended: slices.Clone(b.Mended),
 	}
 	for i := range p.services {
@@ -109,7 +110,7 @@ func (w *writer) applyState(src *source, now time.Time) {
 			w.putService(src, &pages[i].services[j], now)
 		}
 	}
-	members := map[string]registry.Member{}
+	members, routes := map[string]registry.Member{}, map[string]registry.Route{}
 	problems := packed{}
 	admin := map[string]map[string]registry.Admin{}
 	for i := range pages {
@@ -129,12 +130,16 @@ func (w *writer) applyState(src *source, now time.Time) {
 		for _, m := range p.members {
 			members[m.Name] = m
 		}
+		for _, r := range p.routes {
+			routes[r.Name] = r
+		}
 		problems.problems = append(problems.problems, p.problems...)
 	}
 	w.setAdmin(src, admin)
 	w.sweep(src, now)
 	w.replaceProblems(src, &problems, now)
 	src.members = members
+	src.setRoutes(routes)
 	src.live = src.live || !last.snapshot
 	src.snapshot = last.snapshot
 	src.revision = last.revision // it may have gone back
@@ -197,6 +202,7 @@ func (w *writer) applyChanges(src *source, b *packed, now time.Time) {
 	for _, m := range b.members {
 		src.members[m.Name] = m
 	}
+	src.changeRoutes(b)
 	for i := range b.deleted {
 		w.remove(src, &b.deleted[i], now)
 	}
@@ -230,7 +236,7 @@ func (w *writer) remove(src *source, k *registry.Key, now time.Time) {
 	case registry.KindLoad:
 		delete(s.loads, k.Name) // the next step of the factors finds it gone
 		w.forget(s)
-	case registry.KindMember, registry.KindUnknown:
+	case registry.KindMember, registry.KindRoute, registry.KindUnknown:
 	}
 }
 

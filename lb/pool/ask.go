@@ -330,6 +330,7 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) (pages []reg
 	var admin []registry.Admin
 	var revision, asOf int64
 	var members []registry.Member
+	var routes []registry.Route
 	err = p.ask(ctx, func() {
 		src := p.w.sources[source]
 		if src == nil || src.asOf == 0 {
@@ -337,6 +338,7 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) (pages []reg
 		}
 		revision, asOf = src.revision, src.asOf
 		members = slices.Collect(maps.Values(src.members))
+		routes = p.view.Routes(source)
 		for _, s := range src.services {
 			admin = slices.AppendSeq(admin, maps.Values(s.admin))
 			all = append(all, p.w.see(s))
@@ -349,7 +351,7 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) (pages []reg
 		return nil, nil, fmt.Errorf("state of source %d: %w", source, ErrNotFound)
 	}
 	slices.SortFunc(all, func(a, b seen) int { return cmp.Compare(a.name, b.name) })
-	first := registry.Batch{Admin: admin, Members: members}
+	first := registry.Batch{Admin: admin, Members: members, Routes: routes}
 	pages = []registry.Batch{first}
 	for i := range all {
 		o := &all[i]

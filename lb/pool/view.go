@@ -83,6 +83,7 @@ type SourceView struct {
 	maxStale   atomic.Int64  // nanoseconds; 0: never
 	serial     atomic.Uint32 // of the zone
 	services   atomic.Int64  // answered, ancestors not counted
+	routes     atomic.Pointer[[]registry.Route]
 }
 
 // Freshness is how far a source's state can be trusted. Zero is NotReady.

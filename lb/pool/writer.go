@@ -36,6 +36,7 @@ type source struct {
 	common    *settings // of services without settings of their own
 	services  map[string]*svc
 	members   map[string]registry.Member
+	routes    map[string]registry.Route
 	problems  map[string]registry.Problem
 	dropped   int      // problems beyond ProblemsMax
 	pages     []packed // of a complete state that is still coming
@@ -117,7 +118,7 @@ func (w *writer) configure(s Settings, now time.Time) {
 		if src == nil {
 			src = &source{
 				view:     &SourceView{view: &w.pool.view, id: cfg.ID, apex: apexWire(cfg.Zone)},
-				services: map[string]*svc{}, members: map[string]registry.Member{}, problems: map[string]registry.Problem{},
+				services: map[string]*svc{}, members: map[string]registry.Member{}, routes: map[string]registry.Route{}, problems: map[string]registry.Problem{},
 			}
 			src.view.serial.Store(cfg.Serial)
 			src.view.raiseSerial(now)

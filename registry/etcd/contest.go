@@ -83,7 +83,7 @@ func (t *tracker) canonical(key registry.Key) string {
 	if key.Kind == registry.KindService {
 		return t.space.Dir(key.Kind) + key.Service
 	}
-	if key.Kind == registry.KindMember {
+	if key.Kind == registry.KindMember || key.Kind == registry.KindRoute {
 		return t.space.Dir(key.Kind) + key.Name
 	}
 	return t.space.Dir(key.Kind) + key.Service + "/" + key.Name

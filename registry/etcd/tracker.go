@@ -194,6 +194,8 @@ func (t *tracker) retract(key registry.Key) {
 		b.Loads = slices.DeleteFunc(b.Loads, func(l registry.Load) bool { return l.Service == key.Service && l.Instance == key.Name })
 	case registry.KindMember:
 		b.Members = slices.DeleteFunc(b.Members, func(m registry.Member) bool { return m.Name == key.Name })
+	case registry.KindRoute:
+		b.Routes = slices.DeleteFunc(b.Routes, func(r registry.Route) bool { return r.Name == key.Name })
 	case registry.KindUnknown:
 	}
 	b.Deleted = append(b.Deleted, key)
@@ -236,6 +238,13 @@ func (t *tracker) record(key registry.Key, kv *mvccpb.KeyValue) error {
 			return err
 		}
 		t.batch.Members = append(t.batch.Members, m)
+	case registry.KindRoute:
+		r, err := registry.DecodeRoute(key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		r.Revision = kv.ModRevision
+		t.batch.Routes = append(t.batch.Routes, r)
 	case registry.KindUnknown:
 	}
 	return nil

@@ -26,6 +26,7 @@ type State struct {
 	Admin     map[registry.Key]registry.Admin
 	Loads     map[registry.Key]registry.Load
 	Members   map[registry.Key]registry.Member
+	Routes    map[registry.Key]registry.Route
 	Problems  map[string]registry.Problem
 }
 
@@ -33,7 +34,7 @@ func newState() State {
 	return State{
 		Instances: map[registry.Key]registry.Instance{}, Services: map[registry.Key]registry.Service{},
 		Admin: map[registry.Key]registry.Admin{}, Loads: map[registry.Key]registry.Load{},
-		Members: map[registry.Key]registry.Member{}, Problems: map[string]registry.Problem{},
+		Members: map[registry.Key]registry.Member{}, Routes: map[registry.Key]registry.Route{}, Problems: map[string]registry.Problem{},
 	}
 }
 
@@ -112,7 +113,7 @@ func (r *Recorder) State() State {
 	defer r.mu.Unlock()
 	s := r.state
 	s.Instances, s.Services, s.Admin = maps.Clone(s.Instances), maps.Clone(s.Services), maps.Clone(s.Admin)
-	s.Loads, s.Members, s.Problems = maps.Clone(s.Loads), maps.Clone(s.Members), maps.Clone(s.Problems)
+	s.Loads, s.Members, s.Routes, s.Problems = maps.Clone(s.Loads), maps.Clone(s.Members), maps.Clone(s.Routes), maps.Clone(s.Problems)
 	return s
 }
 
@@ -154,7 +155,7 @@ func (r *Recorder) check(b *registry.Batch) error {
 		return fmt.Errorf("revision %d after %d without a complete state", b.Revision, r.state.Revision)
 	case b.More && r.next == nil && !b.Reset:
 		return errors.New("a page of no complete state")
-	case len(b.Instances)+len(b.Services)+len(b.Admin)+len(b.Loads)+len(b.Members) > registry.PageMax && (b.Reset || b.More):
+	case len(b.Instances)+len(b.Services)+len(b.Admin)+len(b.Loads)+len(b.Members)+len(b.Routes) > registry.PageMax && (b.Reset || b.More):
 		return errors.New("a page of more records than PageMax")
 	}
 	gone := make(map[registry.Key]bool)
@@ -206,12 +207,16 @@ func (s *State) take(b *registry.Batch) {
 	for _, v := range b.Members {
 		s.Members[key(registry.KindMember, "", v.Name)] = v
 	}
+	for _, v := range b.Routes {
+		s.Routes[key(registry.KindRoute, "", v.Name)] = v
+	}
 	for _, k := range b.Deleted {
 		delete(s.Instances, k)
 		delete(s.Services, k)
 		delete(s.Admin, k)
 		delete(s.Loads, k)
 		delete(s.Members, k)
+		delete(s.Routes, k)
 	}
 	for _, p := range b.Problems {
 		s.Problems[p.RawKey] = p

@@ -15,10 +15,11 @@ func watchChanges(b *bench) {
 	b.put("admin/web/*", `{"state":"drain","by":"me"}`)
 	b.put("load/web/a", `{"load":0.5}`)
 	b.put("members/ns1-x", `{"address":"10.0.0.9:8653"}`)
-	b.put("routes/r", `of another part`)
+	b.put("routes/r", `{"path":"/api","service":"web"}`)
+	b.put("vips/10.0.0.1", `of another part`)
 	r := b.record()
 	r.Await("one record of each kind", func(s State) bool {
-		return len(s.Instances) == 1 && len(s.Services) == 1 && len(s.Admin) == 1 && len(s.Loads) == 1 && len(s.Members) == 1 &&
+		return len(s.Instances) == 1 && len(s.Services) == 1 && len(s.Admin) == 1 && len(s.Loads) == 1 && len(s.Members) == 1 && len(s.Routes) == 1 &&
 			len(s.Problems) == 0 && !s.AsOf.IsZero()
 	})
 	first := r.State().Instances[instance("web", "a")]
@@ -33,11 +34,11 @@ func watchChanges(b *bench) {
 		in, ok := s.Instances[instance("web", "a")]
 		return ok && in.Addresses[0].String() == "10.0.0.3" && in.Incarnation > first.Incarnation && !in.Leased
 	})
-	for _, key := range []string{"instances/web/a", "services/web", "admin/web/*", "load/web/a", "members/ns1-x"} {
+	for _, key := range []string{"instances/web/a", "services/web", "admin/web/*", "load/web/a", "members/ns1-x", "routes/r"} {
 		b.delete(key)
 	}
 	r.Await("nothing is left", func(s State) bool {
-		return len(s.Instances)+len(s.Services)+len(s.Admin)+len(s.Loads)+len(s.Members) == 0
+		return len(s.Instances)+len(s.Services)+len(s.Admin)+len(s.Loads)+len(s.Members)+len(s.Routes) == 0
 	})
 	if got := r.State().Resets; got != 1 {
 		b.t.Errorf("%d complete states, want 1", got)
@@ -66,6 +67,7 @@ func watchBad(b *bench) {
 		"services/web":            `{"policy":"fastest"}`,
 		"admin/web/a":             `{"state":"asleep"}`,
 		"load/web/a":              `{"load":-1}`,
+		"routes/r":                `{"path":"api","service":"web"}`,
 		"instances/web/a\nforged": `10.0.0.1:80`,
 	}
 	for key, value := range bad {

@@ -1,0 +1,48 @@
+package pool_test
+
+import (
+	"testing"
+
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+)
+
+// TestView_Routes/a source's routes are one sorted list, replaced whole.
+func TestView_Routes(t *testing.T) {
+	bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
+		names := func() (list string) {
+			for _, r := range e.pool.View().Routes(1) {
+				list += r.Name + ">" + r.Service + " "
+			}
+			return list
+		}
+		route := func(name, service string) registry.Route { return registry.Route{Name: name, Service: service} }
+		want := func(when, list string) {
+			t.Helper()
+			if got := names(); got != list {
+				t.Errorf("%s: %q, want %q", when, got, list)
+			}
+		}
+		want("at first", "")
+		e.apply(registry.Batch{Reset: true, Routes: []registry.Route{route("b", "web"), route("a", "api")}})
+		want("after the state", "a>api b>web ")
+		before := e.pool.View().Routes(1)
+		e.apply(registry.Batch{
+			Routes:  []registry.Route{route("a", "other")},
+			Deleted: []registry.Key{{Source: 1, Kind: registry.KindRoute, Name: "b"}, {Source: 1, Kind: registry.KindRoute, Name: "none"}},
+		})
+		want("after a change", "a>other ")
+		if len(before) != 2 || before[0].Service != "api" {
+			t.Errorf("a list that was handed out was written to: %+v", before)
+		}
+		pages, _, err := e.pool.State(t.Context(), 1)
+		if err != nil || len(pages[0].Routes) != 1 {
+			t.Errorf("the state has routes %+v, %v", pages[0].Routes, err)
+		}
+		e.apply(registry.Batch{Reset: true})
+		want("after a state without routes", "")
+		if got := e.pool.View().Routes(9); got != nil {
+			t.Errorf("a source that there is not has routes %+v", got)
+		}
+	})
+}

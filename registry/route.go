@@ -1,0 +1,317 @@
+package registry
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Route says which HTTP requests go to which service, and how. Zero fields
+// are unset: whatever matches, and the proxy's defaults. Of several routes that
+// match a request, the one with the most specific host is taken (an exact name
+// before the longest wildcard before any), of those the one with the longest
+// path, of those the one with the most conditions (methods, headers, query), of
+// those the first by name.
+type Route struct {
+	Name string // case-folded
+
+	// What is matched.
+	Listeners []string     // names of HTTP listeners; empty: all
+	Hosts     []string     // case-folded: "shop.example.com", "*.example.com" (one label or more); empty: all
+	Path      string       // prefix by whole segments: "/api/users" is not "/api/users2"; empty: all
+	Methods   []string     // empty: all
+	Headers   []RouteMatch // all must match
+	Query     []RouteMatch // all must match
+
+	// Where to.
+	Service string // case-folded
+	Zone    string // of the service; empty: the listener's
+	Port    string // named port; empty: the instance's default port
+	Tag     string // only instances with this tag
+	// Protocol spoken to the instances: http1 (the default) or h2c. gRPC
+	// requests are always forwarded as h2c.
+	Protocol string
+
+	// What is changed on the way.
+	StripPrefix    bool              // the matched path is taken off
+	Rewrite        string            // the matched path is replaced with this one
+	Host           string            // sent in place of the client's Host
+	SetRequest     map[string]string // fields set on the request
+	RemoveRequest  []string
+	SetResponse    map[string]string // fields set on the response
+	RemoveResponse []string
+
+	// Which instance.
+	HashOn string // client, cookie:NAME or header:NAME; for the policy hash
+	Sticky string // name of the cookie that keeps a client to its instance
+
+	// What happens when it fails.
+	Timeout    time.Duration // until the first byte of the response, all tries together
+	TryTimeout time.Duration // until the first byte of the response, one try
+	Retries    *int          // further tries, RouteRetriesMax at most; nil: the proxy's default
+	RetryOn    string        // error, gateway (error, 502 503 504) or 5xx (gateway, 500; the default)
+	RetryPost  bool          // POST and PATCH may be sent twice
+
+	// Limits.
+	BodyMax int64 // bytes of a request's body; 0: the proxy's default
+	Limit   *RouteLimit
+
+	Revision int64
+}
+
+// RouteMatch is a condition on a header field or a query parameter.
+type RouteMatch struct {
+	Name  string // fields in any case, parameters exactly
+	Value string // exact; empty: it is there at all
+}
+
+// RouteLimit is a limit on the rate of requests.
+type RouteLimit struct {
+	Rate  float64 // a second, on average
+	Burst int     // at once; 0: one second's worth, at least 1
+	By    string  // each client (the default, "client"), value of a field ("header:NAME"), or all together ("route")
+}
+
+// The limits of what a Route may hold.
+const (
+	// RouteListMax is the number of entries in each list of a route.
+	RouteListMax = 64
+	// RouteRetriesMax is the greatest number of further tries.
+	RouteRetriesMax = 7
+	// RouteTimeoutMax is the greatest Route.Timeout and TryTimeout.
+	RouteTimeoutMax = time.Hour
+	// RouteRateMax is the greatest RouteLimit.Rate and Burst.
+	RouteRateMax = 1_000_000
+	// RouteBodyMax is the greatest Route.BodyMax: 1 TiB.
+	RouteBodyMax = 1 << 40
+)
+
+const routeMend = `write an object, as {"path":"/api","service":"web"}`
+
+// DecodeRoute reads the value of a route's key. The name is checked and
+// folded. Unknown fields are ignored, null is unset, and a wrong value makes
+// the whole record unusable. Errors are FieldErrors.
+func DecodeRoute(name string, value []byte) (Route, error) {
+	folded, err := FoldService(name)
+	if err != nil {
+		return Route{}, within("route", err)
+	}
+	if err := checkSize(value, routeMend); err != nil {
+		return Route{}, err
+	}
+	r := Route{Name: folded}
+	c := cursor{in: value}
+	err = c.document(func(name []byte) error {
+		return knownField(&c, name, r.matchField, r.targetField, r.changeField, r.failField)
+	})
+	if err != nil {
+		return Route{}, err
+	}
+	r.Service = lower(r.Service)
+	for i, h := range r.Hosts {
+		r.Hosts[i] = lower(h)
+	}
+	if err := r.Validate(); err != nil {
+		return Route{}, err
+	}
+	return r, nil
+}
+
+// fieldReader reads the value of one field; known is false for a field that it
+// does not know, whose value is not read.
+type fieldReader = func(c *cursor, name []byte) (known bool, err error)
+
+// knownField hands a field to the first reader that knows it, and skips it when
+// none does.
+func knownField(c *cursor, name []byte, readers ...fieldReader) error {
+	for _, read := range readers {
+		known, err := read(c, name)
+		if err != nil {
+			return within(string(name), err)
+		}
+		if known {
+			return nil
+		}
+	}
+	return c.skip()
+}
+
+func (r *Route) matchField(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "listeners":
+		r.Listeners, err = readTexts(c)
+	case "hosts":
+		r.Hosts, err = readTexts(c)
+	case "path":
+		r.Path, err = c.text(PathMax)
+	case "methods":
+		r.Methods, err = readTexts(c)
+	case "headers":
+		r.Headers, err = readRouteMatches(c)
+	case "query":
+		r.Query, err = readRouteMatches(c)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func (r *Route) targetField(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "service":
+		r.Service, err = c.text(TextMax)
+	case "zone":
+		r.Zone, err = c.folded()
+	case "port":
+		r.Port, err = c.folded()
+	case "tag":
+		r.Tag, err = c.folded()
+	case "protocol":
+		r.Protocol, err = c.text(TextMax)
+	case "hash_on":
+		r.HashOn, err = c.text(TextMax)
+	case "sticky":
+		r.Sticky, err = c.text(TextMax)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func (r *Route) changeField(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "strip_prefix":
+		r.StripPrefix, err = c.boolean()
+	case "rewrite":
+		r.Rewrite, err = c.text(PathMax)
+	case "host":
+		r.Host, err = c.text(TextMax)
+	case "set_request":
+		r.SetRequest, err = readMeta(c)
+	case "remove_request":
+		r.RemoveRequest, err = readTexts(c)
+	case "set_response":
+		r.SetResponse, err = readMeta(c)
+	case "remove_response":
+		r.RemoveResponse, err = readTexts(c)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func (r *Route) failField(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "timeout":
+		r.Timeout, err = c.duration()
+	case "try_timeout":
+		r.TryTimeout, err = c.duration()
+	case "retries":
+		r.Retries, err = readRetries(c)
+	case "retry_on":
+		r.RetryOn, err = c.text(TextMax)
+	case "retry_post":
+		r.RetryPost, err = c.boolean()
+	case "body_max":
+		if !c.null() {
+			var n float64
+			n, err = c.number(0, RouteBodyMax)
+			r.BodyMax = int64(n)
+		}
+	case "limit":
+		r.Limit, err = readRouteLimit(c)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// readTexts reads a list of texts.
+func readTexts(c *cursor) (list []string, err error) {
+	err = c.array(RouteListMax, func(int) error {
+		s, err := c.text(TextMax)
+		list = append(list, s)
+		return err
+	})
+	return list, err
+}
+
+func readRouteMatches(c *cursor) (list []RouteMatch, err error) {
+	err = c.array(RouteListMax, func(int) error {
+		var m RouteMatch
+		err := c.object(func(name []byte) (err error) {
+			switch string(name) {
+			case "name":
+				m.Name, err = c.text(TextMax)
+			case "value":
+				m.Value, err = c.text(MetaValueMax)
+			default:
+				return c.skip()
+			}
+			if err != nil {
+				return within(string(name), err)
+			}
+			return nil
+		})
+		list = append(list, m)
+		return err
+	})
+	return list, err
+}
+
+// readRetries reads a number in which 0 is said and not unset.
+func readRetries(c *cursor) (*int, error) {
+	if c.null() {
+		return nil, nil
+	}
+	n, err := c.integer(0, RouteRetriesMax)
+	if err != nil {
+		return nil, err
+	}
+	return &n, nil
+}
+
+func readRouteLimit(c *cursor) (*RouteLimit, error) {
+	if c.null() {
+		return nil, nil
+	}
+	var l RouteLimit
+	err := c.object(func(name []byte) (err error) {
+		switch string(name) {
+		case "rate":
+			l.Rate, err = c.number(0, RouteRateMax)
+		case "burst":
+			l.Burst, err = c.integer(0, RouteRateMax)
+		case "by":
+			l.By, err = c.text(TextMax)
+		default:
+			return c.skip()
+		}
+		if err != nil {
+			return within(string(name), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &l, nil
+}
+
+// Clone returns a route that shares no memory with r.
+func (r Route) Clone() Route {
+	for _, list := range []*[]string{&r.Listeners, &r.Hosts, &r.Methods, &r.RemoveRequest, &r.RemoveResponse} {
+		*list = slices.Clone(*list)
+	}
+	r.Headers, r.Query = slices.Clone(r.Headers), slices.Clone(r.Query)
+	r.SetRequest, r.SetResponse = maps.Clone(r.SetRequest), maps.Clone(r.SetResponse)
+	if r.Retries != nil {
+		n := *r.Retries
+		r.Retries = &n
+	}
+	if r.Limit != nil {
+		l := *r.Limit
+		r.Limit = &l
+	}
+	return r
+}
