@@ -28,6 +28,8 @@ var ours = []importRow{
 	{"health/probe", []string{"health", "dnsserver/wire"}, "probers speak protocols; the schedule is the monitor's"},
 
 	{"lb/pool", []string{"registry", "health", "lb"}, "the one place where registration, health and selection meet"},
+	{"lb/proxyproto", nil, "a header that proxies read and write: fuzzed alone"},
+	{"lb/clienthello", nil, "what a TLS client says first: fuzzed alone"},
 	{"lb/l4", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
 	{"lb/l7", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
 	{"lb/kernel", []string{"lb", "lb/pool"}, "a data plane reads the view, like DNS does"},
