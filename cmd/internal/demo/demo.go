@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/musterdns/muster/registry"
@@ -41,9 +42,13 @@ var ErrUnknown = errors.New("no such sample instance")
 // slow instance fails its checks.
 const slownessDefault = 5 * time.Second
 
-// samplePort is where every sample listens on its own address; any free port
-// is taken when it is busy.
+// samplePort is where every sample listens on its own address. When one finds
+// it busy, as beside another server's samples, all take another port together:
+// instances that differ in their ports would be answered in another order.
 const samplePort = 8000
+
+// portTries bounds the search for a port that is free on every address.
+const portTries = 16
 
 // Config says what the samples run with.
 type Config struct {
@@ -84,19 +89,52 @@ func Start(ctx context.Context, cfg Config) (*Set, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	all := instances()
+	listeners, err := listen(ctx, all)
+	if err != nil {
+		return nil, fmt.Errorf("starting the sample instances: %w", err)
+	}
 	s := &Set{log: cfg.Logger}
-	for i, in := range instances() {
-		sm := &sample{instance: in, addr: netip.AddrPortFrom(in.Addresses[0], samplePort), version: "v1"}
+	for i, in := range all {
+		sm := &sample{instance: in, addr: listeners[i].Addr().(*net.TCPAddr).AddrPort(), version: "v1"}
 		if len(in.Tags) > 0 {
 			sm.version = in.Tags[0]
 		}
 		s.samples = append(s.samples, sm)
-		if err := s.serve(ctx, sm); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("starting sample instance %d (%s): %w", i+1, in.ID, err)
-		}
+		s.serve(sm, listeners[i])
 	}
 	return s, nil
+}
+
+// listen binds the address of every instance at one port.
+func listen(ctx context.Context, all []registry.Instance) ([]net.Listener, error) {
+	port := uint16(samplePort)
+	for try := 1; ; try++ {
+		listeners, err := listenAt(ctx, all, port)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || try == portTries {
+			return listeners, err
+		}
+		port = 0 // any that the first finds free
+	}
+}
+
+// listenAt binds every instance's address at a port, or none. Port 0 is what the
+// first is given.
+func listenAt(ctx context.Context, all []registry.Instance, port uint16) ([]net.Listener, error) {
+	var lc net.ListenConfig
+	var listeners []net.Listener
+	for i := range all {
+		l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(all[i].Addresses[0], port).String())
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+		port = l.Addr().(*net.TCPAddr).AddrPort().Port()
+	}
+	return listeners, nil
 }
 
 // instances are the samples as they are registered, without their ports.
@@ -165,9 +203,12 @@ func (s *Set) Do(ctx context.Context, id string, a Action, delay time.Duration) 
 		}
 	case Revive, Slow, Fail:
 		if sm.server == nil {
-			if err := s.serve(ctx, sm); err != nil {
+			var lc net.ListenConfig
+			l, err := lc.Listen(ctx, "tcp", sm.addr.String())
+			if err != nil {
 				return fmt.Errorf("reviving %s: %w", id, err)
 			}
+			s.serve(sm, l)
 		}
 	default:
 		return fmt.Errorf("unknown action %q: want kill, revive, slow or fail", a)
@@ -191,19 +232,9 @@ func (s *Set) Close() {
 	s.wg.Wait()
 }
 
-// serve binds the sample's address, on any port when its own is busy at the
-// first start, and serves until the server is closed. s.mu is held, or s is
+// serve serves a sample at l until its server is closed. s.mu is held, or s is
 // not yet shared.
-func (s *Set) serve(ctx context.Context, sm *sample) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", sm.addr.String())
-	if err != nil && sm.mode == "" {
-		l, err = lc.Listen(ctx, "tcp", netip.AddrPortFrom(sm.addr.Addr(), 0).String())
-	}
-	if err != nil {
-		return err
-	}
-	sm.addr = l.Addr().(*net.TCPAddr).AddrPort()
+func (s *Set) serve(sm *sample, l net.Listener) {
 	srv := &http.Server{Handler: s.handler(sm), ReadHeaderTimeout: 5 * time.Second}
 	sm.server, sm.mode = srv, Revive
 	s.wg.Go(func() {
@@ -211,7 +242,6 @@ func (s *Set) serve(ctx context.Context, sm *sample) error {
 			s.log.Error("sample instance ended", "instance", sm.instance.ID, "error", err)
 		}
 	})
-	return nil
 }
 
 // handler answers as the sample's mode says.

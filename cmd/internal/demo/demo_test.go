@@ -3,6 +3,7 @@ package demo_test
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -65,5 +66,27 @@ func TestSet_Do_names_the_samples_for_an_unknown_one(t *testing.T) {
 	}
 	if err := s.Do(t.Context(), "web-1", "explode", 0); err == nil || !strings.Contains(err.Error(), "kill") {
 		t.Errorf("got %v, want the list of actions", err)
+	}
+}
+
+// Two servers on one machine: the second's web-2 had another port than its
+// web-1 while the first was between its own, so that `dig | sort` told them in
+// another order than README does.
+func TestStart_GivesAllSamplesOnePort(t *testing.T) {
+	var lc net.ListenConfig
+	busy, err := lc.Listen(t.Context(), "tcp", "127.0.1.2:8000")
+	if err == nil {
+		t.Cleanup(func() { busy.Close() })
+	} // else another server's sample has it: just as well
+	s, err := demo.Start(t.Context(), demo.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	all := s.Instances()
+	for _, in := range all {
+		if in.Port == 8000 || in.Port != all[0].Port {
+			t.Errorf("%s listens on port %d and %s on %d, want one port, and not 8000, which is busy", in.ID, in.Port, all[0].ID, all[0].Port)
+		}
 	}
 }
