@@ -28,6 +28,9 @@ type Load struct {
 	// EWMA is the reported utilisation, smoothed, as math.Float64bits; written
 	// by the pool's writer alone.
 	EWMA atomic.Uint64
+	// Cost is the peak-EWMA of the latency in seconds (PeakCost), as
+	// math.Float64bits; 0: not known. Written by the proxies.
+	Cost atomic.Uint64
 }
 
 // Endpoint is one candidate.
