@@ -52,16 +52,16 @@ type events struct {
 
 	mu    sync.Mutex
 	ring  []Event
-	first uint64        // Seq of the oldest event kept
-	next  uint64        // Seq of the event to come
-	more  chan struct{} // closed and replaced when an event is added
-	idle  bool          // nobody waits on more
+	first uint64 // Seq of the oldest event kept
+	next  uint64 // Seq of the event to come
+
+	more broadcast // an event was added
 }
 
 func newEvents(start time.Time) *events {
 	seq := uint64(start.UnixMicro())
 	seq += EventsMax - seq%EventsMax // so that the i-th event lies at ring[i]
-	return &events{first: seq, next: seq, more: make(chan struct{}), idle: true}
+	return &events{first: seq, next: seq}
 }
 
 // add appends e, giving it its number.
@@ -76,11 +76,7 @@ func (es *events) add(e Event) {
 		es.ring[e.Seq%EventsMax] = e
 		es.first++
 	}
-	if !es.idle {
-		close(es.more)
-		es.more = make(chan struct{})
-		es.idle = true
-	}
+	es.more.wake()
 }
 
 // after returns up to len(buf) events after seq, and what to wait on when there
@@ -99,10 +95,10 @@ func (es *events) after(seq uint64, buf []Event) ([]Event, <-chan struct{}) {
 	for s := seq + 1; s < es.next && len(buf) < cap(buf); s++ {
 		buf = append(buf, es.at(s))
 	}
-	if len(buf) == 0 {
-		es.idle = false
+	if len(buf) > 0 {
+		return buf, nil
 	}
-	return buf, es.more
+	return nil, es.more.wait()
 }
 
 // at returns the event numbered seq, which must be kept.
@@ -127,14 +123,15 @@ func (p *Pool) Events(ctx context.Context, since uint64) iter.Seq[Event] {
 		buf := make([]Event, 0, 64)
 		for seq := since; ctx.Err() == nil; {
 			var more <-chan struct{}
-			buf, more = p.events.after(seq, buf)
-			for i := range buf {
-				if !yield(buf[i]) {
+			var list []Event
+			list, more = p.events.after(seq, buf)
+			for i := range list {
+				if !yield(list[i]) {
 					return
 				}
-				seq = buf[i].Seq
+				seq = list[i].Seq
 			}
-			if len(buf) > 0 {
+			if len(list) > 0 {
 				continue
 			}
 			select {

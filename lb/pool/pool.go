@@ -111,14 +111,16 @@ type Pool struct {
 	view   View
 	events *events
 	counts counters
+	shown  broadcast // something was published
 
 	in       chan packed   // from sinks, bounded by queueMax
 	asks     chan func()   // run by the writer between two changes
 	stopped  chan struct{} // closed when Run has returned
 	running  atomic.Bool   // Run was called
-	wake     chan struct{} // 1-slot: notified is not empty
-	mu       sync.Mutex    // guards notified
+	wake     chan struct{} // 1-slot: notified or passive is not empty
+	mu       sync.Mutex    // guards notified and passive
 	notified map[health.Target]observation
+	passive  map[passiveKey]passiveSeen
 
 	w writer // owned by Run
 }
@@ -142,6 +144,7 @@ func New(cfg Config) (*Pool, error) {
 		stopped:  make(chan struct{}),
 		wake:     make(chan struct{}, 1),
 		notified: map[health.Target]observation{},
+		passive:  map[passiveKey]passiveSeen{},
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -154,6 +157,11 @@ func New(cfg Config) (*Pool, error) {
 
 // View returns the pool's View. It is the same for the Pool's life.
 func (p *Pool) View() *View { return &p.view }
+
+// Published returns a channel that is closed when the View has next changed.
+// Take it before looking at the View, or a change in between is missed. Many
+// changes may be one.
+func (p *Pool) Published() <-chan struct{} { return p.shown.wait() }
 
 // Sink returns the function that takes the batches of watchers; any number may
 // use it. It copies what it keeps, waits while the writer is behind, and fails
@@ -199,6 +207,11 @@ func (p *Pool) notify(t health.Target, o observation) {
 		p.notified[t] = o
 	}
 	p.mu.Unlock()
+	p.wakeWriter()
+}
+
+// wakeWriter makes the writer look at what it was notified of.
+func (p *Pool) wakeWriter() {
 	select {
 	case p.wake <- struct{}{}:
 	default:

@@ -200,6 +200,10 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 				factor *= l.factor
 			}
 		}
+		if in.passive != 0 {
+			factor *= float64(in.passive)
+			out.lowered = in.passive < 1
+		}
 		next.bent = next.bent || factor != 1
 		out.class = classOf(out)
 		out.weight = uint32(in.rec.weight()) * lb.WeightScale

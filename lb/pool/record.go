@@ -370,3 +370,7 @@ func apexWire(zone string) string {
 	}
 	return string(append(appendWire(nil, zone), 0))
 }
+
+// WireName is a service's name as registered ("web.prod") in the form that
+// View.Find takes.
+func WireName(name string) []byte { return appendWire(nil, name) }

@@ -2,9 +2,11 @@ package pool
 
 import (
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb"
 	"github.com/musterdns/muster/registry"
 )
 
@@ -40,6 +42,7 @@ type instance struct {
 	class    class
 	in       bool
 	slow     bool // in slow start
+	lowered  bool // its weight is, by what proxies saw
 
 	// What building sets reads again and again, taken from rec so that it lies
 	// together.
@@ -164,6 +167,33 @@ func (s *Service) NamedPort(i uint32, name string, udp bool) uint16 {
 	}
 	return 0
 }
+
+// ID is the id of instance i. It allocates.
+func (s *Service) ID(i uint32) string { return string(s.instances[i].rec.id()) }
+
+// Address is the first address of instance i, where its checks go too.
+func (s *Service) Address(i uint32) netip.Addr {
+	if s.Count4(i) > 0 {
+		return netip.AddrFrom4(s.Addr4(i, 0))
+	}
+	return netip.AddrFrom16(s.Addr6(i, 0))
+}
+
+// Endpoint is instance i as a candidate of lb's policies: its stable identity
+// and effective weight.
+func (s *Service) Endpoint(i uint32) lb.Endpoint {
+	return lb.Endpoint{ID: s.instances[i].rec.hash(), Weight: s.instances[i].weight}
+}
+
+// Health is what the checks of instance i say together.
+func (s *Service) Health(i uint32) health.State { return s.instances[i].health }
+
+// Admin is the administrator's word that is in force on instance i.
+func (s *Service) Admin(i uint32) registry.AdminState { return s.instances[i].admin }
+
+// Policy is the policy in force, in which no field is unset. Not to be written
+// to.
+func (s *Service) Policy() *registry.Service { return &s.settings.policy }
 
 // In reports whether instance i may be answered for the service.
 func (s *Service) In(i uint32) bool { return s.instances[i].in }

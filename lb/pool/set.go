@@ -154,6 +154,9 @@ type Tier struct {
 	deadlines bool  // some instance has a deadline
 }
 
+// Load is the tier's part of the group's choices, in percent.
+func (t *Tier) Load() int { return int(t.load) }
+
 // Size is the number of instances in the tier.
 func (t *Tier) Size() int { return t.size }
 

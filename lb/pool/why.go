@@ -41,6 +41,8 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 		return append(dst, ", served all the same: too little passes (fail-open)"...)
 	case inst.in && inst.health == health.Unknown:
 		return append(dst, "unknown, served since nothing passes yet"...)
+	case inst.in && inst.lowered:
+		return append(dst, "passing, its weight lowered since requests through the proxy fail"...)
 	case inst.in && inst.slow:
 		return append(dst, "passing, in slow start"...)
 	case inst.in:

@@ -82,7 +82,8 @@ type inst struct {
 	rec        record
 	targets    []*target
 	revision   int64
-	slowSince  int64 // ns since 1970; 0: not in slow start
+	slowSince  int64   // ns since 1970; 0: not in slow start
+	passive    float32 // factor on the weight by what proxies saw; 0: none
 	round      uint32
 	health     health.State // as of the last rebuild, for telling changes
 	admin      registry.AdminState
@@ -245,7 +246,14 @@ func (w *writer) drainNotified() {
 	w.pool.mu.Lock()
 	notified := w.pool.notified
 	w.pool.notified = make(map[health.Target]observation, min(len(notified), 64))
+	passive := w.pool.passive
+	if len(passive) > 0 {
+		w.pool.passive = map[passiveKey]passiveSeen{}
+	}
 	w.pool.mu.Unlock()
+	for k, seen := range passive {
+		w.seePassive(k, seen)
+	}
 	for t, o := range notified {
 		e := w.targets.find(t)
 		if e == nil {
@@ -332,6 +340,7 @@ func (w *writer) flush(now time.Time) {
 		w.addrs.publish(&w.pool.counts)
 		v.version.Add(1)
 		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds)
+		w.pool.shown.wake()
 	}
 	for _, src := range w.sources {
 		if src.content {

@@ -1,0 +1,76 @@
+package pool
+
+import (
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/registry"
+)
+
+// Passive is what a proxy has seen of one instance.
+type Passive struct {
+	Source   registry.SourceID
+	Service  string
+	Instance string
+	// Factor multiplies the instance's weight from now on, in DNS as in the
+	// proxies; 1 takes that back, 0 leaves it as it is.
+	Factor float64
+	// Failed says that a request has failed: the instance's checks come sooner.
+	Failed bool
+}
+
+// ObservePassive takes what a proxy has seen. It never blocks; several
+// observations of one instance before the writer comes to them are one. It has
+// no say in whether an instance is in: that is for its checks, which it brings
+// nearer.
+func (p *Pool) ObservePassive(o Passive) {
+	k := passiveKey{o.Source, o.Service, o.Instance}
+	p.mu.Lock()
+	seen := p.passive[k]
+	if o.Factor != 0 {
+		seen.factor = o.Factor
+	}
+	seen.failed = seen.failed || o.Failed
+	p.passive[k] = seen
+	p.mu.Unlock()
+	p.wakeWriter()
+}
+
+// passiveKey names an instance, and passiveSeen is what was seen of it. The map
+// of them is bounded by the instances that the proxies know of.
+type passiveKey struct {
+	source            registry.SourceID
+	service, instance string
+}
+
+type passiveSeen struct {
+	factor float64 // 0: none was told
+	failed bool
+}
+
+// seePassive applies an observation; one of an instance that is gone is
+// nothing.
+func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
+	src := w.sources[k.source]
+	if src == nil {
+		return
+	}
+	s := src.services[k.service]
+	if s == nil {
+		return
+	}
+	at, there := s.find(k.instance)
+	if !there {
+		return
+	}
+	in := &s.insts[at]
+	if seen.failed && w.targets.checker != nil {
+		for _, t := range in.targets {
+			if t.Type != health.TypeTTL { // whose reports are verdicts
+				w.targets.checker.Report(t.Target, health.Result{Output: "a request through the proxy failed", Load: -1})
+			}
+		}
+	}
+	if f := float32(seen.factor); f != 0 && f != in.passive {
+		in.passive = f
+		w.mark(s)
+	}
+}
