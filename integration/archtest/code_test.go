@@ -102,7 +102,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTicker",
 var clockless = []string{"lb", "zones", "dnsserver/wire", "dnsserver/authority"}
 
 // mayTellTime are packages below a clockless one that are not on its path.
-var mayTellTime = []string{"lb/pool", "lb/l4", "lb/l7", "lb/kernel"}
+var mayTellTime = []string{"lb/pool", "lb/dispatch", "lb/l4", "lb/l7", "lb/kernel"}
 
 // offPath are files below a clockless package that are not on its path.
 var offPath = exemptions{

@@ -30,8 +30,9 @@ var ours = []importRow{
 	{"lb/pool", []string{"registry", "health", "lb"}, "the one place where registration, health and selection meet"},
 	{"lb/proxyproto", nil, "a header that proxies read and write: fuzzed alone"},
 	{"lb/clienthello", nil, "what a TLS client says first: fuzzed alone"},
-	{"lb/l4", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
-	{"lb/l7", []string{"lb", "lb/pool"}, "a proxy reads the view, like DNS does"},
+	{"lb/dispatch", []string{"registry", "health", "lb", "lb/pool"}, "what the proxies have in common: the view becomes the choice for one connection or request"},
+	{"lb/l4", []string{"lb", "lb/pool", "lb/dispatch"}, "a proxy reads the view, like DNS does"},
+	{"lb/l7", []string{"lb", "lb/pool", "lb/dispatch"}, "a proxy reads the view, like DNS does"},
 	{"lb/kernel", []string{"lb", "lb/pool"}, "a data plane reads the view, like DNS does"},
 
 	{"zones", []string{"dnsserver/wire"}, "names and records, whoever serves them"},

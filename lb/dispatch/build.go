@@ -1,0 +1,243 @@
+package dispatch
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+)
+
+// find returns the service as it is in the View; nil: it is not registered.
+func (b *Backend) find() *pool.Service {
+	s := b.d.cfg.Pool.View().Find(b.ref.Source, b.wire)
+	if s == nil || s.Ancestor() {
+		return nil
+	}
+	return s
+}
+
+// refresh returns the state to choose from, built anew if the service or the
+// ejections have changed.
+func (b *Backend) refresh() *state {
+	if st := b.now.Load(); st != nil && st.service == b.find() && st.epoch == b.epoch.Load() {
+		return st
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Under the lock, so that an older state never follows a newer one.
+	service, epoch := b.find(), b.epoch.Load()
+	if st := b.now.Load(); st != nil && st.service == service && st.epoch == epoch {
+		return st
+	}
+	st := b.build(service, epoch)
+	b.now.Store(st)
+	return st
+}
+
+// build makes the state of a service, and begins and ends the terms of its
+// instances. b.mu is held.
+func (b *Backend) build(service *pool.Service, epoch uint64) *state {
+	st := &state{service: service, epoch: epoch, byID: map[string]*instance{}}
+	if g := b.group(service); g != nil {
+		st.mode, st.members = g.Mode(), g.Members()
+		st.hashed = service.Hashes()
+		for t := range g.Tiers() {
+			b.addTier(st, &g.Tiers()[t])
+		}
+		if len(st.tiers) == 1 {
+			st.loads = nil // nothing to draw
+		}
+	}
+	b.settle(st)
+	return st
+}
+
+// group is the part of the service that the Ref chooses; nil: there is none.
+func (b *Backend) group(service *pool.Service) *pool.Group {
+	if service == nil {
+		return nil
+	}
+	var kind pool.FilterKind
+	var name string
+	switch {
+	case b.ref.Port != "":
+		kind, name = pool.FilterPort, b.ref.Port
+	case b.ref.Tag != "":
+		kind, name = pool.FilterTag, b.ref.Tag
+	case b.ref.Zone != "":
+		kind, name = pool.FilterZone, b.ref.Zone
+	default:
+		return service.Set().Group(pool.FamilySRV)
+	}
+	n := service.Filter(kind, []byte(name), b.ref.UDP)
+	if n < 0 {
+		return nil
+	}
+	return service.SetAt(n).Group(pool.FamilySRV)
+}
+
+// addTier adds a tier without those that are ejected; where that would leave
+// none they are forgiven, since the last instance is never ejected.
+func (b *Backend) addTier(st *state, from *pool.Tier) {
+	endpoints := make([]lb.Endpoint, 0, from.Size())
+	list := make([]*instance, 0, from.Size())
+	add := func(i *instance, number uint32) {
+		e := st.service.Endpoint(number)
+		e.Load = &i.load
+		endpoints, list = append(endpoints, e), append(list, i)
+	}
+	var ejected []uint32
+	for n := range from.Size() {
+		number := from.At(n)
+		i := b.instance(st.service, number)
+		st.byID[i.id] = i
+		if i.ejection.out() {
+			ejected = append(ejected, number)
+			continue
+		}
+		add(i, number)
+	}
+	if len(list) == 0 {
+		for _, number := range ejected {
+			i := b.instance(st.service, number)
+			b.restore(i, "it is the last one")
+			add(i, number)
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	st.loads = append(st.loads, lb.Tier{Load: from.Load()})
+	st.tiers = append(st.tiers, tier{picker: b.picker(st.service.Policy(), endpoints), list: list})
+}
+
+// picker is the proxies' form of a policy. A service whose policy is all is
+// served by weight, since one connection goes to one instance.
+func (b *Backend) picker(p *registry.Service, endpoints []lb.Endpoint) lb.Picker {
+	switch p.Policy {
+	case "round-robin":
+		return lb.RoundRobin(endpoints)
+	case "least-loaded":
+		return lb.LeastRequests(endpoints)
+	case "hash":
+		return lb.Hash(endpoints)
+	default:
+		return lb.Weighted(endpoints)
+	}
+}
+
+// instance finds what is known of a service's instance, and makes it when it is
+// new or has moved.
+func (b *Backend) instance(service *pool.Service, number uint32) *instance {
+	id, addr := service.ID(number), b.address(service, number)
+	i := b.instances[id]
+	if i != nil && i.addr == addr {
+		return i
+	}
+	if i != nil {
+		b.end(i, EndGone)
+	}
+	i = &instance{id: id, addr: addr, b: b}
+	i.term.Store(&term{})
+	b.instances[id] = i
+	return i
+}
+
+// address is where an instance is reached.
+func (b *Backend) address(service *pool.Service, number uint32) netip.AddrPort {
+	port := service.Port(number)
+	if b.ref.Port != "" {
+		port = service.NamedPort(number, b.ref.Port, b.ref.UDP)
+	}
+	return netip.AddrPortFrom(service.Address(number), port)
+}
+
+// settle ends the terms of instances that are not in st any more, and begins
+// new ones for those that are in again.
+func (b *Backend) settle(st *state) {
+	for id, i := range b.instances {
+		if st.byID[id] == i {
+			if t := i.term.Load(); t.ended() {
+				i.term.Store(&term{})
+			}
+			continue
+		}
+		switch end := b.endOf(st.service, i); end {
+		case EndNone: // its tier is not needed now: what it has it may finish
+		case EndGone:
+			b.end(i, EndGone)
+			delete(b.instances, id)
+		default:
+			b.end(i, end)
+		}
+	}
+}
+
+// endOf says why an instance is not in.
+func (b *Backend) endOf(service *pool.Service, i *instance) End {
+	if service == nil {
+		return EndGone
+	}
+	n := service.Instance([]byte(i.id))
+	if n < 0 || b.address(service, uint32(n)) != i.addr {
+		return EndGone
+	}
+	switch service.Admin(uint32(n)) {
+	case registry.AdminDrain, registry.AdminMaintenance:
+		return EndDrain
+	case registry.AdminDown:
+		return EndDown
+	case registry.AdminUp:
+		return EndNone
+	case registry.AdminNone:
+	}
+	if service.Health(uint32(n)) == health.Failing {
+		return EndDown
+	}
+	return EndNone
+}
+
+// end ends an instance's term and has Run tell of it.
+func (b *Backend) end(i *instance, end End) {
+	t := i.term.Load()
+	if t.ended() {
+		return
+	}
+	if hooks := t.finish(end); len(hooks) > 0 {
+		b.ended = append(b.ended, ended{end, hooks})
+		b.d.wakeRun()
+	}
+}
+
+// ended reports whether the term is over.
+func (t *term) ended() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.end != EndNone
+}
+
+// tellEnds calls those who wait for terms that have ended.
+func (b *Backend) tellEnds() {
+	b.mu.Lock()
+	list := b.ended
+	b.ended = nil
+	b.mu.Unlock()
+	for _, e := range list {
+		for h := range e.hooks {
+			h.f(e.end)
+		}
+	}
+}
+
+// expired reports whether the registry's state is too old to be served, by the
+// rule that DNS has.
+func (s *state) expired() bool {
+	if s.service == nil {
+		return false
+	}
+	f, _ := s.service.Origin().Freshness(time.Now().UnixNano())
+	return f == pool.Expired
+}
