@@ -44,8 +44,10 @@ func TestRoundRobin_Pick(t *testing.T) {
 	}
 }
 
+// The bound of 1 that is often read does not hold: 1:1:1:18:1:1:18:15 strays by
+// 1.21, which a random set found.
 func TestRoundRobin_Counts(t *testing.T) {
-	t.Run("every endpoint comes exactly w times in W picks, and a running count is never more than 1 off", func(t *testing.T) {
+	t.Run("every endpoint comes exactly w times in W picks, and a running count is never more than 1.5 off", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			n := rapid.IntRange(1, 12).Draw(t, "n")
 			weights := make([]uint32, n)
@@ -54,7 +56,7 @@ func TestRoundRobin_Counts(t *testing.T) {
 				weights[i] = rapid.Uint32Range(1, 20).Draw(t, "w")
 				total += int(weights[i])
 			}
-			checkCounts(t, weights, total, 0, 1+1e-9)
+			checkCounts(t, weights, total, 0, 1.5)
 		})
 	})
 	t.Run("among 64 endpoints it is never more than 2 off", func(t *testing.T) {
