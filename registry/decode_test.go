@@ -133,7 +133,7 @@ func TestDecodeInstance_errors(t *testing.T) {
 func TestDecodeService(t *testing.T) {
 	half, wait := 0.5, 30*time.Second
 	full := `{"policy":"least-loaded","ttl":5,"max_answers":2,"hash_on":"name","checks":[{"type":"tcp","port":80}],"fail":"tier",` +
-		`"panic_threshold":0.5,"slow_start":"30s","spill":"proportional","meta":{"a":"b"},"new":1}`
+		`"panic_threshold":0.5,"slow_start":"30s","spill":"proportional","proxy_policy":"peak-ewma","hash_bound":1.25,"meta":{"a":"b"},"new":1}`
 	tests := []struct {
 		name, value string
 		want        registry.Service
@@ -143,7 +143,7 @@ func TestDecodeService(t *testing.T) {
 		{"full", full, registry.Service{
 			Name: "web.prod", Policy: "least-loaded", TTL: 5 * time.Second, MaxAnswers: 2, HashOn: "name", Fail: "tier",
 			Checks: []registry.Check{{Type: "tcp", Port: "80"}}, PanicThreshold: &half, SlowStart: &wait,
-			Spill: "proportional", Meta: map[string]string{"a": "b"},
+			Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"a": "b"},
 		}},
 	}
 	for _, test := range tests {
@@ -158,7 +158,7 @@ func TestDecodeService(t *testing.T) {
 		})
 	}
 	for _, value := range []string{
-		`{"policy":"x"}`, `{"max_answers":0}`, `{"max_answers":"all"}`, `{"panic_threshold":1.5}`, `{"fail":"ajar"}`,
+		`{"policy":"x"}`, `{"proxy_policy":"best"}`, `{"hash_bound":0.5}`, `{"hash_bound":0}`, `{"max_answers":0}`, `{"max_answers":"all"}`, `{"panic_threshold":1.5}`, `{"fail":"ajar"}`,
 		`{"slow_start":"25h"}`, `{"ttl":-1}`, `10.0.0.1`, `{"checks":[{"type":"dns"}]}`,
 	} {
 		if s, err := registry.DecodeService("web", []byte(value)); err == nil {

@@ -51,6 +51,8 @@ type (
 		PanicThreshold *float64          `json:"panic_threshold,omitempty"`
 		SlowStart      *string           `json:"slow_start,omitempty"`
 		Spill          string            `json:"spill,omitempty"`
+		ProxyPolicy    string            `json:"proxy_policy,omitempty"`
+		HashBound      float64           `json:"hash_bound,omitempty"`
 		Meta           map[string]string `json:"meta,omitempty"`
 	}
 	adminJSON struct {
@@ -153,6 +155,7 @@ func EncodeService(s Service) ([]byte, error) {
 	out := serviceJSON{
 		Policy: s.Policy, TTL: encodeTTL(s.TTL), HashOn: s.HashOn, Checks: encodeChecks(s.Checks),
 		Fail: s.Fail, PanicThreshold: s.PanicThreshold, Spill: s.Spill, Meta: s.Meta,
+		ProxyPolicy: s.ProxyPolicy, HashBound: s.HashBound,
 	}
 	switch s.MaxAnswers {
 	case 0:

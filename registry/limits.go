@@ -19,6 +19,8 @@ const (
 	MetaMax = 64
 	// ChecksMax is the number of checks of one instance or service.
 	ChecksMax = 16
+	// HashBoundMax is the greatest Service.HashBound: it bounds nothing any more.
+	HashBoundMax = 100
 	// AnswersMax is the greatest Service.MaxAnswers: more records than this
 	// fit no DNS message.
 	AnswersMax = 4096

@@ -101,7 +101,8 @@ func appendService(b []byte, s Service) []byte {
 	if s.SlowStart != nil {
 		b = binary.AppendVarint(b, int64(*s.SlowStart))
 	}
-	b = appendString(b, s.Spill)
+	b = appendString(appendString(b, s.Spill), s.ProxyPolicy)
+	b = binary.BigEndian.AppendUint64(b, math.Float64bits(s.HashBound))
 	return binary.AppendVarint(appendMeta(b, s.Meta), s.Revision)
 }
 
@@ -273,7 +274,10 @@ func (d *unpacker) service() Service {
 		wait := time.Duration(d.int())
 		s.SlowStart = &wait
 	}
-	s.Spill = d.string()
+	s.Spill, s.ProxyPolicy = d.string(), d.string()
+	if raw := d.bytes(8); raw != nil {
+		s.HashBound = math.Float64frombits(binary.BigEndian.Uint64(raw))
+	}
 	s.Meta, s.Revision = d.meta(), d.int()
 	return s
 }

@@ -147,8 +147,13 @@ type Service struct {
 	PanicThreshold *float64      // share of healthy weight, 0 to 1; nil: unset
 	SlowStart      *time.Duration
 	Spill          string // proportional when-empty
-	Meta           map[string]string
-	Revision       int64
+	// ProxyPolicy is how proxies choose: a Policy, or peak-ewma; empty: as
+	// Policy says. HashBound is how many times its share of the requests in
+	// flight an instance may have under hash, 1 or more; 0: unset.
+	ProxyPolicy string
+	HashBound   float64
+	Meta        map[string]string
+	Revision    int64
 }
 
 // MaxAnswersAuto is Service.MaxAnswers for "auto".

@@ -10,6 +10,10 @@ func Policies() []string {
 	return []string{"weighted", "round-robin", "least-loaded", "hash", "all"}
 }
 
+// ProxyPolicies are the names of the policies that proxies have: those of DNS,
+// and peak-ewma, which goes by how long answers take.
+func ProxyPolicies() []string { return append(Policies(), "peak-ewma") }
+
 const serviceMend = `write an object, as {"policy":"weighted","ttl":5}`
 
 // DecodeService reads the value of a service's key. The name is checked and
@@ -66,6 +70,10 @@ func (s *Service) field(c *cursor, name []byte) (known bool, err error) {
 		s.SlowStart, err = readSlowStart(c)
 	case "spill":
 		s.Spill, err = c.text(TextMax)
+	case "proxy_policy":
+		s.ProxyPolicy, err = c.text(TextMax)
+	case "hash_bound":
+		s.HashBound, err = readHashBound(c)
 	case "meta":
 		s.Meta, err = readMeta(c)
 	default:
@@ -103,6 +111,14 @@ func readShare(c *cursor) (*float64, error) {
 	return &f, nil
 }
 
+// readHashBound reads a Service.HashBound.
+func readHashBound(c *cursor) (float64, error) {
+	if c.null() {
+		return 0, nil
+	}
+	return c.number(1, HashBoundMax)
+}
+
 // readSlowStart reads a duration in which 0 is said and not unset.
 func readSlowStart(c *cursor) (*time.Duration, error) {
 	if c.null() {
@@ -127,6 +143,7 @@ func (s Service) Validate() error {
 		{"hash_on", s.HashOn, []string{"client", "subnet", "name"}},
 		{"fail", s.Fail, []string{"open", "closed", "tier"}},
 		{"spill", s.Spill, []string{"proportional", "when-empty"}},
+		{"proxy_policy", s.ProxyPolicy, ProxyPolicies()},
 	}
 	for _, w := range words {
 		if err := memberOf(w.field, w.word, w.words...); err != nil {
@@ -142,6 +159,8 @@ func (s Service) Validate() error {
 		return bad("panic_threshold", formatFloat(*s.PanicThreshold), "is out of range", "write 0 to 1")
 	case s.SlowStart != nil && (*s.SlowStart < 0 || *s.SlowStart > SlowStartMax):
 		return bad("slow_start", s.SlowStart.String(), "is out of range", "write 0 to 1h")
+	case s.HashBound != 0 && !(s.HashBound >= 1 && s.HashBound <= HashBoundMax):
+		return bad("hash_bound", formatFloat(s.HashBound), "is out of range", "write 1 to 100, as 1.25")
 	case len(s.Checks) > ChecksMax:
 		return &FieldError{Field: "checks", Reason: "has more than " + strconv.Itoa(ChecksMax) + " entries", Mend: "write fewer"}
 	}
@@ -167,6 +186,8 @@ func (s Service) Merge(over Service) Service {
 	replace(&s.PanicThreshold, over.PanicThreshold)
 	replace(&s.SlowStart, over.SlowStart)
 	replace(&s.Spill, over.Spill)
+	replace(&s.ProxyPolicy, over.ProxyPolicy)
+	replace(&s.HashBound, over.HashBound)
 	replace(&s.Revision, over.Revision)
 	if over.Checks != nil {
 		s.Checks = over.Checks

@@ -30,7 +30,7 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 	page := registry.Batch{Revision: 77, AsOf: at, Reset: true, Snapshot: true, Instances: []registry.Instance{full}}
 	page.Services = []registry.Service{{
 		Name: "web", Policy: "hash", TTL: time.Second, MaxAnswers: registry.MaxAnswersAuto, HashOn: "name", Checks: []registry.Check{}, Fail: "tier",
-		PanicThreshold: &share, SlowStart: &wait, Spill: "proportional", Meta: map[string]string{"k": "v"}, Revision: 6,
+		PanicThreshold: &share, SlowStart: &wait, Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"k": "v"}, Revision: 6,
 	}, {Name: "bare"}}
 	page.Admin = []registry.Admin{{Service: "web", Instance: "*", State: registry.AdminDown, Reason: "r", By: "b", Since: at, Until: at, Revision: 7}}
 	page.Routes = []registry.Route{{Name: "api", Hosts: []string{"*.example.com"}, Path: "/api", Service: "web", Revision: 8}}

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -43,7 +44,7 @@ func (b *Backend) build(service *pool.Service, epoch uint64) *state {
 	st := &state{service: service, epoch: epoch, byID: map[string]*instance{}}
 	if g := b.group(service); g != nil {
 		st.mode, st.members = g.Mode(), g.Members()
-		st.hashed = service.Hashes()
+		st.hashed = policyOf(service) == "hash"
 		for t := range g.Tiers() {
 			b.addTier(st, &g.Tiers()[t])
 		}
@@ -111,18 +112,26 @@ func (b *Backend) addTier(st *state, from *pool.Tier) {
 		return
 	}
 	st.loads = append(st.loads, lb.Tier{Load: from.Load()})
-	st.tiers = append(st.tiers, tier{picker: b.picker(st.service.Policy(), endpoints), list: list})
+	st.tiers = append(st.tiers, tier{picker: b.picker(st.service, endpoints), list: list})
 }
+
+// policyOf is the policy that proxies choose by.
+func policyOf(s *pool.Service) string { return cmp.Or(s.Policy().ProxyPolicy, s.Policy().Policy) }
 
 // picker is the proxies' form of a policy. A service whose policy is all is
 // served by weight, since one connection goes to one instance.
-func (b *Backend) picker(p *registry.Service, endpoints []lb.Endpoint) lb.Picker {
-	switch p.Policy {
+func (b *Backend) picker(s *pool.Service, endpoints []lb.Endpoint) lb.Picker {
+	switch policyOf(s) {
 	case "round-robin":
 		return lb.RoundRobin(endpoints)
 	case "least-loaded":
 		return lb.LeastRequests(endpoints)
+	case "peak-ewma":
+		return lb.PeakEWMA(endpoints)
 	case "hash":
+		if bound := s.Policy().HashBound; bound > 0 {
+			return lb.BoundedHash(endpoints, bound, &b.active)
+		}
 		return lb.Hash(endpoints)
 	default:
 		return lb.Weighted(endpoints)

@@ -57,7 +57,7 @@ func TestBackend_Choose(t *testing.T) {
 		})
 	})
 	t.Run("what was tried is not chosen again, under any policy", func(t *testing.T) {
-		for _, policy := range registry.Policies() {
+		for _, policy := range registry.ProxyPolicies() {
 			bubble(t, func(t *testing.T, e *env) {
 				e.apply(registry.Batch{Reset: true, Instances: insts("a b c d e"), Services: []registry.Service{{Name: "web", Policy: policy}}})
 				b := e.web()
@@ -125,6 +125,36 @@ func TestBackend_Choose(t *testing.T) {
 				if i.Active != 10 {
 					t.Errorf("%s has %d of 30, want 10", i.ID, i.Active)
 				}
+			}
+		})
+	})
+	t.Run("proxy_policy is for proxies alone, and hash_bound bounds what one client's hash gets", func(t *testing.T) {
+		bubble(t, func(t *testing.T, e *env) {
+			e.apply(registry.Batch{Reset: true, Instances: insts("a b c d"), Services: []registry.Service{{Name: "web", Policy: "weighted", ProxyPolicy: "hash"}}})
+			b := e.web()
+			flying := func(n int) (most int64) {
+				var list []dispatch.Choice
+				for range n {
+					c, err := b.Choose(dispatch.Request{Hash: 42}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					list = append(list, c)
+				}
+				for _, i := range b.Info().Instances {
+					most = max(most, i.Active)
+				}
+				for _, c := range list {
+					c.Done(dispatch.Outcome{})
+				}
+				return most
+			}
+			if most := flying(100); most != 100 {
+				t.Errorf("one has %d of 100, want all", most)
+			}
+			e.apply(registry.Batch{Services: []registry.Service{{Name: "web", ProxyPolicy: "hash", HashBound: 1.25}}})
+			if most := flying(100); most > 32 || most < 31 {
+				t.Errorf("bounded at 1.25 one has %d of 100, want 1.25 times its 25, rounded up", most)
 			}
 		})
 	})

@@ -40,7 +40,7 @@ func (b *Backend) Info() Info {
 	st := b.refresh()
 	out := Info{Ref: b.ref, Mode: st.mode, Active: b.active.Load()}
 	if st.service != nil {
-		out.Policy = st.service.Policy().Policy
+		out.Policy = policyOf(st.service)
 	}
 	shares := st.shares()
 	b.mu.Lock()

@@ -38,6 +38,8 @@ type Service struct {
 	MaxAnswers     int      `json:"max_answers"` // 0: auto
 	Fail           string   `json:"fail"`
 	Spill          string   `json:"spill,omitempty"`
+	ProxyPolicy    string   `json:"proxy_policy,omitempty"` // empty: as policy says
+	HashBound      float64  `json:"hash_bound,omitempty"`   // 0: none
 	PanicThreshold float64  `json:"panic_threshold"`
 	SlowStart      Duration `json:"slow_start"`
 	Checks         []string `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"

@@ -58,6 +58,12 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	row(w, "panic_threshold", strconv.FormatFloat(sv.PanicThreshold, 'g', -1, 64))
 	row(w, "slow_start", duration(sv.SlowStart))
 	row(w, "spill", sv.Spill)
+	if sv.ProxyPolicy != "" {
+		row(w, "proxy_policy", sv.ProxyPolicy)
+	}
+	if sv.HashBound != 0 {
+		row(w, "hash_bound", strconv.FormatFloat(sv.HashBound, 'g', -1, 64))
+	}
 	if len(sv.Checks) == 0 {
 		row(w, "check", "none")
 	}
@@ -76,15 +82,15 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 
 // serviceFlags are the flags of `service set`.
 type serviceFlags struct {
-	policy, hashOn, fail, spill, maxAnswers string
-	ttl, slowStart                          time.Duration
-	panicThreshold                          float64
-	checks, unset                           []string
+	policy, hashOn, fail, spill, maxAnswers, proxyPolicy string
+	ttl, slowStart                                       time.Duration
+	panicThreshold, hashBound                            float64
+	checks, unset                                        []string
 }
 
 // unsettable are the members of a service's document that --unset takes.
 func unsettable() []string {
-	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "checks"}
+	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "proxy_policy", "hash_bound", "checks"}
 }
 
 func (s *session) serviceSetCommand() *cobra.Command {
@@ -130,6 +136,8 @@ func (s *session) serviceSetCommand() *cobra.Command {
 	f.Float64Var(&flags.panicThreshold, "panic-threshold", 0, "below this `share` of passing weight all are served; 0: only when nothing passes")
 	f.DurationVar(&flags.slowStart, "slow-start", 0, "how long a new instance takes to its full weight")
 	f.StringVar(&flags.spill, "spill", "", "to the next tier: proportional or when-empty")
+	f.StringVar(&flags.proxyPolicy, "proxy-policy", "", "how proxies choose: "+strings.Join(registry.ProxyPolicies(), ", "))
+	f.Float64Var(&flags.hashBound, "hash-bound", 0, "hash in proxies: how many `times` its share of what is in flight an instance may have, as 1.25")
 	f.StringArrayVar(&flags.checks, "check", nil, checkFlagHelp)
 	f.StringSliceVar(&flags.unset, "unset", nil, "`parts` to unset: "+strings.Join(unsettable(), ", "))
 	return s.listing(s.online(zoned(cmd, &zone)))
@@ -137,13 +145,18 @@ func (s *session) serviceSetCommand() *cobra.Command {
 
 // patch makes the merge patch of the flags that were given.
 func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
-	sv := registry.Service{Policy: f.policy, TTL: f.ttl, HashOn: f.hashOn, Fail: f.fail, Spill: f.spill}
+	sv := registry.Service{Policy: f.policy, TTL: f.ttl, HashOn: f.hashOn, Fail: f.fail, Spill: f.spill, ProxyPolicy: f.proxyPolicy}
 	changed := cmd.Flags().Changed
 	if changed("ttl") && f.ttl == 0 {
 		return nil, usagef("--ttl 0s: must be %s to %s; --unset ttl gives it back to the configuration", duration(api.Duration(registry.TTLMin)), duration(api.Duration(registry.TTLMax)))
 	}
 	if changed("panic-threshold") {
 		sv.PanicThreshold = &f.panicThreshold
+	}
+	if changed("hash-bound") {
+		if sv.HashBound = f.hashBound; f.hashBound == 0 {
+			return nil, usagef("--hash-bound 0: must be 1 to %d; --unset hash_bound is none", registry.HashBoundMax)
+		}
 	}
 	if changed("slow-start") {
 		sv.SlowStart = &f.slowStart

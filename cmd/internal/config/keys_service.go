@@ -50,6 +50,10 @@ func serviceKeys() key {
 			func(s *Service, v time.Duration) { s.SlowStart = &v }),
 		one("spill", "", "How load moves to the next tier: with each loss (proportional), or when a tier is empty. Default: when-empty below 6 instances.", oneOf("proportional", "when-empty"),
 			func(s *Service, v string) { s.Spill = v }),
+		one("proxy_policy", "", "How proxies choose. Default: as policy says, least-loaded going by the requests in flight.", oneOf(registry.ProxyPolicies()...),
+			func(s *Service, v string) { s.ProxyPolicy = v }),
+		one("hash_bound", "", "Policy hash in proxies: how many times its share of the requests in flight an instance may have before others take its clients; 1.25 is usual. Default: any number.", number(1, registry.HashBoundMax),
+			func(s *Service, v float64) { s.HashBound = v }),
 		checkKeys(),
 	)
 }

@@ -83,14 +83,18 @@ func integer(low, high int) value[int] {
 	}
 }
 
-func fraction() value[float64] {
+func fraction() value[float64] { return number(0, 1) }
+
+// number is a number between low and high.
+func number(low, high float64) value[float64] {
+	limits := fmt.Sprintf("%g to %g", low, high)
 	return value[float64]{
-		noun: "a number", limits: "0 to 1",
-		schema: map[string]any{"type": "number", "minimum": 0, "maximum": 1},
+		noun: "a number", limits: limits,
+		schema: map[string]any{"type": "number", "minimum": low, "maximum": high},
 		parse: func(s string) (float64, error) {
 			f, err := strconv.ParseFloat(s, 64)
-			if err != nil || !(f >= 0 && f <= 1) {
-				return 0, errors.New("must be a number, 0 to 1")
+			if err != nil || !(f >= low && f <= high) {
+				return 0, errors.New("must be a number, " + limits)
 			}
 			return f, nil
 		},
