@@ -48,8 +48,9 @@ type state struct {
 
 // tier is the instances of one tier that may be chosen.
 type tier struct {
-	picker lb.Picker
-	list   []*instance
+	picker  lb.Picker
+	list    []*instance
+	weights []uint32 // effective, of list
 }
 
 func newBackend(d *Dispatcher, ref Ref) *Backend {

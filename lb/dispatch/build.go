@@ -111,8 +111,12 @@ func (b *Backend) addTier(st *state, from *pool.Tier) {
 	if len(list) == 0 {
 		return
 	}
+	weights := make([]uint32, len(endpoints))
+	for n := range endpoints {
+		weights[n] = endpoints[n].Weight
+	}
 	st.loads = append(st.loads, lb.Tier{Load: from.Load()})
-	st.tiers = append(st.tiers, tier{picker: b.picker(st.service, endpoints), list: list})
+	st.tiers = append(st.tiers, tier{picker: b.picker(st.service, endpoints), list: list, weights: weights})
 }
 
 // policyOf is the policy that proxies choose by.
@@ -169,7 +173,7 @@ func (b *Backend) address(service *pool.Service, number uint32) netip.AddrPort {
 func (b *Backend) settle(st *state) {
 	for id, i := range b.instances {
 		if st.byID[id] == i {
-			if t := i.term.Load(); t.ended() {
+			if i.term.Load().ending() != EndNone {
 				i.term.Store(&term{})
 			}
 			continue
@@ -212,7 +216,7 @@ func (b *Backend) endOf(service *pool.Service, i *instance) End {
 // end ends an instance's term and has Run tell of it.
 func (b *Backend) end(i *instance, end End) {
 	t := i.term.Load()
-	if t.ended() {
+	if t.ending() != EndNone {
 		return
 	}
 	if hooks := t.finish(end); len(hooks) > 0 {
@@ -221,11 +225,11 @@ func (b *Backend) end(i *instance, end End) {
 	}
 }
 
-// ended reports whether the term is over.
-func (t *term) ended() bool {
+// ending says whether and how the term has ended.
+func (t *term) ending() End {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.end != EndNone
+	return t.end
 }
 
 // tellEnds calls those who wait for terms that have ended.

@@ -60,11 +60,7 @@ func (c Choice) AddBytes(in, out int64) {
 func (c Choice) OnEnd(f func(End)) (stop func()) { return c.t.onEnd(f) }
 
 // End says whether and how the instance's time has ended.
-func (c Choice) End() End {
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	return c.t.end
-}
+func (c Choice) End() End { return c.t.ending() }
 
 // failureEvery is how often a failing instance is reported at most.
 const failureEvery = 100 * time.Millisecond

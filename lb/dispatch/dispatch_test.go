@@ -2,6 +2,7 @@ package dispatch_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -315,6 +316,41 @@ func TestBackend_Info(t *testing.T) {
 		i := info.Instances[0]
 		if i.ID != "a" || !i.In || i.Share < 0.66 || i.Share > 0.67 || i.Active != 1 || i.BytesIn != 10 || i.BytesOut != 20 || i.Why != "passing" {
 			t.Errorf("a is %+v", i)
+		}
+	})
+}
+
+func TestBackend_Members(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		b := e.web()
+		show := func() string {
+			var out []string
+			for _, m := range b.Members() {
+				out = append(out, fmt.Sprintf("%s:%d:%s", m.ID, m.Weight, m.End))
+			}
+			return strings.Join(out, " ")
+		}
+		list := insts("a b c d/1")
+		list[0].Weight = 3
+		for _, step := range []struct{ admin, want string }{
+			{"", "a:3072:in b:1024:in c:1024:in"},
+			{"b=down", "a:3072:in b:0:failing c:1024:in"}, // no weight moves with the others
+			{"a=drain", "a:0:draining b:0:failing c:1024:in"},
+			{"a=up b=up", "a:3072:in b:1024:in c:1024:in"},
+		} {
+			e.apply(registry.Batch{Instances: list, Admin: admin(step.admin)})
+			if got := show(); got != step.want {
+				t.Errorf("after %q: %s, want %s", step.admin, got, step.want)
+			}
+		}
+		e.apply(registry.Batch{Services: []registry.Service{{Name: "web", Spill: "proportional"}}, Admin: admin("b=down c=down")})
+		// A third of tier 0 is healthy: 140/3 = 46 % stay, the rest spills.
+		got := b.Members()
+		if len(got) != 4 || got[3].ID != "d" {
+			t.Fatalf("%+v, want four with d", got)
+		}
+		if part := float64(got[3].Weight) / float64(got[0].Weight+got[3].Weight); part < 0.53 || part > 0.55 {
+			t.Errorf("the second tier has %.2f of the weight, want its load of 54 %%", part)
 		}
 	})
 }
