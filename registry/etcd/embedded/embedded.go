@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -95,6 +96,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		}
 		dir = s.tempDir
 	}
+	if err := checkUnused(dir); err != nil {
+		return nil, errors.Join(err, s.remove())
+	}
 	s.etcd, err = embed.StartEtcd(serverConfig(cfg, dir, s.url, &s.serving))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting embedded etcd in %s on %s: %w", dir, listen, err), s.remove())
@@ -137,6 +141,21 @@ func tryListen(ctx context.Context, addr netip.AddrPort) (netip.AddrPort, error)
 	}
 	bound := l.Addr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(addr.Addr(), bound.Port()), l.Close()
+}
+
+// checkUnused finds out whether another process has the directory open. etcd
+// would wait for it without an end, a word, or a look at any context. One that
+// takes it between this look and etcd's own is waited for all the same.
+func checkUnused(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "member", "snap", "db"), os.O_RDWR, 0)
+	if err != nil {
+		return nil //nolint:nilerr // not there yet, or etcd says what is wrong with it
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("embedded etcd: %s is in use by another process: end that one, or choose another directory (registry.embedded.dir)", dir)
+	}
+	return nil // closing the file gives the lock back
 }
 
 // serverConfig is etcd's configuration of one small member.

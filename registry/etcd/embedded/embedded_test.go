@@ -67,6 +67,17 @@ func TestStart(t *testing.T) {
 			t.Errorf("URL %s is the busy one", s.URL())
 		}
 	})
+	// Cause: etcd waits for the lock of its store for ever, and no signal ended
+	// a server that was started with the directory of another one.
+	t.Run("a directory in use is an error that names it", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "etcd")
+		first := start(t, embedded.Config{Dir: dir, Listen: "127.0.0.1:0"})
+		_, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "127.0.0.1:0"})
+		if err == nil || !strings.Contains(err.Error(), dir+" is in use by another process") {
+			t.Errorf("got %v", err)
+		}
+		etcdctl(t, first, "put", "k", "still served")
+	})
 	t.Run("data outlives a restart in a directory", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "etcd")
 		first := start(t, embedded.Config{Dir: dir, Listen: "127.0.0.1:0"})
