@@ -14,6 +14,7 @@ func (l *loader) check(file string) {
 		l.checkOwner(r)
 		l.checkSet(r)
 		l.checkHidden(r)
+		l.checkRelative(r)
 		l.checkTarget(r)
 	}
 }
@@ -30,7 +31,7 @@ func presentation(w []byte) string {
 // checkApex wants the SOA and NS that every zone begins with.
 func (l *loader) checkApex(file string) {
 	apex := l.names[string(l.apex.Wire())]
-	last := &record{file: file}
+	last := &record{file: file, line: 1}
 	if n := len(l.records); n > 0 {
 		last = l.records[n-1]
 	}
@@ -101,6 +102,26 @@ func (l *loader) checkSet(r *record) {
 	if f.ttl != r.ttl {
 		l.warnf(r, "%s %s: TTL %d, but %d in line %d: the least is served (RFC 2181 section 5.2)", owner, r.typ, r.ttl, f.ttl, f.line)
 	}
+}
+
+// checkRelative tells of names that were hardly meant to be relative: the zone's
+// name is in them twice.
+func (l *loader) checkRelative(r *record) {
+	if r.owner.first(r.typ) != r {
+		return
+	}
+	apex := l.apex.Wire()
+	if twice := append(bytes.Clone(apex[:len(apex)-1]), apex...); len(apex) > 1 && endsIn(r.owner.name, twice) {
+		l.warnf(r, "%s %s: the zone's name is in it twice: end a name that is whole with a dot", presentation(r.owner.name), r.typ)
+	}
+}
+
+// endsIn reports whether a name lies at or below another, both in wire form.
+func endsIn(name, above []byte) bool {
+	for len(name) > len(above) {
+		name = name[1+int(name[0]):]
+	}
+	return bytes.Equal(name, above)
 }
 
 // checkHidden tells of records that no question finds.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -174,10 +175,30 @@ var parserMessage = regexp.MustCompile(`(?s)^(?:(.*?): )?dns: (.*) at line: (\d+
 func parseError(src *source, err error) error {
 	var pe *dns.ParseError
 	if m := parserMessage.FindStringSubmatch(err.Error()); m != nil && errors.As(err, &pe) {
-		return &syntaxError{where: src.path(m[1]) + ":" + m[3], what: m[2], cause: err}
+		return &syntaxError{where: src.path(m[1]) + ":" + m[3], what: plain(m[2]), cause: err}
 	}
 	file, line := src.at()
 	return fmt.Errorf("%s:%d: %w", file, line, err)
+}
+
+// badField is how the parser names what it cannot read: by type and field.
+var badField = regexp.MustCompile(`^bad ([A-Z0-9]+) ([A-Za-z0-9]+)`)
+
+// plain puts the parser's reason in words that need no knowledge of the parser,
+// which takes what it does not know for a TTL.
+func plain(what string) string {
+	if rest, ok := strings.CutPrefix(what, "not a TTL: "); ok {
+		return rest + " is no type of record, and no class or TTL"
+	}
+	m := badField.FindStringSubmatchIndex(what)
+	if m == nil {
+		return what
+	}
+	typ, field, rest := what[m[2]:m[3]], what[m[4]:m[5]], what[m[1]:]
+	if typ == field { // an A record has an A
+		return "bad " + typ + " record" + rest
+	}
+	return "bad " + typ + " record, " + field + rest
 }
 
 // syntaxError is the parser's error with the place put first.
