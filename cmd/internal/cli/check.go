@@ -20,10 +20,11 @@ const stdinMax = 8 << 20
 func (s *session) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [FILE]", Short: "Check the configuration and the zone files, all problems at once", GroupID: groupServer,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		Long: `Checks the configuration that muster serve would run with, and every file that it
 names: zone files, tokens, certificates. All problems are printed, each with file,
-line and column; nothing is started. FILE may be - for the standard input.`,
+line and column; nothing is started. What cannot be parsed ends the reading of a zone
+file. FILE may be - for the standard input.`,
 		Example: `  muster check
   muster check /etc/muster/muster.yaml
   render-config | muster check -`,
@@ -66,7 +67,7 @@ func (s *session) check(o config.Options) error {
 			if name == "" {
 				name = "the configuration"
 			}
-			fmt.Fprintf(s.stdout, "%s: ok: %s, %d in zone files", name, count(len(cfg.Zones), "zone"), records)
+			fmt.Fprintf(s.stdout, "%s: ok: %s, %s in zone files", name, count(len(cfg.Zones), "zone"), count(records, "record"))
 			if warnings > 0 {
 				fmt.Fprintf(s.stdout, ", %s", count(warnings, "warning"))
 			}

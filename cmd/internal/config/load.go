@@ -39,15 +39,26 @@ const fileMax = 4 << 20
 func AddFlags(fs *pflag.FlagSet) {
 	for _, l := range leaves(keys(), "") {
 		help, _, _ := strings.Cut(l.doc, ". ")
-		help = strings.TrimSuffix(help, ".") + " [" + l.path + "]"
-		fs.String(l.flag(), "", "`"+l.metavar()+"` "+help)
-		f := fs.Lookup(l.flag())
-		f.Usage = strings.ReplaceAll(f.Usage, "`_why`", "_why")
+		// A word in back quotes would stand for the value.
+		help = strings.ReplaceAll(strings.TrimSuffix(help, "."), "`", "") + " [" + l.path + "]"
+		f := fs.VarPF(&flag{metavar: l.metavar()}, l.flag(), "", help)
 		if l.noun == boolean().noun {
 			f.NoOptDefVal = "true"
 		}
 	}
 }
+
+// flag is a key's flag. Its text is read where that of the file is.
+type flag struct{ metavar, text string }
+
+// String is the text (pflag.Value).
+func (f *flag) String() string { return f.text }
+
+// Set takes any text (pflag.Value).
+func (f *flag) Set(text string) error { f.text = text; return nil }
+
+// Type stands for the value in the help (pflag.Value).
+func (f *flag) Type() string { return f.metavar }
 
 // metavar stands for the value in a flag's help.
 func (l leaf) metavar() string {
@@ -92,9 +103,7 @@ func Load(o Options) (*Config, Problems) {
 	cfg.settings = d.effective
 	cfg.where = d.where
 	d.compute(cfg)
-	if d.problems.Err() == nil {
-		d.problems = append(d.problems, cfg.Validate()...)
-	}
+	d.problems = append(d.problems, d.problems.unrelated(cfg.Validate())...)
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.Origin.Source, b.Origin.Source),
 			a.Origin.Line-b.Origin.Line, a.Origin.Col-b.Origin.Col)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -55,6 +56,54 @@ func (p Problem) String() string {
 
 // Problems is what is wrong with a configuration, in the order of the file.
 type Problems []Problem
+
+// leansOn says which parts of a configuration others are checked against.
+var leansOn = map[string][]string{
+	"zones":    {"access"},
+	"services": {"zones", "health"},
+	"access":   {"zones", "forward"},
+	"dns":      {"admin", "registry"},
+	"admin":    {"dns", "registry"},
+	"registry": {"dns", "admin"},
+	"forward":  {"dns"},
+	"health":   nil,
+	"log":      nil,
+	"node":     nil,
+}
+
+// unrelated returns those of later, which are found by comparing values, that
+// cannot come from a value that ps says was not read: it would be told twice,
+// and the second time wrongly.
+func (ps Problems) unrelated(later Problems) Problems {
+	if ps.Err() == nil {
+		return later
+	}
+	var out Problems
+	for _, p := range later {
+		part, list := partOf(p.Key)
+		follows := slices.ContainsFunc(ps, func(q Problem) bool {
+			qPart, qList := partOf(q.Key)
+			if q.Warning {
+				return false
+			}
+			// A section that does not exist may be any, misspelled.
+			_, known := leansOn[qList]
+			return !known || qPart == part || qPart == list || slices.Contains(leansOn[list], qList)
+		})
+		if !follows {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// partOf is the part of a configuration that a key lies in, "zones[1]" of
+// "zones[1].ttl", and the name of its section, "zones".
+func partOf(key string) (part, section string) {
+	part, _, _ = strings.Cut(key, ".")
+	section, _, _ = strings.Cut(part, "[")
+	return part, section
+}
 
 // Err returns the problems that forbid the use of the configuration as one
 // error with a line each, or nil when there are none.

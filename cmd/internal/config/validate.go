@@ -140,6 +140,7 @@ func (v *validator) access() {
 			v.bad(index("access", i)+".zone", quote(a.Zone)+": is there twice", "put the networks into one entry")
 		}
 		seen[a.Zone] = true
+		v.accessFits(i, a)
 	}
 	if !seen["*"] {
 		for i, z := range v.c.Zones {
@@ -149,6 +150,21 @@ func (v *validator) access() {
 			}
 		}
 	}
+}
+
+// accessFits warns of an entry that no question of this server can fit: a slip
+// in a zone's name would leave the zone to the entry for every name.
+func (v *validator) accessFits(i int, a Access) {
+	if a.Zone == "*" || len(v.c.Forward.Upstreams) > 0 {
+		return
+	}
+	names := make([]string, len(v.c.Zones))
+	for j, z := range v.c.Zones {
+		if names[j] = z.Name; inside(a.Zone, z.Name) || inside(z.Name, a.Zone) {
+			return
+		}
+	}
+	v.warn(index("access", i)+".zone", quote(a.Zone)+": has no effect: no zone of this server is there, above it or below it", suggest(a.Zone, names))
 }
 
 // inside reports whether name is zone or lies below it.

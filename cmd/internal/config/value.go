@@ -174,7 +174,7 @@ func address(port uint16) value[netip.AddrPort] {
 			if a, err := netip.ParseAddr(s); err == nil && port != 0 {
 				return netip.AddrPortFrom(a.Unmap(), port), nil
 			}
-			if rest, ok := strings.CutPrefix(s, ":"); ok {
+			if rest, ok := strings.CutPrefix(s, ":"); ok && !strings.Contains(rest, ":") {
 				return netip.AddrPort{}, fmt.Errorf("needs an address: write 0.0.0.0:%s for all of IPv4, [::]:%s for all of IPv6", rest, rest)
 			}
 			ap, err := netip.ParseAddrPort(s)
