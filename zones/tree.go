@@ -45,7 +45,7 @@ func (t *Tree) Zone(name *wire.Name) *Zone {
 
 // Lookup finds what answers a question, in the zone with the longest apex at or
 // above name, by RFC 1034 section 4.3.2. What it writes to a stays valid as
-// long as the zone. It allocates nothing.
+// long as the zone and a do. It allocates nothing.
 func (t *Tree) Lookup(name *wire.Name, typ wire.Type, a *Answer) {
 	z, below := t.match(name, 0)
 	if z != nil && below == 0 && typ == wire.TypeDS {

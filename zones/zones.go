@@ -19,9 +19,13 @@ type Request struct {
 	Rand    uint64     // one random word
 	Hash    uint64     // a hash given by name (`_hash`), when Hashed is set
 	Hashed  bool
-	Arg     uint64 // Answer.Arg of the lookup that found the RRset
 	Type    wire.Type
 	Stream  bool // the answer may be as large as a message can be
+	// Picks and Refs are room for a set that chooses and for where it has written
+	// names. They may grow, and are the asker's to keep from one answer to the
+	// next, so that an answer allocates nothing.
+	Picks []uint32
+	Refs  []wire.Ref
 }
 
 // Result says what Append wrote.
@@ -68,7 +72,7 @@ const (
 // is safe for concurrent use, never blocks, and allocates nothing.
 type Source interface {
 	// Lookup fills a for name, of which the first below labels stand below the
-	// zone's apex (0: the apex itself). It sets Kind, Type, RRset, Arg, Hash,
+	// zone's apex (0: the apex itself). It sets Kind, Type, RRset, Own, Hash,
 	// Hashed, EDE and Age, and for an Alias (always a CNAME of name itself)
 	// Target; it never sets Refused or Referral. For type ANY it says Found, with
 	// no RRset, when the name owns any record.
@@ -78,7 +82,15 @@ type Source interface {
 	SOA() RRset
 }
 
-// Answer is the outcome of a lookup, as a value: a lookup allocates nothing.
+// Own is room in an Answer for an RRset that its Source does not keep: RRset
+// then points at it, and is good until the Answer is used again.
+type Own struct {
+	Of     any
+	Number uint32
+}
+
+// Answer is the outcome of a lookup, as a value: a lookup allocates nothing. It
+// is not copied, as RRset may point into it.
 type Answer struct {
 	Kind  Kind
 	Type  wire.Type // of RRset: the type asked for, CNAME or DNAME for Alias, NS for Referral
@@ -93,7 +105,7 @@ type Answer struct {
 	// Zone is the zone that the name lies in; nil when Refused.
 	Zone *Zone
 
-	Arg    uint64 // for Request.Arg: what a Source tells its own RRset
+	Own    Own
 	Hash   uint64 // for Request.Hash
 	Hashed bool
 	EDE    uint16 // extended DNS error to add, whatever the kind; EDENone: none

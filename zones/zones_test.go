@@ -68,7 +68,7 @@ func tree(tb testing.TB, z ...*zones.Zone) *zones.Tree {
 type source struct{ zones.Source }
 
 func (source) Lookup(_ *wire.Name, below int, _ wire.Type, a *zones.Answer) {
-	a.Kind, a.Arg = zones.NoData, uint64(below)
+	a.Kind, a.Own.Number = zones.NoData, uint32(below)
 }
 
 func TestTree_Lookup(t *testing.T) {

@@ -23,13 +23,8 @@ const hinfoTTL = 3600
 func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
 	s := h.scratch.Get().(*scratch)
 	s.b, s.q, s.from, s.p = b, q, from, h.policy.Load()
-	s.req = zones.Request{
-		Client: from.Addr.Addr(),
-		Now:    from.Now,
-		Rand:   from.Rand,
-		Type:   q.Type,
-		Stream: from.Transport != dnsserver.UDP,
-	}
+	s.req.Client, s.req.Now, s.req.Rand = from.Addr.Addr(), from.Now, from.Rand
+	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
 	verdict := dnsserver.Send
 	o := s.screen()
 	if o == OutcomeUnknown {
@@ -189,7 +184,7 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 // append writes a set, and marks the response when it did not fit.
 func (s *scratch) append(set zones.RRset, owner wire.Ref, to wire.Section) zones.Result {
 	s.req.Section = to
-	s.req.Arg, s.req.Hash, s.req.Hashed = s.a.Arg, s.a.Hash, s.a.Hashed
+	s.req.Hash, s.req.Hashed = s.a.Hash, s.a.Hashed
 	res := set.Append(s.b, owner, &s.req)
 	if res.Truncated {
 		s.truncate()

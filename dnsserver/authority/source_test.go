@@ -44,18 +44,19 @@ func (d *dynamic) Lookup(n *wire.Name, below int, typ wire.Type, a *zones.Answer
 		a.Kind = zones.NoData
 		return
 	}
-	a.Arg = uint64(below)
+	a.Own.Number = uint32(below)
+	a.RRset = (*picked)(&a.Own)
 	has := wire.TypeA
 	switch label := string(n.Label(0)); label {
 	case "web":
-		a.RRset = picked{}
+		a.Own.Of = traits{}
 	case "stale":
-		a.RRset = picked{ede: wire.EDEStale, age: 42}
+		a.Own.Of = traits{ede: wire.EDEStale, age: 42}
 	case "aged":
-		a.RRset = picked{ede: wire.EDEStale, age: 42}
+		a.Own.Of = traits{ede: wire.EDEStale, age: 42}
 		a.EDE, a.Age = wire.EDEStale, 41
 	case "ill":
-		a.RRset = picked{none: true}
+		a.Own.Of = traits{none: true}
 	case "_why":
 		has, a.RRset = wire.TypeTXT, why{}
 	case "alias":
@@ -76,25 +77,28 @@ func (d *dynamic) Lookup(n *wire.Name, below int, typ wire.Type, a *zones.Answer
 	}
 }
 
-// picked is an A record, 192.0.2.N with N what Lookup said by Arg.
-type picked struct {
+// picked is an A record, 192.0.2.N with N what Lookup found, of some traits.
+type picked zones.Own
+
+type traits struct {
 	none bool
 	ede  uint16
 	age  uint32
 }
 
-func (p picked) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+func (p *picked) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{EDE: zones.EDENone, TTL: 5}
-	if p.ede != 0 {
-		res.EDE, res.Age = p.ede, p.age
+	t, _ := p.Of.(traits)
+	if t.ede != 0 {
+		res.EDE, res.Age = t.ede, t.age
 	}
-	if !p.none && b.A(r.Section, owner, res.TTL, [4]byte{192, 0, 2, byte(r.Arg)}) {
+	if !t.none && b.A(r.Section, owner, res.TTL, [4]byte{192, 0, 2, byte(p.Number)}) {
 		res.Answers = 1
 	}
 	return res
 }
-func (picked) All(func([]byte) bool) {}
-func (picked) Version() uint64       { return 0 }
+func (*picked) All(func([]byte) bool) {}
+func (*picked) Version() uint64       { return 0 }
 
 type why struct{}
 

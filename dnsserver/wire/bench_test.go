@@ -23,9 +23,8 @@ func answerSRV(b *wire.Builder, buf []byte, q *wire.Query, targets *[5]wire.Name
 	b.Start(buf, q, wire.MaxPayload)
 	b.SetAA(true)
 	var refs [5]wire.Ref
-	prefix := [6]byte{0, 0, 0, 1, 0x1f, 0x90}
 	for i := range targets {
-		refs[i], _ = b.RRName(wire.Answer, wire.RefQName, wire.TypeSRV, wire.ClassIN, 5, prefix[:], targets[i].Wire(), false)
+		refs[i], _ = b.SRV(wire.Answer, wire.RefQName, 5, wire.SRV{Weight: 1, Port: 8080}, targets[i].Prefix(1), "\x03web\x03svc\x08internal\x00")
 	}
 	for i, ref := range refs {
 		b.A(wire.Additional, ref, 5, [4]byte{10, 0, 0, byte(i)})

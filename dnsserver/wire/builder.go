@@ -180,6 +180,29 @@ func (b *Builder) RRName(s Section, owner Ref, t Type, c Class, ttl uint32, pref
 	return ref, true
 }
 
+// SRV is the numbers of an SRV record (RFC 2782).
+type SRV struct{ Priority, Weight, Port uint16 }
+
+// SRV writes an SRV record of class IN and returns where its target stands, so
+// that an additional record can point at it. The target is label, with its
+// length, followed by parent, a name in wire form; it is not compressed (RFC
+// 2782), and no later name can be compressed by it.
+func (b *Builder) SRV(s Section, owner Ref, ttl uint32, srv SRV, label []byte, parent string) (Ref, bool) {
+	const numbers = 6
+	at, ok := b.begin(s, owner, TypeSRV, ClassIN, ttl)
+	size := numbers + len(label) + len(parent)
+	if !ok || b.limit()-at < size {
+		return RefNone, false
+	}
+	w := b.buf[at : at+size]
+	binary.BigEndian.PutUint16(w, srv.Priority)
+	binary.BigEndian.PutUint16(w[2:], srv.Weight)
+	binary.BigEndian.PutUint16(w[4:], srv.Port)
+	copy(w[numbers+copy(w[numbers:], label):], parent)
+	b.commit(s, at+size, size)
+	return Ref(at + numbers), true
+}
+
 // RRCompress writes a record of any type from uncompressed RDATA, with its names
 // compressed where RFC 3597 section 4 allows that: NS, CNAME, PTR, MX, SOA and
 // the other types of RFC 1035. For types that name a host (NS, MX, SRV, CNAME,

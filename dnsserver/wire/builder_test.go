@@ -121,7 +121,7 @@ func TestBuilder_RootOwner(t *testing.T) {
 func TestBuilder_SRVWithItsAddresses(t *testing.T) {
 	b := start(t, "_http._tcp.web.svc.internal.", dns.TypeSRV, 512, nil)
 	target := mustName(t, "web-1.web.svc.internal.")
-	ref, ok := b.RRName(wire.Answer, wire.RefQName, wire.TypeSRV, wire.ClassIN, 5, []byte{0, 1, 0, 2, 0x1f, 0x90}, target.Wire(), false)
+	ref, ok := b.SRV(wire.Answer, wire.RefQName, 5, wire.SRV{Priority: 1, Weight: 2, Port: 8080}, target.Prefix(1), string(target.Suffix(1)))
 	if !ok || !b.A(wire.Additional, ref, 5, [4]byte{10, 0, 0, 11}) {
 		t.Fatal("does not fit")
 	}
@@ -258,6 +258,10 @@ func TestBuilder_NeverBeyondItsLimit(t *testing.T) {
 			_, ok := b.RRName(s, o, wire.TypeSRV, wire.ClassIN, 1, make([]byte, 6), host.Wire(), false)
 			return ok
 		},
+		"SRV": func(b *wire.Builder, s wire.Section, o wire.Ref) bool {
+			_, ok := b.SRV(s, o, 1, wire.SRV{}, []byte("\x02ab"), string(host.Wire()))
+			return ok
+		},
 		"SOA": func(b *wire.Builder, s wire.Section, o wire.Ref) bool {
 			_, ok := b.RRCompress(s, o, wire.TypeSOA, wire.ClassIN, 1, soa)
 			return ok
@@ -360,7 +364,7 @@ func runScript(t *testing.T, script []byte, limit int) {
 	marks := b.Mark()
 	var marked [3]int
 	for len(script) >= 3 {
-		op, s, o, n := script[0]%8, wire.Section(script[0]/8%3), int(script[1])%len(refs), names[int(script[2])%len(names)]
+		op, s, o, n := script[0]%9, wire.Section(script[0]/9%3), int(script[1])%len(refs), names[int(script[2])%len(names)]
 		script = script[3:]
 		name := mustName(t, n)
 		var ok bool
@@ -382,6 +386,10 @@ func runScript(t *testing.T, script []byte, limit int) {
 			line = owners[o] + " 7 IN SOA " + n + " " + n + " 0 0 0 0 0"
 		case 6:
 			marks, marked = b.Mark(), [3]int{len(want[0]), len(want[1]), len(want[2])}
+		case 8:
+			n = "s." + strings.TrimPrefix(n, ".")
+			ref, ok = b.SRV(s, refs[o], 7, wire.SRV{Priority: 1, Weight: 2, Port: 3}, []byte("\x01s"), string(name.Wire()))
+			line = owners[o] + " 7 IN SRV 1 2 3 " + n
 		case 7:
 			b.Rewind(marks)
 			for i := range want {

@@ -73,11 +73,11 @@ func (b *Backend) group(service *pool.Service) *pool.Group {
 	default:
 		return service.Set().Group(pool.FamilySRV)
 	}
-	n := service.Filter(kind, []byte(name), b.ref.UDP)
-	if n < 0 {
+	set := service.Filter(kind, []byte(name), b.ref.UDP)
+	if set == nil {
 		return nil
 	}
-	return service.SetAt(n).Group(pool.FamilySRV)
+	return set.Group(pool.FamilySRV)
 }
 
 // addTier adds a tier without those that are ejected; where that would leave

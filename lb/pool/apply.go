@@ -294,7 +294,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 	s.regroup = true
 	w.mark(s)
 	i := &s.insts[at]
-	if s.settings.policy.Checks != nil || from.rec[22]&flagChecks != 0 {
+	if s.settings.policy.Checks != nil || from.rec[14]&flagChecks != 0 {
 		seed := health.Unknown
 		if !src.live && src.cfg.Seed != nil {
 			seed = src.cfg.Seed(s.name, id)

@@ -137,8 +137,8 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 	info.Answers = s.answersOf(g)
 	info.TTL, info.TTLWhy = s.ttlNow(g, o.view, now)
 	info.FiltersOmitted = s.omitted
-	for i := 1; i < len(s.sets); i++ {
-		info.Filters = append(info.Filters, filterInfo(&s.sets[i]))
+	for set := range s.Filters() {
+		info.Filters = append(info.Filters, filterInfo(set))
 	}
 	shares := s.shares(g)
 	for i := range s.instances {
@@ -157,8 +157,8 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 
 // mainGroup is the group that Mode speaks of.
 func (s *Service) mainGroup() *Group {
-	g := s.sets[0].groups[0]
-	for _, other := range s.sets[0].groups[1:] {
+	g := s.whole.groups[0]
+	for _, other := range s.whole.groups[1:] {
 		if other.members > g.members {
 			g = other
 		}
@@ -172,9 +172,9 @@ func (s *Service) answersOf(g *Group) int {
 		return 0
 	}
 	if s.settings.answers > 0 {
-		return min(s.settings.answers, g.tiers[0].size)
+		return min(s.settings.answers, g.tiers[0].Size())
 	}
-	return g.tiers[0].auto
+	return g.tiers[0].Auto()
 }
 
 // shares is each instance's part of the choices of clients of the group.
@@ -182,7 +182,7 @@ func (s *Service) shares(g *Group) []float64 {
 	shares := make([]float64, len(s.instances))
 	for t := range g.tiers {
 		tier := &g.tiers[t]
-		k := tier.auto
+		k := tier.Auto()
 		if s.settings.answers > 0 {
 			k = s.settings.answers
 		}
@@ -204,9 +204,9 @@ func filterInfo(set *Set) FilterInfo {
 			g = other
 		}
 	}
-	f.Mode, f.Members = g.mode, g.members
+	f.Mode, f.Members = g.mode, g.Members()
 	for t := range g.tiers {
-		f.In += g.tiers[t].size
+		f.In += g.tiers[t].Size()
 	}
 	return f
 }
@@ -214,22 +214,22 @@ func filterInfo(set *Set) FilterInfo {
 // instanceInfo makes an InstanceInfo.
 func (p *Pool) instanceInfo(o *seen, i uint32, now time.Time) InstanceInfo {
 	s := o.pub
-	in := &s.instances[i]
+	in, rec := &s.instances[i], s.faces.records[i]
 	info := InstanceInfo{
-		Instance: in.rec.instance(o.name), Health: in.health, In: in.in, Why: s.Why(i),
+		Instance: rec.instance(o.name), Health: in.health, In: in.in, Why: s.Why(i),
 	}
 	info.Revision = o.insts[i].revision
 	if in.in {
 		info.EffectiveWeight = float64(in.weight) / lb.WeightScale
 	}
-	if a, ok := wordOf(s.admin, in.rec.id(), now); ok {
+	if a, ok := wordOf(s.admin, rec.id(), now); ok {
 		info.Admin = &a
 	}
 	if r, ok := o.loads[info.ID]; ok {
 		info.Load = &r
 		info.LoadStale = !s.settings.fresh(&r, now)
 	}
-	targets, impossible := targetsOf(&source{cfg: o.src}, o.name, in.rec, s.settings.policy.Checks, o.def)
+	targets, impossible := targetsOf(&source{cfg: o.src}, o.name, rec, s.settings.policy.Checks, o.def)
 	for _, t := range targets {
 		c := CheckInfo{Target: t}
 		if p.cfg.Checker != nil {

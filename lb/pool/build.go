@@ -35,26 +35,40 @@ type builder struct {
 }
 
 // sets fills next's sets. prev, when not nil, has the same filters and settings,
-// and differs in the instances of changed alone: sets without any of them are
-// taken over.
-func (b *builder) sets(s *svc, next, prev *Service, changed []uint32, seed uint64) {
-	b.s, b.next, b.seeds = s, next, seed
-	next.sets = make([]Set, 1+len(s.filters.filters))
-	b.set(&next.sets[0], nil)
-	for i := range next.instances {
-		next.instances[i].in = false
+// and differs in the instances of t alone: sets without any of them are taken
+// over, and all are when nothing has changed that a choice goes by.
+func (b *builder) sets(s *svc, next, prev *Service, t *touched, seed uint64) {
+	next.whole.service = next
+	if len(s.filters.filters) > 0 {
+		next.filters = make([]Set, len(s.filters.filters))
 	}
-	for _, g := range next.sets[0].groups {
-		b.markIn(g)
+	if prev != nil && !t.choice && len(s.loads) == 0 {
+		next.whole.groups = prev.whole.groups
+		copy(next.filters, prev.filters)
+		for i := range next.filters {
+			next.filters[i].service = next
+		}
+		for i := range next.instances {
+			next.instances[i].in = prev.instances[i].in
+		}
+		return
+	}
+	b.s, b.next, b.seeds = s, next, seed
+	b.set(&next.whole, nil)
+	for f, g := range next.whole.groups {
+		if f == 0 || g != next.whole.groups[f-1] {
+			b.markIn(g)
+		}
 	}
 	for i := range s.filters.filters {
-		set := &next.sets[i+1]
+		set := &next.filters[i]
 		set.filter = s.filters.filters[i]
-		if prev != nil && len(changed) <= touchedMax && !containsAny(set.filter.members, changed) {
-			*set = prev.sets[i+1]
-			continue
+		if prev != nil && len(t.list) <= touchedMax && !containsAny(set.filter.members, t.list) {
+			*set = prev.filters[i]
+		} else {
+			b.set(set, &next.whole)
 		}
-		b.set(set, &next.sets[0])
+		set.service = next
 	}
 	b.s, b.next = nil, nil
 }
@@ -69,7 +83,7 @@ func containsAny(members, of []uint32) bool {
 // markIn marks the instances that a group can answer.
 func (b *builder) markIn(g *Group) {
 	for t := range g.tiers {
-		for i := range g.tiers[t].size {
+		for i := range g.tiers[t].Size() {
 			b.next.instances[g.tiers[t].At(i)].in = true
 		}
 	}
@@ -82,14 +96,14 @@ func (b *builder) set(set, whole *Set) {
 	if set.filter.kind == FilterPort {
 		candidates := set.filter.members // each has the port
 		if set.groups[FamilySRV] = whole.groups[FamilySRV]; len(candidates) < len(b.next.instances) ||
-			whole.groups[FamilySRV].members < len(candidates) {
+			whole.groups[FamilySRV].Members() < len(candidates) {
 			set.groups[FamilySRV] = b.group(set, FamilySRV, candidates)
 		}
 		return
 	}
 	n := b.count(set)
 	for f := range families {
-		if whole != nil && n[f] == whole.groups[f].members {
+		if whole != nil && n[f] == whole.groups[f].Members() {
 			set.groups[f] = whole.groups[f]
 			continue
 		}
@@ -108,7 +122,7 @@ func (b *builder) set(set, whole *Set) {
 // count counts the instances of a set by family.
 func (b *builder) count(set *Set) (n [families]int) {
 	for _, i := range b.members(set) {
-		has := b.next.instances[i].families
+		has := b.next.faces.list[i].families
 		for f := range families {
 			n[f] += int(has >> f & 1)
 		}
@@ -135,7 +149,7 @@ func (b *builder) choose(set *Set, f Family, n int) []uint32 {
 	}
 	b.candidates = b.candidates[:0]
 	for _, i := range members {
-		if b.next.instances[i].families>>f&1 != 0 {
+		if b.next.faces.list[i].families>>f&1 != 0 {
 			b.candidates = append(b.candidates, i)
 		}
 	}
@@ -218,7 +232,7 @@ func (b *builder) ruleFor(candidates []uint32) (r rule, mode Mode) {
 // group builds a group over candidates.
 func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 	st := b.s.settings
-	g := &Group{members: len(candidates), ttl: st.ttl}
+	g := &Group{members: int32(len(candidates)), ttl: st.ttl}
 	r, mode := b.ruleFor(candidates)
 	g.mode = mode
 	if st.kind == policyRoundRobin {
@@ -241,7 +255,9 @@ func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 	if g.mode == ModeNormal && (tiers > 1 || len(b.loads) > 0 && b.loads[0].Load == 0) {
 		g.mode = ModeTier
 	}
-	g.tiers = make([]Tier, 0, tiers)
+	if g.tiers = g.first[:0]; tiers > len(g.first) {
+		g.tiers = make([]Tier, 0, tiers)
+	}
 	b.ttl = 0
 	for t := range b.loads {
 		if b.loads[t].Load > 0 {
@@ -280,7 +296,8 @@ func (b *builder) countTiers(candidates []uint32, r rule) {
 	b.priorities, b.loads = b.priorities[:0], b.loads[:0]
 	for _, n := range candidates {
 		i := &b.next.instances[n]
-		if p := i.priority; r.eligible(i) && (len(b.priorities) == 0 || b.priorities[len(b.priorities)-1] != p) {
+		p := b.next.faces.list[n].priority
+		if r.eligible(i) && (len(b.priorities) == 0 || b.priorities[len(b.priorities)-1] != p) {
 			b.priorities = append(b.priorities, p)
 		}
 	}
@@ -298,7 +315,7 @@ func (b *builder) countTiers(candidates []uint32, r rule) {
 		}
 		t := 0
 		if len(b.priorities) > 1 {
-			t, _ = slices.BinarySearch(b.priorities, i.priority)
+			t, _ = slices.BinarySearch(b.priorities, b.next.faces.list[n].priority)
 		}
 		b.loads[t].Total++
 		if r.healthy(i) {
@@ -313,27 +330,27 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	tier := Tier{priority: b.priorities[t], load: uint8(b.loads[t].Load)}
 	b.index, b.endpoints = b.index[:0], b.endpoints[:0]
 	for _, n := range candidates {
-		i := &b.next.instances[n]
-		if i.priority != tier.priority || !(r.healthy(i) || panics && r.eligible(i)) {
+		i, f := &b.next.instances[n], &b.next.faces.list[n]
+		if f.priority != tier.priority || !(r.healthy(i) || panics && r.eligible(i)) {
 			continue
 		}
 		b.index = append(b.index, n)
-		e := lb.Endpoint{ID: i.rec.hash(), Weight: i.weight}
+		e := lb.Endpoint{ID: f.hash, Weight: i.weight}
 		if len(b.s.loads) > 0 {
-			if l := b.s.loads[string(i.rec.id())]; l != nil {
+			if l := b.s.loads[string(b.next.faces.records[n].id())]; l != nil {
 				e.Load = l.shared
 			}
 		}
 		b.endpoints = append(b.endpoints, e)
-		tier.labels += int(i.label)
+		tier.labels += int32(f.label)
 		tier.heaviest = max(tier.heaviest, i.weight)
 		tier.deadlines = tier.deadlines || i.deadline != 0
-		if i.ttl > 0 && (b.ttl == 0 || i.ttl < b.ttl) {
-			b.ttl = i.ttl
+		if f.ttl > 0 && (b.ttl == 0 || f.ttl < b.ttl) {
+			b.ttl = f.ttl
 		}
 	}
-	tier.size = len(b.index)
-	if tier.size != len(b.next.instances) {
+	tier.size = int32(len(b.index))
+	if len(b.index) != len(b.next.instances) {
 		tier.index = slices.Clone(b.index)
 	}
 	st := b.s.settings
@@ -343,7 +360,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	} else if set.filter.kind == FilterNone {
 		tier.hash = lb.Hash(b.endpoints)
 	}
-	tier.auto = b.auto(tier.size)
+	tier.auto = int32(b.auto(len(b.index)))
 	return tier
 }
 
@@ -363,11 +380,18 @@ func (b *builder) auto(size int) int {
 	return min(size, 1)
 }
 
-// distinct reports whether no two instances have an address in common.
-func (b *builder) distinct(insts []inst) bool {
+// distinct reports whether no two instances have an address in common. In an
+// older form, from which these differ in s, none had if before is set.
+func (b *builder) distinct(faces *faces, s span, before bool) bool {
+	switch {
+	case before && s.low == s.newHigh:
+		return true
+	case before && s.low+1 == s.newHigh:
+		return !faces.elsewhere(uint32(s.low))
+	}
 	n := 0
-	for i := range insts {
-		n += insts[i].rec.count4() + insts[i].rec.count6()
+	for i := range faces.list {
+		n += int(faces.list[i].count4) + int(faces.list[i].count6)
 	}
 	size := 16
 	for size < n*2 {
@@ -378,16 +402,15 @@ func (b *builder) distinct(insts []inst) bool {
 	}
 	seen := b.seen[:size]
 	clear(seen)
-	for i := range insts {
-		rec := insts[i].rec
-		for k := range rec.count4() {
-			a := rec.addr4(k)
+	for i := range uint32(len(faces.list)) {
+		for k := range int(faces.list[i].count4) {
+			a := faces.addr4(i, k)
 			if !insert(seen, mix(uint64(le.Uint32(a[:]))|1<<40)) {
 				return false
 			}
 		}
-		for k := range rec.count6() {
-			a := rec.addr6(k)
+		for k := range int(faces.list[i].count6) {
+			a := faces.addr6(i, k)
 			if !insert(seen, mix(mix(le.Uint64(a[:]))^le.Uint64(a[8:]))) {
 				return false
 			}

@@ -163,7 +163,6 @@ func checkPort(c *registry.Check, rec record) (uint16, error) {
 		return rec.port(), nil
 	}
 	in := reader{rec.filters()}
-	in.short()
 	for range in.u8() {
 		number, _, name := in.u16(), in.u8(), in.short()
 		if string(name) == c.Port {

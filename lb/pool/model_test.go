@@ -297,6 +297,9 @@ func (m *model) compare(v *pool.View) string {
 		if diff := m.compareService(name, s); diff != "" {
 			return name + ": " + diff
 		}
+		if diff := m.compareFaces(name, s); diff != "" {
+			return name + ": " + diff
+		}
 	}
 	return ""
 }
@@ -338,8 +341,7 @@ func (m *model) compareService(name string, s *pool.Service) string {
 		}
 	}
 	got := map[string]string{}
-	for n := range s.Sets() {
-		set := s.SetAt(n)
+	for _, set := range append(slices.Collect(s.Filters()), s.Set()) {
 		filter := set.Kind().String() + " " + set.Name()
 		if set.Kind() == pool.FilterPort {
 			filter += map[bool]string{false: "/tcp", true: "/udp"}[set.UDP()]

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -39,6 +40,9 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	if prev != nil && prev.ancestor {
 		prev = nil
 	}
+	old := cmp.Or(prev, &Service{})
+	differ := spanOf(s.insts, old.faces.records)
+	next.faces = newFaces(s.name, s.insts, &old.faces, differ)
 	touched := w.judge(s, next, prev, now)
 	whole := s.regroup || s.retune || prev == nil
 	if !whole && !touched.any {
@@ -54,15 +58,11 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	}
 	s.filters.edits = 0
 	next.omitted = s.filters.omitted
-	if prev != nil && !whole && !touched.records {
-		next.distinct = prev.distinct
-	} else {
-		next.distinct = w.build.distinct(s.insts)
-	}
+	next.distinct = w.build.distinct(&next.faces, differ, old.distinct)
 	if whole {
 		prev = nil // what a set holds may have changed in every way
 	}
-	w.build.sets(s, next, prev, touched.list, w.seed)
+	w.build.sets(s, next, prev, &touched, w.seed)
 	s.regroup, s.retune = false, false
 	w.tellServing(s, next, now)
 	if w.pool.cfg.Encode != nil {
@@ -75,11 +75,11 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 func (w *writer) setKey(s *svc, next *Service) {
 	next.origin = s.src.view
 	if s.pub != nil {
-		next.hash, next.wire = s.pub.hash, s.pub.wire
+		next.hash, next.name, next.relative = s.pub.hash, s.pub.name, s.pub.relative
 		return
 	}
 	name := appendWire(nil, s.name)
-	next.wire = string(name)
+	next.name, next.relative = string(name)+next.origin.apex, uint8(len(name))
 	next.hash = hashKey(w.pool.view.seed, uint16(next.origin.id), name)
 }
 
@@ -160,7 +160,7 @@ func (w *writer) tellHidden(s *svc, now time.Time) {
 type touched struct {
 	any     bool
 	content bool     // what the zone contains
-	records bool     // a record, not only a state
+	choice  bool     // what sets are chosen by
 	list    []uint32 // instances that differ; nil when they are all to be taken anew
 }
 
@@ -178,7 +178,6 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	words := s.words(now)
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
-		out.setRecord(in.rec)
 		w.judgeOne(s, in, out, words.next(i), now, &wake)
 		if in.slowSince != 0 {
 			slow++
@@ -211,7 +210,7 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 			out.weight = lb.EffectiveWeight(in.rec.weight(), factor)
 		}
 		if prev != nil && !s.regroup {
-			t.compare(uint32(i), &prev.instances[i], out)
+			t.compare(uint32(i), prev, next)
 		}
 	}
 	if slow > 0 {
@@ -221,35 +220,18 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	return t
 }
 
-// setRecord gives the instance its record.
-func (i *instance) setRecord(rec record) {
-	i.rec = rec
-	i.label = uint8(len(rec.label()))
-	i.priority = rec.priority()
-	if ms := rec.ttlMillis(); ms > 0 {
-		i.ttl = uint16(clampTTL(millis(ms)))
-	}
-	if rec.count4() > 0 {
-		i.families |= 1 << FamilyA
-	}
-	if rec.count6() > 0 {
-		i.families |= 1 << FamilyAAAA
-	}
-	if rec.port() != 0 {
-		i.families |= 1 << FamilySRV
-	}
-}
-
 // compare notes how instance i differs from its last published form.
-func (t *touched) compare(i uint32, a, b *instance) {
-	same := &a.rec[0] == &b.rec[0] && len(a.rec) == len(b.rec)
-	content := !same || a.weight != b.weight || a.health != b.health || a.admin != b.admin
+func (t *touched) compare(i uint32, prev, next *Service) {
+	a, b := &prev.instances[i], &next.instances[i]
+	sameRecord := same(prev.faces.records[i], next.faces.records[i])
+	content := !sameRecord || a.weight != b.weight || a.health != b.health || a.admin != b.admin
 	if !content && a.deadline == b.deadline {
 		return
 	}
 	t.any = true
 	t.content = t.content || content
-	t.records = t.records || !same
+	t.choice = t.choice || a.class != b.class || a.weight != b.weight || (a.deadline == 0) != (b.deadline == 0) ||
+		!sameRecord && !prev.faces.list[i].chosenLike(&next.faces.list[i])
 	t.list = append(t.list, i)
 }
 

@@ -14,17 +14,17 @@ import (
 // record is one registered instance, packed: one object without pointers, which
 // the writer and every published form of the service share. It never changes.
 //
-//	0  identity hash, 8 octets      22 flags, 1          30 offset of filters, 4
-//	8  incarnation, 8               23 IPv4 addresses, 1 34 offset of meta, 4
-//	16 port, 2                      24 IPv6 addresses, 1 38 offset of the rest, 4
-//	18 weight, 2   20 priority, 2   26 TTL in ms, 4      42 addresses, id label
+//	0  incarnation, 8 octets        15 IPv4 addresses, 1 26 offset of meta, 4
+//	8  port, 2     10 weight, 2     16 IPv6 addresses, 1 30 offset of the rest, 4
+//	12 priority, 2                  18 TTL in ms, 4      34 addresses, id label
+//	14 flags, 1                     22 offset of zone, 4    and then the named ports
 //
 // Strings have a length before them; labels are in wire form, so that names are
 // composed by copying.
 type record []byte
 
 const (
-	recordHeader = 42
+	recordHeader = 34
 
 	flagLeased   = 1 << 0
 	flagFirstIs6 = 1 << 1 // the first address given was an IPv6 one
@@ -45,14 +45,13 @@ func newRecord(i *registry.Instance) record {
 	}
 	n6 := len(i.Addresses) - n4
 	r := make(record, recordHeader, recordHeader+n4*4+n6*16+len(i.ID)+24)
-	le.PutUint64(r[0:], identity(i.Service, i.ID))
-	le.PutUint64(r[8:], uint64(i.Incarnation))
-	le.PutUint16(r[16:], i.Port)
-	le.PutUint16(r[18:], i.Weight)
-	le.PutUint16(r[20:], i.Priority)
-	r[22] = flagsOf(i)
-	r[23], r[24] = uint8(n4), uint8(n6)
-	le.PutUint32(r[26:], uint32(min(i.TTL, registry.TTLMax)/time.Millisecond))
+	le.PutUint64(r[0:], uint64(i.Incarnation))
+	le.PutUint16(r[8:], i.Port)
+	le.PutUint16(r[10:], i.Weight)
+	le.PutUint16(r[12:], i.Priority)
+	r[14] = flagsOf(i)
+	r[15], r[16] = uint8(n4), uint8(n6)
+	le.PutUint32(r[18:], uint32(min(i.TTL, registry.TTLMax)/time.Millisecond))
 	for _, a := range i.Addresses {
 		if a = a.Unmap(); a.Is4() {
 			b := a.As4()
@@ -66,11 +65,16 @@ func newRecord(i *registry.Instance) record {
 		}
 	}
 	r = appendShort(r, i.ID)
-	le.PutUint32(r[30:], uint32(len(r)))
-	r = appendFilters(r, i)
-	le.PutUint32(r[34:], uint32(len(r)))
+	r = appendPorts(r, i.Ports)
+	le.PutUint32(r[22:], uint32(len(r)))
+	r = appendShort(r, i.Zone)
+	r = append(r, uint8(len(i.Tags)))
+	for _, t := range i.Tags {
+		r = appendShort(r, t)
+	}
+	le.PutUint32(r[26:], uint32(len(r)))
 	r, long := appendMeta(r, i.Meta)
-	le.PutUint32(r[38:], uint32(len(r)))
+	le.PutUint32(r[30:], uint32(len(r)))
 	r = appendShort(r, i.Region)
 	r = append(r, uint8(len(long)/2))
 	for _, s := range long {
@@ -94,18 +98,13 @@ func flagsOf(i *registry.Instance) uint8 {
 	return f
 }
 
-// appendFilters packs what names below the service can choose by.
-func appendFilters(r record, i *registry.Instance) record {
-	r = appendShort(r, i.Zone)
-	r = append(r, uint8(len(i.Ports)))
-	for _, p := range i.Ports {
+// appendPorts packs the named ports.
+func appendPorts(r record, ports []registry.Port) record {
+	r = append(r, uint8(len(ports)))
+	for _, p := range ports {
 		r = le.AppendUint16(r, p.Number)
 		r = append(r, protoOf(p.Proto))
 		r = appendShort(r, p.Name)
-	}
-	r = append(r, uint8(len(i.Tags)))
-	for _, t := range i.Tags {
-		r = appendShort(r, t)
 	}
 	return r
 }
@@ -155,31 +154,38 @@ func appendLong(r record, s string) record {
 	return append(le.AppendUint16(r, uint16(len(s))), s...)
 }
 
-func (r record) hash() uint64       { return le.Uint64(r[0:]) }
-func (r record) incarnation() int64 { return int64(le.Uint64(r[8:])) }
-func (r record) port() uint16       { return le.Uint16(r[16:]) }
-func (r record) weight() uint16     { return le.Uint16(r[18:]) }
-func (r record) priority() uint16   { return le.Uint16(r[20:]) }
-func (r record) count4() int        { return int(r[23]) }
-func (r record) count6() int        { return int(r[24]) }
-func (r record) ttlMillis() uint32  { return le.Uint32(r[26:]) }
+func (r record) incarnation() int64 { return int64(le.Uint64(r[0:])) }
+func (r record) port() uint16       { return le.Uint16(r[8:]) }
+func (r record) weight() uint16     { return le.Uint16(r[10:]) }
+func (r record) priority() uint16   { return le.Uint16(r[12:]) }
+func (r record) count4() int        { return int(r[15]) }
+func (r record) count6() int        { return int(r[16]) }
+func (r record) ttlMillis() uint32  { return le.Uint32(r[18:]) }
 
 func (r record) addr4(i int) [4]byte  { return [4]byte(r[recordHeader+i*4:]) }
-func (r record) addr6(i int) [16]byte { return [16]byte(r[recordHeader+int(r[23])*4+i*16:]) }
+func (r record) addr6(i int) [16]byte { return [16]byte(r[recordHeader+r.count4()*4+i*16:]) }
 
 // label is the id in wire form: its length and its octets.
 func (r record) label() []byte {
-	at := recordHeader + int(r[23])*4 + int(r[24])*16
+	at := recordHeader + r.count4()*4 + r.count6()*16
 	return r[at : at+1+int(r[at])]
 }
 
+// front is what faces have of a record: the addresses, IPv4 before IPv6, the
+// label and the named ports.
+func (r record) front() []byte { return r[recordHeader:le.Uint32(r[22:])] }
+
 func (r record) id() []byte { return r.label()[1:] }
 
-// filters is the packed zone, ports and tags.
-func (r record) filters() []byte { return r[le.Uint32(r[30:]):le.Uint32(r[34:])] }
+// filters is what names below the service can choose by: the packed ports, zone
+// and tags.
+func (r record) filters() []byte {
+	at := recordHeader + r.count4()*4 + r.count6()*16
+	return r[at+1+int(r[at]) : le.Uint32(r[26:])]
+}
 
 // txt is the metadata as the RDATA of a TXT record; empty: none.
-func (r record) txt() []byte { return r[le.Uint32(r[34:]):le.Uint32(r[38:])] }
+func (r record) txt() []byte { return r[le.Uint32(r[26:]):le.Uint32(r[30:])] }
 
 // addresses returns them as they were given, but for the order of families.
 func (r record) addresses() []netip.Addr {
@@ -191,7 +197,7 @@ func (r record) addresses() []netip.Addr {
 	for i := range r.count6() {
 		six = append(six, netip.AddrFrom16(r.addr6(i)))
 	}
-	if r[22]&flagFirstIs6 != 0 {
+	if r[14]&flagFirstIs6 != 0 {
 		return append(six, four...)
 	}
 	return append(four, six...)
@@ -233,13 +239,13 @@ func (r *reader) long() string      { return string(r.take(int(r.u16()))) }
 // a filter, each once.
 func (r record) eachFilter(f func(kind FilterKind, name []byte, proto uint8)) {
 	in := reader{r.filters()}
-	if zone := in.short(); isLabel(zone) {
-		f(FilterZone, zone, 0)
-	}
 	for range in.u8() {
 		in.u16()
 		proto, name := in.u8(), in.short()
 		f(FilterPort, name, proto)
+	}
+	if zone := in.short(); isLabel(zone) {
+		f(FilterZone, zone, 0)
 	}
 	for range in.u8() {
 		if tag := in.short(); isLabel(tag) {
@@ -254,21 +260,21 @@ func (r record) instance(service string) registry.Instance {
 		Service: service, ID: string(r.id()), Addresses: r.addresses(),
 		Port: r.port(), Weight: r.weight(), Priority: r.priority(),
 		TTL:         time.Duration(r.ttlMillis()) * time.Millisecond,
-		Incarnation: r.incarnation(), Leased: r[22]&flagLeased != 0,
+		Incarnation: r.incarnation(), Leased: r[14]&flagLeased != 0,
 	}
 	in := reader{r.filters()}
-	i.Zone = string(in.short())
 	for range in.u8() {
 		number, proto, name := in.u16(), in.u8(), in.short()
 		i.Ports = append(i.Ports, registry.Port{Name: string(name), Number: number, Proto: protoName(proto)})
 	}
+	i.Zone = string(in.short())
 	for range in.u8() {
 		i.Tags = append(i.Tags, string(in.short()))
 	}
-	in = reader{r[le.Uint32(r[38:]):]}
+	in = reader{r[le.Uint32(r[30:]):]}
 	i.Region = string(in.short())
 	i.Meta = r.meta(&in)
-	if r[22]&flagChecks != 0 {
+	if r[14]&flagChecks != 0 {
 		i.Checks = readChecks(&in)
 	}
 	return i
@@ -276,10 +282,10 @@ func (r record) instance(service string) registry.Instance {
 
 // checks unpacks the instance's own checks; nil: it has the service's.
 func (r record) checks() []registry.Check {
-	if r[22]&flagChecks == 0 {
+	if r[14]&flagChecks == 0 {
 		return nil
 	}
-	in := reader{r[le.Uint32(r[38:]):]}
+	in := reader{r[le.Uint32(r[30:]):]}
 	in.short()
 	for range in.u8() {
 		in.long()

@@ -1,9 +1,9 @@
 package pool
 
 import (
+	"iter"
 	"math"
 	"net/netip"
-	"time"
 
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/lb"
@@ -15,26 +15,29 @@ import (
 // methods allocate nothing unless they say so. Instances are numbered from 0 in
 // the order of their ids; a number belongs to this Service object alone.
 type Service struct {
+	// What every answer reads comes first, so that it lies together.
 	hash     uint64
-	wire     string // relative name in wire form, without a root
+	name     string // absolute name in wire form, root included
+	relative uint8  // octets of it that are relative to the zone
 	ancestor bool
 	bent     bool // effective weights are not the registered ones
 	distinct bool // no address is served by two instances
+	whole    Set
+	faces    faces
+	origin   *SourceView
+	settings *settings
+	records  any
 
-	origin    *SourceView
-	settings  *settings
 	instances []instance
-	sets      []Set // the whole, then filters by kind and name
+	filters   []Set // by kind and name
 	omitted   int   // filters beyond FiltersMax
 	own       *registry.Service
 	admin     map[string]registry.Admin
 	version   uint64
-	records   any
 }
 
-// instance is the published state of one instance.
+// instance is the published state of one instance. It holds no pointers.
 type instance struct {
-	rec      record
 	deadline int64  // until when the state surely holds, ns since 1970; 0: not known to end
 	weight   uint32 // effective, in units of 1/lb.WeightScale; registered before slow start and load
 	health   health.State
@@ -43,31 +46,28 @@ type instance struct {
 	in       bool
 	slow     bool // in slow start
 	lowered  bool // its weight is, by what proxies saw
-
-	// What building sets reads again and again, taken from rec so that it lies
-	// together.
-	families uint8 // a bit a Family that the instance is of by itself
-	label    uint8 // octets of the id as a label
-	priority uint16
-	ttl      uint16 // seconds; 0: none of its own
 }
 
-func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.origin.id), s.wire }
+func (s *Service) key() (uint64, uint16, string) { return s.hash, uint16(s.origin.id), s.Wire() }
 
 // Origin is the state of the service's source.
 func (s *Service) Origin() *SourceView { return s.origin }
 
 // Wire is the service's name in wire form relative to the zone, without a root.
-func (s *Service) Wire() string { return s.wire }
+func (s *Service) Wire() string { return s.name[:s.relative] }
+
+// Absolute is the service's absolute name in wire form, root included.
+func (s *Service) Absolute() string { return s.name }
 
 // Name is the service's name as registered: "web.prod". It allocates.
 func (s *Service) Name() string {
-	name := make([]byte, 0, len(s.wire))
-	for at := 0; at < len(s.wire); at += 1 + int(s.wire[at]) {
+	wire := s.Wire()
+	name := make([]byte, 0, len(wire))
+	for at := 0; at < len(wire); at += 1 + int(wire[at]) {
 		if at > 0 {
 			name = append(name, '.')
 		}
-		name = append(name, s.wire[at+1:at+1+int(s.wire[at])]...)
+		name = append(name, wire[at+1:at+1+int(wire[at])]...)
 	}
 	return string(name)
 }
@@ -113,13 +113,13 @@ func (s *Service) Instance(id []byte) int {
 	low, high := 0, len(s.instances)
 	for low < high {
 		middle := int(uint(low+high) >> 1)
-		if string(s.instances[middle].rec.id()) < string(id) {
+		if string(s.faces.labelOf(uint32(middle))[1:]) < string(id) {
 			low = middle + 1
 		} else {
 			high = middle
 		}
 	}
-	if low < len(s.instances) && string(s.instances[low].rec.id()) == string(id) {
+	if low < len(s.instances) && string(s.faces.labelOf(uint32(low))[1:]) == string(id) {
 		return low
 	}
 	return -1
@@ -127,38 +127,37 @@ func (s *Service) Instance(id []byte) int {
 
 // Label is the id of instance i as a label in wire form. Not to be written to,
 // nor is anything else that is returned as a slice here.
-func (s *Service) Label(i uint32) []byte { return s.instances[i].rec.label() }
+func (s *Service) Label(i uint32) []byte { return s.faces.labelOf(i) }
 
 // TXT is the metadata of instance i as the RDATA of a TXT record; empty: none.
 // Pairs that fit no character-string are left out.
-func (s *Service) TXT(i uint32) []byte { return s.instances[i].rec.txt() }
+func (s *Service) TXT(i uint32) []byte { return s.faces.records[i].txt() }
 
 // Port is the default port of instance i; 0: none.
-func (s *Service) Port(i uint32) uint16 { return s.instances[i].rec.port() }
+func (s *Service) Port(i uint32) uint16 { return s.faces.list[i].port }
 
 // Weight is the registered weight of instance i.
-func (s *Service) Weight(i uint32) uint16 { return s.instances[i].rec.weight() }
+func (s *Service) Weight(i uint32) uint16 { return s.faces.list[i].weight }
 
 // Priority is the tier of instance i.
-func (s *Service) Priority(i uint32) uint16 { return s.instances[i].rec.priority() }
+func (s *Service) Priority(i uint32) uint16 { return s.faces.list[i].priority }
 
 // Count4 and Count6 are the numbers of addresses of instance i, and Addr4 and
 // Addr6 the n-th of them.
-func (s *Service) Count4(i uint32) int { return s.instances[i].rec.count4() }
+func (s *Service) Count4(i uint32) int { return int(s.faces.list[i].count4) }
 
 // Count6 is the number of IPv6 addresses of instance i.
-func (s *Service) Count6(i uint32) int { return s.instances[i].rec.count6() }
+func (s *Service) Count6(i uint32) int { return int(s.faces.list[i].count6) }
 
 // Addr4 is the n-th IPv4 address of instance i.
-func (s *Service) Addr4(i uint32, n int) [4]byte { return s.instances[i].rec.addr4(n) }
+func (s *Service) Addr4(i uint32, n int) [4]byte { return s.faces.addr4(i, n) }
 
 // Addr6 is the n-th IPv6 address of instance i.
-func (s *Service) Addr6(i uint32, n int) [16]byte { return s.instances[i].rec.addr6(n) }
+func (s *Service) Addr6(i uint32, n int) [16]byte { return s.faces.addr6(i, n) }
 
 // NamedPort is the port of instance i of that name and protocol; 0: none.
 func (s *Service) NamedPort(i uint32, name string, udp bool) uint16 {
-	in := reader{s.instances[i].rec.filters()}
-	in.short()
+	in := s.faces.portsOf(i)
 	for range in.u8() {
 		number, proto, label := in.u16(), in.u8(), in.short()
 		if (proto == protoUDP) == udp && string(label) == name {
@@ -169,7 +168,7 @@ func (s *Service) NamedPort(i uint32, name string, udp bool) uint16 {
 }
 
 // ID is the id of instance i. It allocates.
-func (s *Service) ID(i uint32) string { return string(s.instances[i].rec.id()) }
+func (s *Service) ID(i uint32) string { return string(s.faces.labelOf(i)[1:]) }
 
 // Address is the first address of instance i, where its checks go too.
 func (s *Service) Address(i uint32) netip.Addr {
@@ -182,7 +181,7 @@ func (s *Service) Address(i uint32) netip.Addr {
 // Endpoint is instance i as a candidate of lb's policies: its stable identity
 // and effective weight.
 func (s *Service) Endpoint(i uint32) lb.Endpoint {
-	return lb.Endpoint{ID: s.instances[i].rec.hash(), Weight: s.instances[i].weight}
+	return lb.Endpoint{ID: s.faces.list[i].hash, Weight: s.instances[i].weight}
 }
 
 // Health is what the checks of instance i say together.
@@ -205,8 +204,8 @@ func (s *Service) Deadline(i uint32) int64 { return s.instances[i].deadline }
 
 // InstanceTTL is the TTL in seconds of the records that are of instance i alone.
 func (s *Service) InstanceTTL(i uint32) uint32 {
-	if ms := s.instances[i].rec.ttlMillis(); ms > 0 {
-		return clampTTL(time.Duration(ms) * time.Millisecond)
+	if ttl := s.faces.list[i].ttl; ttl > 0 {
+		return uint32(ttl)
 	}
 	return s.settings.ttl
 }
@@ -215,20 +214,23 @@ func (s *Service) InstanceTTL(i uint32) uint32 {
 // (RFC 2782): the registered weight while nothing bends the weights, else the
 // effective one, scaled so that the set's heaviest is the greatest there is.
 func (s *Service) SRVWeight(i, heaviest uint32) uint16 {
+	if !s.bent {
+		return s.faces.list[i].weight
+	}
 	w := s.instances[i].weight
-	if w == 0 || !s.bent {
-		return s.instances[i].rec.weight()
+	if w == 0 {
+		return 0
 	}
 	// 0 is RFC 2782's "hardly ever", below every real weight.
 	return uint16(max(uint64(w)*math.MaxUint16/uint64(heaviest), 1))
 }
 
 // Set returns the set of all instances.
-func (s *Service) Set() *Set { return &s.sets[0] }
+func (s *Service) Set() *Set { return &s.whole }
 
-// Filter returns the place (for SetAt) of the set that a tag, a zone or a named
-// port chooses; -1 when no registered instance is in it.
-func (s *Service) Filter(kind FilterKind, name []byte, udp bool) int {
+// Filter returns the set that a tag, a zone or a named port chooses; nil when no
+// registered instance is in it.
+func (s *Service) Filter(kind FilterKind, name []byte, udp bool) *Set {
 	proto := uint8(0)
 	if kind == FilterPort {
 		proto = protoTCP
@@ -236,26 +238,26 @@ func (s *Service) Filter(kind FilterKind, name []byte, udp bool) int {
 			proto = protoUDP
 		}
 	}
-	low, high := 1, len(s.sets)
+	low, high := 0, len(s.filters)
 	for low < high {
 		middle := int(uint(low+high) >> 1)
-		if s.sets[middle].filter.compare(kind, proto, name) < 0 {
+		if s.filters[middle].filter.compare(kind, proto, name) < 0 {
 			low = middle + 1
 		} else {
 			high = middle
 		}
 	}
-	if low < len(s.sets) && s.sets[low].filter.compare(kind, proto, name) == 0 {
-		return low
+	if low < len(s.filters) && s.filters[low].filter.compare(kind, proto, name) == 0 {
+		return &s.filters[low]
 	}
-	return -1
+	return nil
 }
 
 // HasFilters reports whether there is a filter of the kind, or, for ports, of
 // the kind and protocol.
 func (s *Service) HasFilters(kind FilterKind, udp bool) bool {
-	for i := 1; i < len(s.sets); i++ {
-		f := &s.sets[i].filter
+	for i := range s.filters {
+		f := &s.filters[i].filter
 		if f.kind == kind && (kind != FilterPort || (f.proto == protoUDP) == udp) {
 			return true
 		}
@@ -267,8 +269,13 @@ func (s *Service) HasFilters(kind FilterKind, udp bool) bool {
 // service has more than FiltersMax.
 func (s *Service) FiltersOmitted() int { return s.omitted }
 
-// Sets is the number of sets: the whole and the filters.
-func (s *Service) Sets() int { return len(s.sets) }
-
-// SetAt returns the n-th set; 0 is the whole.
-func (s *Service) SetAt(n int) *Set { return &s.sets[n] }
+// Filters yields the sets of the filters, by kind and name.
+func (s *Service) Filters() iter.Seq[*Set] {
+	return func(yield func(*Set) bool) {
+		for i := range s.filters {
+			if !yield(&s.filters[i]) {
+				return
+			}
+		}
+	}
+}

@@ -78,9 +78,13 @@ const (
 // Set is a part of a service that has a name of its own: all of it, or what a
 // filter chooses.
 type Set struct {
-	filter filter
-	groups [families]*Group
+	service *Service
+	groups  [families]*Group
+	filter  filter
 }
+
+// Service is the form of the service that the set is a part of.
+func (s *Set) Service() *Service { return s.service }
 
 // Kind is what the set is chosen by.
 func (s *Set) Kind() FilterKind { return s.filter.kind }
@@ -98,18 +102,19 @@ func (s *Set) Group(f Family) *Group { return s.groups[f] }
 // Group is a (set, family): the unit that a policy picks within.
 type Group struct {
 	mode    Mode
-	members int    // registered
-	ttl     uint32 // base, in seconds
-	loads   []lb.Tier
-	tiers   []Tier
+	members int32          // registered
+	ttl     uint32         // base, in seconds
 	seq     *atomic.Uint64 // round robin's counter; nil for other policies
+	tiers   []Tier
+	first   [1]Tier // room for the only one that most have, so that it lies near
+	loads   []lb.Tier
 }
 
 // Mode says how the group's answer comes about.
 func (g *Group) Mode() Mode { return g.mode }
 
 // Members is the number of registered instances.
-func (g *Group) Members() int { return g.members }
+func (g *Group) Members() int { return int(g.members) }
 
 // TTL is the base TTL in seconds: the least of the instances' that are in, else
 // the service's, else the zone's.
@@ -145,9 +150,9 @@ type Tier struct {
 	picker    lb.Picker
 	hash      lb.Picker // for names that bring a hash; nil: the group has none
 	index     []uint32  // instance numbers; nil: every instance, by its number
-	size      int
-	auto      int    // records in an answer when the service leaves it to Muster
-	labels    int    // octets of the instances' labels in wire form
+	size      int32
+	auto      int32  // records in an answer when the service leaves it to Muster
+	labels    int32  // octets of the instances' labels in wire form
 	heaviest  uint32 // greatest effective weight
 	priority  uint16
 	load      uint8 // percent of the group's answers
@@ -158,15 +163,15 @@ type Tier struct {
 func (t *Tier) Load() int { return int(t.load) }
 
 // Size is the number of instances in the tier.
-func (t *Tier) Size() int { return t.size }
+func (t *Tier) Size() int { return int(t.size) }
 
 // Auto is how many records an answer of type A or AAAA has when the service
 // leaves it to Muster.
-func (t *Tier) Auto() int { return t.auto }
+func (t *Tier) Auto() int { return int(t.auto) }
 
 // Labels is the sum of the octets of the instances' labels, for reckoning what
 // the whole tier takes as SRV records.
-func (t *Tier) Labels() int { return t.labels }
+func (t *Tier) Labels() int { return int(t.labels) }
 
 // Heaviest is the greatest effective weight, for Service.SRVWeight.
 func (t *Tier) Heaviest() uint32 { return t.heaviest }

@@ -60,7 +60,7 @@ func TestPool_Sink_reset(t *testing.T) {
 			}
 			b.Instances[0].Tags[0], b.Instances[0] = "v2", registry.Instance{}
 			e.wait()
-			if s := e.find("web"); s == nil || s.Filter(pool.FilterTag, []byte("v1"), false) < 0 {
+			if s := e.find("web"); s == nil || s.Filter(pool.FilterTag, []byte("v1"), false) == nil {
 				t.Error("what was sunk has changed with the sender's slice")
 			}
 		})

@@ -16,13 +16,7 @@ func (s *Service) Mode() Mode {
 	if s.ancestor {
 		return ModeUnset
 	}
-	g := s.sets[0].groups[0]
-	for _, other := range s.sets[0].groups[1:] {
-		if other.members > g.members {
-			g = other
-		}
-	}
-	return g.mode
+	return s.mainGroup().mode
 }
 
 // AppendWhy appends why instance i is in or out, as one clause of printable
@@ -31,7 +25,7 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 	inst := &s.instances[i]
 	switch inst.admin {
 	case registry.AdminDrain, registry.AdminMaintenance, registry.AdminUp, registry.AdminDown:
-		return s.appendAdmin(dst, inst)
+		return s.appendAdmin(dst, i)
 	case registry.AdminNone:
 	}
 	mode := s.Mode()
@@ -55,16 +49,17 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 		return append(dst, "weight 0: served only when nothing else is left"...)
 	default:
 		dst = append(dst, "passing, but its tier (priority "...)
-		dst = strconv.AppendUint(dst, uint64(inst.rec.priority()), 10)
+		dst = strconv.AppendUint(dst, uint64(s.faces.list[i].priority), 10)
 		return append(dst, ") is not needed"...)
 	}
 }
 
 // appendAdmin is AppendWhy for an instance of which an administrator spoke.
-func (s *Service) appendAdmin(dst []byte, inst *instance) []byte {
+func (s *Service) appendAdmin(dst []byte, i uint32) []byte {
+	inst := &s.instances[i]
 	dst = append(dst, adminName(inst.admin)...)
 	dst = append(dst, " by an administrator"...)
-	a, there := s.admin[string(inst.rec.id())]
+	a, there := s.admin[string(s.faces.labelOf(i)[1:])]
 	if !there || a.State != inst.admin {
 		a = s.admin["*"]
 	}
@@ -91,11 +86,11 @@ func (s *Service) ttlNow(g *Group, v *SourceView, now time.Time) (time.Duration,
 		why = "the least of the instances'"
 	}
 	for t := range g.tiers {
-		for n := range g.tiers[t].size {
+		for n := range g.tiers[t].Size() {
 			i := g.tiers[t].At(n)
 			if left := LeftTTL(ttl, s.instances[i].deadline, now.UnixNano()); left < ttl {
 				ttl = left
-				why = fmt.Sprintf("what is known of instance %s may change by then", s.instances[i].rec.id())
+				why = fmt.Sprintf("what is known of instance %s may change by then", s.faces.records[i].id())
 			}
 		}
 	}

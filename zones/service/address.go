@@ -15,27 +15,26 @@ const (
 
 // Append implements zones.RRset.
 func (s *addresses4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*set)(s).addresses(b, owner, r, pool.FamilyA)
+	return addresses((*pool.Set)(s), b, owner, r, pool.FamilyA)
 }
 
 // Append implements zones.RRset.
 func (s *addresses6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*set)(s).addresses(b, owner, r, pool.FamilyAAAA)
+	return addresses((*pool.Set)(s), b, owner, r, pool.FamilyAAAA)
 }
 
 // addresses picks instances and writes their addresses. How many is cut to what
 // fits before the picking, so that the policy's shares hold; the answer is then
 // complete by policy, and not marked as truncated, unless the policy is to give
 // everything.
-func (s *set) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
+func addresses(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
 	res := zones.Result{EDE: zones.EDENone}
-	rec, svc := s.records, s.records.service
-	g := s.set.Group(f)
+	svc, g := s.Service(), s.Group(f)
 	q, hashed := request(svc, r)
 	tier, q := g.Draw(q, hashed)
 	if tier == nil {
 		mode(b, g)
-		rec.state(&res, r.Now)
+		state(svc, &res, r.Now)
 		return res
 	}
 	k := tier.Auto()
@@ -50,18 +49,17 @@ func (s *set) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, f poo
 		k = fits
 		res.Truncated = svc.Everything()
 	}
-	sc := rec.encoder.get()
-	sc.picks = pick(tier, sc.picks, k, q, r.Hashed)
-	res.TTL = rec.ttl(g, tier, sc.picks, r.Now)
-	rec.state(&res, r.Now)
-	for n, i := range sc.picks {
-		if !rec.write(b, r.Section, owner, i, sc.picks[:n], f, &res) {
+	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
+	r.Picks = picks
+	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
+	state(svc, &res, r.Now)
+	for n, i := range picks {
+		if !write(svc, b, r.Section, owner, i, picks[:n], f, &res) {
 			// Of an instance with several addresses some may not fit.
 			res.Truncated = res.Truncated || res.Answers == 0
 			break
 		}
 	}
-	rec.encoder.put(sc)
 	mode(b, g)
 	return res
 }
@@ -78,8 +76,7 @@ func pick(t *pool.Tier, dst []uint32, k int, q lb.Request, hashed bool) []uint32
 
 // write writes the addresses of instance i, but for those that earlier picks
 // have too: a set has no record twice (RFC 2181 section 5).
-func (r *records) write(b *wire.Builder, to wire.Section, owner wire.Ref, i uint32, earlier []uint32, f pool.Family, res *zones.Result) bool {
-	s := r.service
+func write(s *pool.Service, b *wire.Builder, to wire.Section, owner wire.Ref, i uint32, earlier []uint32, f pool.Family, res *zones.Result) bool {
 	if f == pool.FamilyA {
 		for n := range s.Count4(i) {
 			a := s.Addr4(i, n)
@@ -143,8 +140,8 @@ func each(g *pool.Group, yield func(i uint32) bool) {
 // All implements zones.RRset.
 func (s *addresses4) All(yield func([]byte) bool) {
 	seen := map[[4]byte]bool{}
-	svc := s.records.service
-	each(s.set.Group(pool.FamilyA), func(i uint32) bool {
+	svc := (*pool.Set)(s).Service()
+	each((*pool.Set)(s).Group(pool.FamilyA), func(i uint32) bool {
 		for n := range svc.Count4(i) {
 			a := svc.Addr4(i, n)
 			if !seen[a] && !yield(a[:]) {
@@ -159,8 +156,8 @@ func (s *addresses4) All(yield func([]byte) bool) {
 // All implements zones.RRset.
 func (s *addresses6) All(yield func([]byte) bool) {
 	seen := map[[16]byte]bool{}
-	svc := s.records.service
-	each(s.set.Group(pool.FamilyAAAA), func(i uint32) bool {
+	svc := (*pool.Set)(s).Service()
+	each((*pool.Set)(s).Group(pool.FamilyAAAA), func(i uint32) bool {
 		for n := range svc.Count6(i) {
 			a := svc.Addr6(i, n)
 			if !seen[a] && !yield(a[:]) {
@@ -180,34 +177,35 @@ func (s *addresses6) Version() uint64 { return versionOf(s.All) }
 
 // Append implements zones.RRset.
 func (i *instance4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*instance)(i).addresses(b, owner, r, pool.FamilyA)
+	return instanceAddresses((*zones.Own)(i), b, owner, r, pool.FamilyA)
 }
 
 // Append implements zones.RRset.
 func (i *instance6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*instance)(i).addresses(b, owner, r, pool.FamilyAAAA)
+	return instanceAddresses((*zones.Own)(i), b, owner, r, pool.FamilyAAAA)
 }
 
-// addresses writes the addresses of the instance, whatever its health.
-func (i *instance) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
-	res := i.result(r)
-	res.Truncated = !i.records.write(b, r.Section, owner, i.number, nil, f, &res)
+// instanceAddresses writes the addresses of one instance, whatever its health.
+func instanceAddresses(o *zones.Own, b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
+	s, i := instanceOf(o)
+	res := result(s, i, r)
+	res.Truncated = !write(s, b, r.Section, owner, i, nil, f, &res)
 	return res
 }
 
-// result begins the result of a set of the instance alone.
-func (i *instance) result(r *zones.Request) zones.Result {
-	s := i.records.service
+// result begins the result of a set of instance i alone.
+func result(s *pool.Service, i uint32, r *zones.Request) zones.Result {
 	res := zones.Result{EDE: zones.EDENone}
-	res.TTL = pool.LeftTTL(s.InstanceTTL(i.number), s.Deadline(i.number), r.Now)
-	i.records.state(&res, r.Now)
+	res.TTL = pool.LeftTTL(s.InstanceTTL(i), s.Deadline(i), r.Now)
+	state(s, &res, r.Now)
 	return res
 }
 
 // All implements zones.RRset.
 func (i *instance4) All(yield func([]byte) bool) {
-	for n := range i.records.service.Count4(i.number) {
-		a := i.records.service.Addr4(i.number, n)
+	s, number := instanceOf((*zones.Own)(i))
+	for n := range s.Count4(number) {
+		a := s.Addr4(number, n)
 		if !yield(a[:]) {
 			return
 		}
@@ -216,8 +214,9 @@ func (i *instance4) All(yield func([]byte) bool) {
 
 // All implements zones.RRset.
 func (i *instance6) All(yield func([]byte) bool) {
-	for n := range i.records.service.Count6(i.number) {
-		a := i.records.service.Addr6(i.number, n)
+	s, number := instanceOf((*zones.Own)(i))
+	for n := range s.Count6(number) {
+		a := s.Addr6(number, n)
 		if !yield(a[:]) {
 			return
 		}

@@ -22,7 +22,7 @@ func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire
 	a.Kind = zones.NXDomain
 	s := z.view.Find(z.source, relative(name, 0, below))
 	if s != nil && !s.Ancestor() {
-		recordsOf(s).whole(typ, a)
+		whole(s, typ, a)
 		return
 	}
 	if s != nil {
@@ -57,7 +57,6 @@ func (z *Zone) child(parent *pool.Service, first string, typ wire.Type, a *zones
 	if parent.Ancestor() {
 		return
 	}
-	r := recordsOf(parent)
 	switch first {
 	case labelTag:
 		nonTerminal(a, parent.HasFilters(pool.FilterTag, false) || parent.FiltersOmitted() > 0)
@@ -68,11 +67,11 @@ func (z *Zone) child(parent *pool.Service, first string, typ wire.Type, a *zones
 	case labelWhy:
 		a.Kind = zones.NoData
 		if typ == wire.TypeTXT && parent.Len() > 0 {
-			found(a, (*whySet)(r))
+			found(a, (*whySet)(parent))
 		}
 	default:
 		if i := parent.Instance([]byte(first)); i >= 0 {
-			r.instances[i].answer(typ, a)
+			answerInstance(parent, uint32(i), typ, a)
 		}
 	}
 }
@@ -101,20 +100,21 @@ func (z *Zone) grandchild(name *wire.Name, below int, first string, typ wire.Typ
 			if second == labelZone {
 				kind = pool.FilterZone
 			}
-			recordsOf(s).filter(s.Filter(kind, []byte(first), false), typ, a)
+			filtered(s, s.Filter(kind, []byte(first), false), typ, a)
 		}
 	case labelHash:
 		if registered {
 			a.Hash, a.Hashed = hashBytes([]byte(first)), true
-			recordsOf(s).chosen(typ, a)
+			a.Kind = zones.NoData
+			answer(s.Set(), typ, a)
 		}
 	case labelTCP, labelUDP:
 		if len(first) < 2 || first[0] != '_' {
 			return
 		}
 		if registered {
-			if n := s.Filter(pool.FilterPort, []byte(first[1:]), second == labelUDP); n >= 0 {
-				recordsOf(s).filter(n, typ, a)
+			if set := s.Filter(pool.FilterPort, []byte(first[1:]), second == labelUDP); set != nil {
+				filtered(s, set, typ, a)
 				return
 			}
 		}
@@ -142,7 +142,7 @@ func (z *Zone) byProtocol(name *wire.Name, below int, typ wire.Type, a *zones.An
 	a.Kind = zones.NoData
 	switch typ {
 	case wire.TypeSRV:
-		found(a, (*srvSet)(&recordsOf(s).sets[0]))
+		found(a, (*srvSet)(s.Set()))
 	case wire.TypeANY:
 		a.Kind = zones.Found
 	}

@@ -48,9 +48,8 @@ func mustName(s string) wire.Name {
 func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	t.Helper()
 	defaults.Name = "*"
-	var enc service.Encoder
 	p, err := pool.New(pool.Config{
-		Encode: enc.Encode,
+		Encode: service.Encode,
 		Settings: pool.Settings{Reverse: true, Sources: []pool.Source{{
 			ID: 1, Zone: "svc.test.", Defaults: []registry.Service{defaults}, Reserved: service.Reserved(),
 		}}},
@@ -118,7 +117,7 @@ func (s *server) parse(name, typ string) {
 func (s *server) reply() zones.Result {
 	s.b.Start(s.buf[:], &s.q, s.size)
 	s.tree.Lookup(&s.q.Name, s.q.Type, &s.a)
-	s.req.Arg, s.req.Hash, s.req.Hashed, s.req.Type = s.a.Arg, s.a.Hash, s.a.Hashed, s.q.Type
+	s.req.Hash, s.req.Hashed, s.req.Type = s.a.Hash, s.a.Hashed, s.q.Type
 	if s.a.Kind != zones.Found || s.a.RRset == nil {
 		return zones.Result{EDE: s.a.EDE, Age: s.a.Age}
 	}

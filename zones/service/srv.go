@@ -22,20 +22,18 @@ const answersSRV = 8
 // again (RFC 2782) would weigh twice. Under hash the priority is the rank.
 func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{EDE: zones.EDENone}
-	rec, svc := s.records, s.records.service
-	g := s.set.Group(pool.FamilySRV)
+	svc, g := (*pool.Set)(s).Service(), (*pool.Set)(s).Group(pool.FamilySRV)
 	q, hashed := request(svc, r)
 	tier, q := g.Draw(q, hashed)
 	if tier == nil {
 		mode(b, g)
-		rec.state(&res, r.Now)
+		state(svc, &res, r.Now)
 		return res
 	}
-	sc := rec.encoder.get()
 	start := b.Mark()
-	if s.fits(b, tier) {
-		sc.picks = pick(tier, sc.picks, tier.Size(), q, r.Hashed)
-		s.write(b, owner, r, g, tier, sc, hashed, &res)
+	if fits(svc, b, tier) {
+		r.Picks = pick(tier, r.Picks[:0], tier.Size(), q, r.Hashed)
+		s.write(b, owner, r, tier, hashed, &res)
 	}
 	if res.Answers == 0 {
 		// Not all fit, or the reckoning was out because the owner's name could
@@ -46,87 +44,74 @@ func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 		} else if svc.Everything() {
 			k = tier.Size()
 		}
-		for k = min(k, s.room(b)); k > 0 && res.Answers == 0; k /= 2 {
+		for k = min(k, room(svc, b)); k > 0 && res.Answers == 0; k /= 2 {
 			b.Rewind(start)
-			sc.picks = pick(tier, sc.picks[:0], k, q, r.Hashed)
-			s.write(b, owner, r, g, tier, sc, hashed, &res)
+			r.Picks = pick(tier, r.Picks[:0], k, q, r.Hashed)
+			s.write(b, owner, r, tier, hashed, &res)
 		}
 		res.Truncated = res.Answers == 0 || svc.Everything()
 	}
-	rec.encoder.put(sc)
 	mode(b, g)
 	return res
 }
 
 // fits reports whether the whole tier is wanted and has room.
-func (s *srvSet) fits(b *wire.Builder, t *pool.Tier) bool {
-	if m := s.records.service.MaxAnswers(); m > 0 && m < t.Size() {
+func fits(s *pool.Service, b *wire.Builder, t *pool.Tier) bool {
+	if m := s.MaxAnswers(); m > 0 && m < t.Size() {
 		return false
 	}
-	return t.Labels()+t.Size()*(octetsSRV+len(s.records.suffix)) <= b.Room()
+	return t.Labels()+t.Size()*(octetsSRV+len(s.Absolute())) <= b.Room()
 }
 
 // room is how many records surely fit, the longest label given; at least one is
 // tried.
-func (s *srvSet) room(b *wire.Builder) int {
-	return max(b.Room()/(octetsSRV+len(s.records.suffix)+64), 1)
+func room(s *pool.Service, b *wire.Builder) int {
+	return max(b.Room()/(octetsSRV+len(s.Absolute())+64), 1)
 }
 
 // write writes the picks and the addresses of their targets. When a record does
 // not fit, it takes all back and leaves res without answers.
-func (s *srvSet) write(b *wire.Builder, owner wire.Ref, r *zones.Request, g *pool.Group, t *pool.Tier, sc *scratch, hashed bool, res *zones.Result) {
-	rec, svc := s.records, s.records.service
-	res.TTL = rec.ttl(g, t, sc.picks, r.Now)
-	rec.state(res, r.Now)
+func (s *srvSet) write(b *wire.Builder, owner wire.Ref, r *zones.Request, t *pool.Tier, hashed bool, res *zones.Result) {
+	set := (*pool.Set)(s)
+	svc := set.Service()
+	res.TTL = ttlOf(svc, set.Group(pool.FamilySRV), t, r.Picks, r.Now)
+	state(svc, res, r.Now)
 	start := b.Mark()
-	sc.refs = sc.refs[:0]
-	whole := len(sc.picks) == t.Size()
-	for rank, i := range sc.picks {
-		port := svc.Port(i)
-		if s.set.Kind() == pool.FilterPort {
-			port = svc.NamedPort(i, s.set.Name(), s.set.UDP())
-		}
-		priority, weight := svc.Priority(i), uint16(1)
+	refs := r.Refs[:0]
+	whole := len(r.Picks) == t.Size()
+	for rank, i := range r.Picks {
+		srv := wire.SRV{Priority: svc.Priority(i), Weight: 1, Port: portOf(set, i)}
 		if hashed {
-			priority = uint16(rank)
+			srv.Priority = uint16(rank)
 		} else if whole {
-			weight = svc.SRVWeight(i, t.Heaviest())
+			srv.Weight = svc.SRVWeight(i, t.Heaviest())
 		}
-		ref, ok := rec.srv(b, r.Section, owner, res.TTL, i, [3]uint16{priority, weight, port})
+		ref, ok := b.SRV(r.Section, owner, res.TTL, srv, svc.Label(i), svc.Absolute())
 		if !ok {
 			b.Rewind(start)
 			res.Answers = 0
 			return
 		}
-		sc.refs = append(sc.refs, ref)
-		res.Answers++
+		refs = append(refs, ref)
 	}
-	for n, i := range sc.picks {
-		if !rec.additional(b, sc.refs[n], i, res) {
+	r.Refs, res.Answers = refs, len(refs)
+	for n, i := range r.Picks {
+		if !additional(svc, b, refs[n], i, res) {
 			return // it is no part of the answer: RFC 2181 section 9
 		}
 	}
 }
 
-// srv writes one SRV record: the target is the instance's own name, never
-// compressed (RFC 2782).
-func (r *records) srv(b *wire.Builder, to wire.Section, owner wire.Ref, ttl uint32, i uint32, numbers [3]uint16) (wire.Ref, bool) {
-	var prefix [6]byte
-	for n, v := range numbers {
-		binary.BigEndian.PutUint16(prefix[2*n:], v)
+// portOf is the port that a set's SRV record of instance i has.
+func portOf(s *pool.Set, i uint32) uint16 {
+	if s.Kind() == pool.FilterPort {
+		return s.Service().NamedPort(i, s.Name(), s.UDP())
 	}
-	var buf [320]byte
-	return b.RRName(to, owner, wire.TypeSRV, wire.ClassIN, ttl, prefix[:], r.target(buf[:0], i), false)
-}
-
-// target appends the absolute name of instance i.
-func (r *records) target(dst []byte, i uint32) []byte {
-	return append(append(dst, r.service.Label(i)...), r.suffix...)
+	return s.Service().Port(i)
 }
 
 // additional writes the addresses of a target; false: they do not all fit.
-func (r *records) additional(b *wire.Builder, target wire.Ref, i uint32, res *zones.Result) bool {
-	s := r.service
+func additional(s *pool.Service, b *wire.Builder, target wire.Ref, i uint32, res *zones.Result) bool {
 	for n := range s.Count4(i) {
 		if !b.A(wire.Additional, target, res.TTL, s.Addr4(i, n)) {
 			return false
@@ -144,29 +129,26 @@ func (r *records) additional(b *wire.Builder, target wire.Ref, i uint32, res *zo
 
 // All implements zones.RRset.
 func (s *srvSet) All(yield func([]byte) bool) {
-	svc := s.records.service
-	tiers := s.set.Group(pool.FamilySRV).Tiers()
+	set := (*pool.Set)(s)
+	svc := set.Service()
+	tiers := set.Group(pool.FamilySRV).Tiers()
 	for t := range tiers {
 		for n := range tiers[t].Size() {
 			i := tiers[t].At(n)
-			port := svc.Port(i)
-			if s.set.Kind() == pool.FilterPort {
-				port = svc.NamedPort(i, s.set.Name(), s.set.UDP())
-			}
-			weight := svc.SRVWeight(i, tiers[t].Heaviest())
-			if !yield(s.records.rdataSRV(i, svc.Priority(i), weight, port)) {
+			srv := wire.SRV{Priority: svc.Priority(i), Weight: svc.SRVWeight(i, tiers[t].Heaviest()), Port: portOf(set, i)}
+			if !yield(rdataSRV(svc, i, srv)) {
 				return
 			}
 		}
 	}
 }
 
-func (r *records) rdataSRV(i uint32, priority, weight, port uint16) []byte {
-	rdata := make([]byte, 0, 6+64+len(r.suffix))
-	for _, v := range [...]uint16{priority, weight, port} {
+func rdataSRV(s *pool.Service, i uint32, srv wire.SRV) []byte {
+	rdata := make([]byte, 0, 6+64+len(s.Absolute()))
+	for _, v := range [...]uint16{srv.Priority, srv.Weight, srv.Port} {
 		rdata = binary.BigEndian.AppendUint16(rdata, v)
 	}
-	return r.target(rdata, i)
+	return append(append(rdata, s.Label(i)...), s.Absolute()...)
 }
 
 // Version implements zones.RRset.
@@ -174,25 +156,24 @@ func (s *srvSet) Version() uint64 { return versionOf(s.All) }
 
 // Append implements zones.RRset.
 func (i *instanceSRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := (*instance)(i).result(r)
-	rec, n := i.records, i.number
-	ref, ok := rec.srv(b, r.Section, owner, res.TTL, n, i.numbers())
+	s, n := instanceOf((*zones.Own)(i))
+	res := result(s, n, r)
+	ref, ok := b.SRV(r.Section, owner, res.TTL, registeredSRV(s, n), s.Label(n), s.Absolute())
 	if res = one(res, ok); ok {
-		rec.additional(b, ref, n, &res)
+		additional(s, b, ref, n, &res)
 	}
 	return res
 }
 
-// numbers is priority, weight and port.
-func (i *instanceSRV) numbers() [3]uint16 {
-	s := i.records.service
-	return [3]uint16{s.Priority(i.number), s.Weight(i.number), s.Port(i.number)}
+// registeredSRV is what instance i has registered.
+func registeredSRV(s *pool.Service, i uint32) wire.SRV {
+	return wire.SRV{Priority: s.Priority(i), Weight: s.Weight(i), Port: s.Port(i)}
 }
 
 // All implements zones.RRset.
 func (i *instanceSRV) All(yield func([]byte) bool) {
-	n := i.numbers()
-	yield(i.records.rdataSRV(i.number, n[0], n[1], n[2]))
+	s, n := instanceOf((*zones.Own)(i))
+	yield(rdataSRV(s, n, registeredSRV(s, n)))
 }
 
 // Version implements zones.RRset.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/zones"
 )
 
@@ -27,7 +28,7 @@ func metaText(meta map[string]string) []byte {
 // Append implements zones.RRset.
 func (s *txtSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.service.TTL(), EDE: zones.EDENone}
-	(*records)(s).state(&res, r.Now)
+	state(s.service, &res, r.Now)
 	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.txt))
 }
 
@@ -39,13 +40,16 @@ func (s *txtSet) Version() uint64 { return versionOf(s.All) }
 
 // Append implements zones.RRset.
 func (i *instanceTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := (*instance)(i).result(r)
-	text := i.records.service.TXT(i.number)
-	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, text))
+	s, n := instanceOf((*zones.Own)(i))
+	res := result(s, n, r)
+	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.TXT(n)))
 }
 
 // All implements zones.RRset.
-func (i *instanceTXT) All(yield func([]byte) bool) { yield(i.records.service.TXT(i.number)) }
+func (i *instanceTXT) All(yield func([]byte) bool) {
+	s, n := instanceOf((*zones.Own)(i))
+	yield(s.TXT(n))
+}
 
 // Version implements zones.RRset.
 func (i *instanceTXT) Version() uint64 { return versionOf(i.All) }
@@ -57,29 +61,29 @@ const whyTTL = 1
 // does not fit is left to a stream.
 func (s *whySet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: whyTTL, EDE: zones.EDENone}
-	(*records)(s).state(&res, r.Now)
-	sc := s.encoder.get()
-	for i := range uint32(s.service.Len()) {
-		if !b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.text(sc.text[:0], i)) {
+	svc := (*pool.Service)(s)
+	state(svc, &res, r.Now)
+	var text [1024]byte // cut to stringMax in the end
+	for i := range uint32(svc.Len()) {
+		if !b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, why(svc, text[:0], i)) {
 			res.Truncated = true
 			break
 		}
 		res.Answers++
 	}
-	s.encoder.put(sc)
 	return res
 }
 
-// text appends the RDATA for instance i, one character-string.
-func (s *whySet) text(dst []byte, i uint32) []byte {
+// why appends the RDATA for instance i, one character-string.
+func why(s *pool.Service, dst []byte, i uint32) []byte {
 	dst = append(dst, 0)
-	dst = append(dst, s.service.Label(i)[1:]...)
-	if s.service.In(i) {
+	dst = append(dst, s.Label(i)[1:]...)
+	if s.In(i) {
 		dst = append(dst, " in: "...)
 	} else {
 		dst = append(dst, " out: "...)
 	}
-	dst = s.service.AppendWhy(dst, i)
+	dst = s.AppendWhy(dst, i)
 	dst = dst[:min(len(dst), 1+stringMax)]
 	dst[0] = uint8(len(dst) - 1)
 	return dst
@@ -87,8 +91,9 @@ func (s *whySet) text(dst []byte, i uint32) []byte {
 
 // All implements zones.RRset.
 func (s *whySet) All(yield func([]byte) bool) {
-	for i := range uint32(s.service.Len()) {
-		if !yield(s.text(nil, i)) {
+	svc := (*pool.Service)(s)
+	for i := range uint32(svc.Len()) {
+		if !yield(why(svc, nil, i)) {
 			return
 		}
 	}

@@ -128,7 +128,7 @@ func (s *server) buildPool(cfg *config.Config) error {
 		return err
 	}
 	s.pool, err = pool.New(pool.Config{
-		Settings: s.settings(cfg), Checker: s.monitor, Encode: new(service.Encoder).Encode, Log: s.log.With("part", "pool"),
+		Settings: s.settings(cfg), Checker: s.monitor, Encode: service.Encode, Log: s.log.With("part", "pool"),
 	})
 	return err
 }
