@@ -54,6 +54,8 @@ type Config struct {
 	// whole can find wrong; the doctor adds the records'.
 	Status   func(ctx context.Context) (api.Status, error)
 	Findings func(ctx context.Context) []api.Finding
+	// ZoneNames are the zones in force, of every source.
+	ZoneNames func() []string
 	// Ask answers a question as DNS would, for explain.
 	Ask func(name, typ string, client netip.Addr) (Reply, error)
 	// Demo has the sample instances of `muster dev`; nil: none.

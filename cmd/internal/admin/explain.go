@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -46,18 +47,19 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	if err := s.explainService(r.Context(), &out); err != nil {
 		return nil, err
 	}
+	countPicked(&out)
 	out.Why = whyOutcome(&out, reply.Extra)
 	return out, nil
 }
 
-// absolute completes a name: one that ends in a dot, or lies in a service zone,
-// is absolute; any other is relative to the default zone.
+// absolute completes a name: one that ends in a dot, or lies in a zone of this
+// server, is absolute; any other is relative to the default zone.
 func (s *Server) absolute(name string) string {
 	if strings.HasSuffix(name, ".") {
 		return name
 	}
-	for i := range s.cfg.Zones {
-		if z := s.cfg.Zones[i].Name; name+"." == z || strings.HasSuffix(name+".", "."+z) {
+	for _, zone := range s.cfg.ZoneNames() {
+		if name+"." == zone || strings.HasSuffix(name+".", "."+zone) {
 			return name + "."
 		}
 	}
@@ -86,7 +88,40 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 		describe(out, &info, labels[:i])
 		return nil
 	}
+	// In the manner of RFC 2782: _web._tcp is the service web, _web._tcp.prod web.prod.
+	if len(labels) >= 2 && len(labels[0]) > 1 && labels[0][0] == '_' && (labels[1] == "_tcp" || labels[1] == "_udp") {
+		name := strings.Join(append([]string{labels[0][1:]}, labels[2:]...), ".")
+		info, err := s.cfg.Pool.Service(ctx, z.Source, name)
+		if err != nil && !errors.Is(err, pool.ErrNotFound) {
+			return err
+		}
+		if err == nil {
+			describe(out, &info, nil)
+		}
+	}
 	return nil
+}
+
+// countPicked says how many instances the answer has; what it is when nothing
+// is picked concerns no one.
+func countPicked(out *api.Explanation) {
+	picked := 0
+	switch out.Type {
+	case "SRV":
+		picked = len(out.Records)
+	case "A", "AAAA":
+		for i := range out.Instances {
+			if slices.ContainsFunc(out.Instances[i].Addresses, func(a netip.Addr) bool {
+				return slices.ContainsFunc(out.Records, func(r string) bool { return strings.HasSuffix(r, " "+a.String()) })
+			}) {
+				picked++
+			}
+		}
+		picked = min(picked, len(out.Records)) // instances may share an address
+	}
+	if out.Answers = picked; picked == 0 {
+		out.TTL, out.TTLWhy, out.Detection = 0, "", 0
+	}
 }
 
 // enclosing finds the service zone of an absolute name, the longest if several
@@ -207,7 +242,7 @@ func whyOutcome(out *api.Explanation, extra string) string {
 	var why string
 	switch out.Outcome {
 	case "NOERROR":
-		why = "a static or apex name"
+		why = "a name that no service stands behind"
 		if out.Service != "" {
 			why = fmt.Sprintf("%d of %s may be answered", serving, plural(len(out.Instances), "instance", "instances"))
 		}

@@ -203,7 +203,7 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 	s.admin = admin.New(admin.Config{
 		Listen: cfg.Admin.Listen, Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
-		Ready: s.waiting, Status: s.status, Findings: s.findings, Ask: s.ask,
+		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask,
 	})
 	return nil
 }

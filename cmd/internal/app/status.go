@@ -97,6 +97,10 @@ func (s *server) zoneStatus(cfg *config.Config, sources []pool.SourceStatus) []a
 		z := &cfg.Zones[i]
 		st := api.ZoneStatus{Name: z.Name, Source: string(z.Source), Prefix: z.Prefix, File: z.File}
 		for j := range sources {
+			// A reverse zone has the latest of the zones whose instances it names.
+			if z.Source == config.SourceReverse && (st.Serial == 0 || int32(sources[j].Serial-st.Serial) > 0) { // RFC 1982
+				st.Serial = sources[j].Serial
+			}
 			if sources[j].Zone == z.Name {
 				st.Serial, st.Services = sources[j].Serial, sources[j].Services
 			}
@@ -107,6 +111,16 @@ func (s *server) zoneStatus(cfg *config.Config, sources []pool.SourceStatus) []a
 			}
 		}
 		out = append(out, st)
+	}
+	return out
+}
+
+// zoneNames are the names of the zones in force.
+func (s *server) zoneNames() []string {
+	zs := s.cfg.Load().Zones
+	out := make([]string, len(zs))
+	for i := range zs {
+		out[i] = zs[i].Name
 	}
 	return out
 }

@@ -50,11 +50,13 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 			fmt.Fprintf(w, ", only %s", e.Filter)
 		}
 		fmt.Fprintln(w)
-		fmt.Fprintf(w, "%s picked, TTL %s", count(e.Answers, "instance"), duration(e.TTL))
-		if e.TTLWhy != "" {
-			fmt.Fprintf(w, " (%s)", e.TTLWhy)
+		if e.Answers > 0 {
+			fmt.Fprintf(w, "%s picked, TTL %s", count(e.Answers, "instance"), duration(e.TTL))
+			if e.TTLWhy != "" {
+				fmt.Fprintf(w, " (%s)", e.TTLWhy)
+			}
+			fmt.Fprintln(w)
 		}
-		fmt.Fprintln(w)
 		if e.Detection > 0 {
 			fmt.Fprintf(w, "an instance that dies is out of new answers within %s, and out of caches within %s\n",
 				duration(e.Detection), duration(e.Detection+e.TTL))

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/cmd/internal/config"
 )
 
 func (s *session) statusCommand() *cobra.Command {
@@ -53,11 +54,14 @@ func statusTable(w io.Writer, st *api.Status, wide bool, now time.Time) {
 	c := st.Instances
 	line("services", "%d, %s: %d serving, %d failing, %d drained, %d in maintenance", st.Services, count(c.Total, "instance"), c.Serving, c.Failing, c.Drain, c.Maintenance)
 	for _, z := range st.Zones {
-		what := count(z.Services, "service")
-		if z.File != "" {
-			what = strconv.Itoa(z.Records) + " records"
+		what := ", " + count(z.Services, "service")
+		switch z.Source {
+		case string(config.SourceFile):
+			what = ", " + count(z.Records, "record")
+		case string(config.SourceReverse): // it has what the service zones have
+			what = ""
 		}
-		line("zone", "%s %s, %s, serial %d", z.Name, z.Source, what, z.Serial)
+		line("zone", "%s %s%s, serial %d", z.Name, z.Source, what, z.Serial)
 	}
 	for _, m := range st.Members {
 		if wide || !m.Self {
