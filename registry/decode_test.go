@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -202,5 +203,41 @@ func TestDecodeReports(t *testing.T) {
 		if got, err := registry.DecodeLoad("web", "a", []byte(value)); err == nil {
 			t.Errorf("load %s: decoded as %+v", value, got)
 		}
+	}
+}
+
+// TestMembers holds the names that are told to people to what is decoded: each
+// is read, as nothing can be made of this value, and no other is.
+func TestMembers(t *testing.T) {
+	instance := func(member string) error {
+		_, err := registry.DecodeInstance("web", "a", []byte(`{"address":"10.0.0.1",`+member+`:[[true]]}`))
+		return err
+	}
+	service := func(member string) error {
+		_, err := registry.DecodeService("web", []byte(`{`+member+`:[[true]]}`))
+		return err
+	}
+	for _, test := range []struct {
+		name    string
+		members []string
+		decode  func(member string) error
+	}{
+		{"instance", registry.InstanceMembers(), instance},
+		{"service", registry.ServiceMembers(), service},
+		{"check", registry.CheckMembers(), func(member string) error {
+			_, err := registry.DecodeService("web", []byte(`{"checks":[{"type":"tcp",`+member+`:[[true]]}]}`))
+			return err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, m := range test.members {
+				if test.decode(strconv.Quote(m)) == nil {
+					t.Errorf("%s is not read", m)
+				}
+			}
+			if err := test.decode(`"unheard_of"`); err != nil {
+				t.Errorf("a member that nobody knows: %v", err)
+			}
+		})
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -115,6 +117,27 @@ type (
 		By    string  `json:"by,omitempty"`
 	}
 )
+
+// InstanceMembers are the members that an instance's record may have. Decoding
+// passes over others, as a later version may have put them there; who writes a
+// record for somebody can tell them of a slip.
+func InstanceMembers() []string { return membersOf(reflect.TypeFor[instanceJSON]()) }
+
+// ServiceMembers are those of a service's record.
+func ServiceMembers() []string { return membersOf(reflect.TypeFor[serviceJSON]()) }
+
+// CheckMembers are those of each of the checks in either.
+func CheckMembers() []string { return membersOf(reflect.TypeFor[checkJSON]()) }
+
+// membersOf are the names of a type's members in JSON.
+func membersOf(t reflect.Type) []string {
+	var names []string
+	for field := range t.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}
 
 // EncodeInstance returns the value of an instance's key. What it returns,
 // DecodeInstance reads: an instance that it could not use is an error, the

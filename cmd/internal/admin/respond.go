@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -143,6 +145,31 @@ func members[T any]() string {
 		names = append(names, name)
 	}
 	return strings.Join(names, ", ")
+}
+
+// checkMembers refuses a record in which a member, or a member of a check, is
+// not one that is read: what reads records passes over it, and a slip would be
+// noticed by nobody. What is no object is refused by what reads it.
+func checkMembers(field string, record []byte, known []string) error {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(record, &members) != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if !slices.Contains(known, name) {
+			return badField(field+"."+name, "there are "+strings.Join(known, ", "), "there is no such member")
+		}
+	}
+	var checks []json.RawMessage
+	if json.Unmarshal(members["checks"], &checks) != nil {
+		return nil
+	}
+	for i, check := range checks {
+		if err := checkMembers(fmt.Sprintf("%s.checks[%d]", field, i), check, registry.CheckMembers()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bodyError names the member of a body that is wrong, and those that there are.

@@ -48,6 +48,9 @@ func (s *Server) register(r *http.Request, in api.RegisterRequest) (any, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := checkMembers("instance", in.Instance, registry.InstanceMembers()); err != nil {
+		return nil, err
+	}
 	doc, err := withAddress(in.Instance, r.RemoteAddr)
 	if err != nil {
 		return nil, err
@@ -328,6 +331,9 @@ func (s *Server) setService(r *http.Request, in api.ServiceRequest) (any, error)
 	}
 	name, err := foldService(z, in.Service)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkMembers("patch", in.Patch, registry.ServiceMembers()); err != nil {
 		return nil, err
 	}
 	k := registry.Key{Source: z.Source, Kind: registry.KindService, Service: name}
