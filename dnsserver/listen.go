@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 )
 
@@ -22,10 +23,11 @@ type bound struct {
 
 // bind binds addr for TCP and, with workers sockets, for UDP; both or none. TCP
 // goes first: it has the port to itself, while SO_REUSEPORT lets any process of
-// ours share a UDP port, without a word.
-func bind(addr netip.AddrPort, workers int) (*bound, error) {
+// ours share a UDP port, without a word. Sockets that are inherited are taken in
+// place of new ones.
+func bind(addr netip.AddrPort, workers int, inherited func(name string) *os.File) (*bound, error) {
 	for try := 1; ; try++ {
-		b, err := bindOnce(addr, workers)
+		b, err := bindOnce(addr, workers, inherited)
 		if err == nil {
 			return b, nil
 		}
@@ -35,14 +37,50 @@ func bind(addr netip.AddrPort, workers int) (*bound, error) {
 	}
 }
 
-func bindOnce(addr netip.AddrPort, workers int) (*bound, error) {
-	tcpNet, udpNet := "tcp4", "udp4"
-	if addr.Addr().Is6() {
-		tcpNet, udpNet = "tcp6", "udp6"
+func bindOnce(addr netip.AddrPort, workers int, inherited func(name string) *os.File) (*bound, error) {
+	tcp, err := listenTCP(addr, inherited)
+	if err != nil {
+		return nil, err
 	}
-	ctx := context.Background()           // nothing here waits: the addresses are numbers
-	lc := net.ListenConfig{KeepAlive: -1} // idle connections are closed long before a probe would go out
-	ln, err := lc.Listen(ctx, tcpNet, addr.String())
+	b := &bound{tcp: tcp}
+	b.addr = netip.AddrPortFrom(addr.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port())
+	for i := range workers {
+		conn, err := listenUDP(b.addr, inherited(socketName("udp", addr, i)))
+		if err != nil {
+			b.close()
+			return nil, err
+		}
+		b.udp = append(b.udp, conn)
+	}
+	return b, nil
+}
+
+// socketName is what the worker-th socket of an address to listen on is handed
+// over as: "dns udp 127.0.0.1:53 0". Port 0 stays 0, since the process to follow
+// has the same configuration.
+func socketName(transport string, listen netip.AddrPort, worker int) string {
+	return fmt.Sprintf("dns %s %s %d", transport, listen, worker)
+}
+
+// network is the name of a transport for addr's family alone.
+func network(transport string, addr netip.AddrPort) string {
+	if addr.Addr().Is6() {
+		return transport + "6"
+	}
+	return transport + "4"
+}
+
+// listenTCP takes over the inherited listener of addr, or makes one.
+func listenTCP(addr netip.AddrPort, inherited func(name string) *os.File) (*net.TCPListener, error) {
+	var ln net.Listener
+	var err error
+	if f := inherited(socketName("tcp", addr, 0)); f != nil {
+		ln, err = net.FileListener(f)
+		f.Close()
+	} else {
+		lc := net.ListenConfig{KeepAlive: -1} // idle connections are closed long before a probe would go out
+		ln, err = lc.Listen(context.Background(), network("tcp", addr), addr.String())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,25 +88,28 @@ func bindOnce(addr netip.AddrPort, workers int) (*bound, error) {
 	if !ok {
 		return nil, fmt.Errorf("unexpected %T", ln)
 	}
-	b := &bound{tcp: tcp}
-	b.addr = netip.AddrPortFrom(addr.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port())
-	lc = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return control(c, addr.Addr())
-	}}
-	for range workers {
-		pc, err := lc.ListenPacket(ctx, udpNet, b.addr.String())
-		if err != nil {
-			b.close()
-			return nil, err
-		}
-		conn, ok := pc.(*net.UDPConn)
-		if !ok {
-			b.close()
-			return nil, fmt.Errorf("unexpected %T", pc)
-		}
-		b.udp = append(b.udp, conn)
+	return tcp, nil
+}
+
+// listenUDP takes over a socket of addr, or makes one where f is nil.
+func listenUDP(addr netip.AddrPort, f *os.File) (*net.UDPConn, error) {
+	var pc net.PacketConn
+	var err error
+	if f != nil {
+		pc, err = net.FilePacketConn(f)
+		f.Close()
+	} else {
+		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return control(c, addr.Addr()) }}
+		pc, err = lc.ListenPacket(context.Background(), network("udp", addr), addr.String())
 	}
-	return b, nil
+	if err != nil {
+		return nil, err
+	}
+	conn, ok := pc.(*net.UDPConn)
+	if !ok {
+		return nil, fmt.Errorf("unexpected %T", pc)
+	}
+	return conn, nil
 }
 
 func (b *bound) close() {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -49,6 +51,11 @@ type Config struct {
 	// connection for its first octet, for the rest of a message that has begun,
 	// and for the next message. Zero: 2 s, 5 s and 10 s.
 	FirstByteTimeout, MessageTimeout, IdleTimeout time.Duration
+
+	// Inherited returns a socket that another process has handed over, by the
+	// name that its Sockets had, and gives it away; nil: there is none, and one
+	// is bound. A nil Inherited has none.
+	Inherited func(name string) *os.File
 
 	// Logger is told of what an operator must know, never of queries. Nil: none.
 	Logger *slog.Logger
@@ -99,6 +106,9 @@ func (c Config) withDefaults() Config {
 		if *d == 0 {
 			*d = v
 		}
+	}
+	if c.Inherited == nil {
+		c.Inherited = func(string) *os.File { return nil }
 	}
 	orElse(&c.Workers, min(runtime.GOMAXPROCS(0), maxWorkers))
 	orElse(&c.MaxSlow, defaultMaxSlow)
@@ -152,7 +162,7 @@ func (s *Server) Listen() error {
 		return errors.New("dnsserver: already listening")
 	}
 	for _, want := range s.cfg.Listen {
-		b, err := bind(want, s.cfg.Workers)
+		b, err := bind(want, s.cfg.Workers, s.cfg.Inherited)
 		if err != nil {
 			s.closeAll()
 			s.addrs, s.udp, s.tcp = nil, nil, nil
@@ -165,6 +175,18 @@ func (s *Server) Listen() error {
 		}
 	}
 	return nil
+}
+
+// Sockets are the bound sockets by name, for a process to follow this one.
+func (s *Server) Sockets() map[string]syscall.Conn {
+	sockets := map[string]syscall.Conn{}
+	for i, l := range s.tcp {
+		sockets[socketName("tcp", s.cfg.Listen[i], 0)] = l.ln
+	}
+	for i, w := range s.udp {
+		sockets[socketName("udp", s.cfg.Listen[i/s.cfg.Workers], i%s.cfg.Workers)] = w.conn
+	}
+	return sockets
 }
 
 func (s *Server) closeAll() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/musterdns/muster/cmd/internal/app"
 	"github.com/musterdns/muster/cmd/internal/cli"
+	"github.com/musterdns/muster/cmd/internal/handover"
 )
 
 // serve runs a server and, for muster dev, says what to try.
@@ -19,8 +20,15 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	upgrade, stop := handover.Signal()
+	defer stop()
+	sockets, err := handover.Inherited()
+	if err != nil {
+		return err
+	}
 	opt := app.Options{
-		Config: o.Config, Load: o.Reload, Dev: o.Dev, Version: o.Version, Stderr: o.Stderr, Reload: hangup,
+		Config: o.Config, Load: o.Reload, Dev: o.Dev, Version: o.Version, Stderr: o.Stderr,
+		Reload: hangup, Upgrade: upgrade, Sockets: sockets,
 	}
 	if o.Dev {
 		opt.Started = func(e app.Endpoints) { greet(o.Stdout, e) }

@@ -43,9 +43,10 @@ var ours = []importRow{
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 
-	{"cmd/muster", []string{"cmd/internal/cli", "cmd/internal/app"}, "hands the composition root to the command tree"},
+	{"cmd/muster", []string{"cmd/internal/cli", "cmd/internal/app", "cmd/internal/handover"}, "hands the composition root to the command tree"},
 	{"cmd/internal/api", []string{"registry", "health"}, "the JSON words of the admin API, shared by server and client"},
 	{"cmd/internal/metrics", nil, "shows what it is handed"},
+	{"cmd/internal/handover", nil, "sockets between processes, whatever they are for"},
 	{"cmd/internal/app", []string{"*"}, "the composition root"},
 	{"cmd/internal/*", []string{"*"}, "decodes and shows what all packages have"},
 

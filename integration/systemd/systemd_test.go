@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -112,8 +113,18 @@ func TestUnit_StartsReloadsAndStops(t *testing.T) {
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if kind := setting(t, "Type"); kind != "notify" {
+		t.Fatalf("Type is %s; the test knows notify", kind)
+	}
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { manager.Close() })
 	// systemd gives no home; what is kept goes to the state directory.
-	p, err := program.Start("muster", append([]string{"env", "-i", "STATE_DIRECTORY=" + state}, strings.Fields(command)...)...)
+	p, err := program.Start("muster", append([]string{
+		"env", "-i", "STATE_DIRECTORY=" + state, "NOTIFY_SOCKET=" + manager.LocalAddr().String(),
+	}, strings.Fields(command)...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +137,13 @@ func TestUnit_StartsReloadsAndStops(t *testing.T) {
 		if err := p.Poll(ctx, ready); err != nil {
 			t.Fatal(err)
 		}
+	}
+	message := make([]byte, 64)
+	if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := manager.Read(message); err != nil || string(message[:n]) != "READY=1" {
+		t.Fatalf("systemd is told %q, %v; want READY=1\n%s", message[:n], err, p.Output())
 	}
 	poll(func() error {
 		resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[1]))

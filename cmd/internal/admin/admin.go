@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/musterdns/muster/cmd/internal/api"
@@ -40,9 +42,12 @@ type Zone struct {
 // Config is what a Server is made of.
 type Config struct {
 	Listen netip.AddrPort
-	Token  string // empty: only this machine may write
-	Pprof  bool   // serve /debug/pprof
-	Logger *slog.Logger
+	// Inherited is the listening socket that another process has handed over;
+	// nil: one is bound.
+	Inherited *os.File
+	Token     string // empty: only this machine may write
+	Pprof     bool   // serve /debug/pprof
+	Logger    *slog.Logger
 
 	Metrics http.Handler
 	Pool    *pool.Pool
@@ -95,14 +100,27 @@ func New(cfg Config) *Server {
 
 // Listen binds the address.
 func (s *Server) Listen(ctx context.Context) error {
-	var lc net.ListenConfig
-	lis, err := lc.Listen(ctx, "tcp", s.cfg.Listen.String())
+	var lis net.Listener
+	var err error
+	if f := s.cfg.Inherited; f != nil {
+		lis, err = net.FileListener(f)
+		f.Close()
+	} else {
+		var lc net.ListenConfig
+		lis, err = lc.Listen(ctx, "tcp", s.cfg.Listen.String())
+	}
 	if err != nil {
 		return fmt.Errorf("admin.listen %s: %w", s.cfg.Listen, err)
 	}
 	s.lis = lis
 	return nil
 }
+
+// SocketName is what the listener of an address is handed over as.
+func SocketName(listen netip.AddrPort) string { return "admin " + listen.String() }
+
+// Socket is the listening socket, for a process to follow this one.
+func (s *Server) Socket() syscall.Conn { return s.lis.(*net.TCPListener) }
 
 // Addr is the address that Listen bound.
 func (s *Server) Addr() netip.AddrPort { return s.lis.Addr().(*net.TCPAddr).AddrPort() }

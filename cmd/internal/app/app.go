@@ -25,6 +25,7 @@ import (
 	"github.com/musterdns/muster/cmd/internal/admin"
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/cmd/internal/demo"
+	"github.com/musterdns/muster/cmd/internal/handover"
 	"github.com/musterdns/muster/cmd/internal/metrics"
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
@@ -59,6 +60,11 @@ type Options struct {
 	Started func(Endpoints)
 	// Reload starts a reload each time something is received.
 	Reload <-chan os.Signal
+	// Upgrade starts this program anew each time something is received, hands
+	// it the sockets, and stops once it answers.
+	Upgrade <-chan os.Signal
+	// Sockets are what the process before this one has handed over; nil: none.
+	Sockets *handover.Set
 }
 
 // Endpoints is where a server that runs can be reached.
@@ -159,10 +165,13 @@ func (s *server) run(ctx context.Context) error {
 		feeders.Go(func() error { return s.watch(feed, &s.sources[i]) })
 	}
 
-	front, frontCtx := errgroup.WithContext(ctx)
+	stopping, stop := context.WithCancel(ctx)
+	defer stop()
+	front, frontCtx := errgroup.WithContext(stopping)
 	front.Go(func() error { return s.admin.Run(frontCtx) })
 	front.Go(func() error { return s.answer(frontCtx) })
 	front.Go(func() error { return s.reloads(frontCtx) })
+	front.Go(func() error { return s.upgrades(frontCtx, stop) })
 	front.Go(func() error { return s.snapshots.run(frontCtx) })
 	front.Go(func() error { return s.join(frontCtx) })
 	if s.opt.Dev {
@@ -182,7 +191,7 @@ func (s *server) run(ctx context.Context) error {
 	if ferr := feeders.Wait(); ferr != nil && !errors.Is(ferr, context.Canceled) {
 		err = ferr
 	}
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	if errors.Is(err, context.Canceled) && stopping.Err() != nil {
 		return nil
 	}
 	return err
@@ -221,6 +230,10 @@ func (s *server) answer(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.ready.Store(ctx.Err() == nil)
+	if err := s.opt.Sockets.Ready(); err != nil {
+		s.log.Error("telling the process before this one to stop failed; stop it by hand", "error", err)
+	}
+	s.notify("READY=1")
 	return parts.Wait()
 }
 

@@ -148,7 +148,7 @@ func (s *server) buildDNS(cfg *config.Config) error {
 	}
 	s.authority.SetTree(tree)
 	s.dns, err = dnsserver.New(dnsserver.Config{
-		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority,
+		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
 		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, Logger: s.log.With("part", "dns"),
 	})
 	return err
@@ -201,7 +201,7 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 		zs = append(zs, admin.Zone{Name: s.sources[i].zone, Source: src.ID(), Prefix: src.Keyspace().Root(), Store: src})
 	}
 	s.admin = admin.New(admin.Config{
-		Listen: cfg.Admin.Listen, Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
+		Listen: cfg.Admin.Listen, Inherited: s.opt.Sockets.Take(admin.SocketName(cfg.Admin.Listen)), Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
 		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask,
 	})
