@@ -5,12 +5,16 @@ go 1.26.0
 require (
 	github.com/fsnotify/fsnotify v1.10.1 // file changes: cmd/internal/app
 	github.com/google/go-cmp v0.7.0 // tests
+	github.com/google/nftables v0.3.0 // tables of the NAT data plane: lb/kernel/nat
+	github.com/mdlayher/netlink v1.11.2 // conntrack: lb/kernel/nat
 	github.com/miekg/dns v1.1.73 // master files: zones/zonefile; printing answers: dnsserver/authority; the oracle of tests
 	github.com/prometheus/client_golang v1.25.0 // the exposition: cmd/internal/metrics
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line: tests of cmd/internal/cli
 	github.com/spf13/cobra v1.10.2 // the command tree: cmd/internal/cli
 	github.com/spf13/pflag v1.1.0 // flags: cmd/internal/config, cli
 	github.com/spf13/viper v1.21.0 // merging file, environment and flags: cmd/internal/config
+	github.com/vishvananda/netlink v1.3.1 // interfaces, addresses, neighbours: lb/kernel
+	github.com/vishvananda/netns v0.0.5 // network namespaces of tests: lb/kernel/kerneltest
 	go.etcd.io/etcd/api/v3 v3.7.3 // types of the client: registry/etcd
 	go.etcd.io/etcd/client/v3 v3.7.3 // the client: registry/etcd
 	go.etcd.io/etcd/server/v3 v3.7.3 // the server: registry/etcd/embedded
@@ -43,6 +47,7 @@ require (
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.29.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/jonboulle/clockwork v0.5.0 // indirect
+	github.com/mdlayher/socket v0.6.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/pelletier/go-toml/v2 v2.2.4 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect

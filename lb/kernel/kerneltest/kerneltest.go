@@ -1,0 +1,254 @@
+// Package kerneltest makes machines and networks out of network namespaces, for
+// tests of the kernel's data planes with real clients and real servers. It needs
+// root; nothing that it makes is seen from outside or outlives the test.
+package kerneltest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Machine is a network namespace with its loopback interface up. Sockets that
+// are opened on it stay there, whoever uses them.
+type Machine struct {
+	tb     testing.TB
+	Name   string
+	ns     netns.NsHandle
+	handle *netlink.Handle
+}
+
+// Require ends the test where it cannot run: for want of privilege it is skipped
+// and says so, but in CI, which runs as root, it fails.
+func Require(tb testing.TB) {
+	tb.Helper()
+	err := func() error {
+		if os.Geteuid() != 0 {
+			return errors.New("not root: CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF are missing")
+		}
+		ns, err := newNamespace()
+		if err != nil {
+			return fmt.Errorf("CAP_SYS_ADMIN or CONFIG_NET_NS is missing: making a network namespace: %w", err)
+		}
+		return ns.Close()
+	}()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		tb.Fatalf("the kernel's data planes must run in CI: %v", err)
+	default:
+		tb.Skipf("not run: %v", err)
+	}
+}
+
+// newNamespace makes a network namespace. The thread that was in it ends.
+func newNamespace() (netns.NsHandle, error) {
+	var ns netns.NsHandle
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		var err error
+		ns, err = netns.Get()
+		return err
+	})
+	return ns, err
+}
+
+// onThread runs f on a thread of its own, which ends with it.
+func onThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread is not used again
+		done <- f()
+	}()
+	return <-done
+}
+
+// New makes a machine.
+func New(tb testing.TB, name string) *Machine {
+	tb.Helper()
+	ns, err := newNamespace()
+	if err != nil {
+		tb.Fatalf("making machine %s: %v", name, err)
+	}
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		tb.Fatalf("making machine %s: %v", name, err)
+	}
+	m := &Machine{tb: tb, Name: name, ns: ns, handle: h}
+	tb.Cleanup(func() {
+		h.Close()
+		_ = ns.Close() // the test is over
+	})
+	m.Up("lo")
+	return m
+}
+
+// Do runs f on this machine, on a thread of its own. Goroutines that f starts
+// are not on it, sockets that it opens are.
+func (m *Machine) Do(f func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(m.ns); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// Must is Do for what must not fail.
+func (m *Machine) Must(f func() error) {
+	m.tb.Helper()
+	if err := m.Do(f); err != nil {
+		m.tb.Fatalf("on %s: %v", m.Name, err)
+	}
+}
+
+// Link finds an interface.
+func (m *Machine) Link(name string) netlink.Link {
+	m.tb.Helper()
+	link, err := m.handle.LinkByName(name)
+	if err != nil {
+		m.tb.Fatalf("interface %s of %s: %v", name, m.Name, err)
+	}
+	return link
+}
+
+// Up sets an interface up.
+func (m *Machine) Up(name string) {
+	m.tb.Helper()
+	if err := m.handle.LinkSetUp(m.Link(name)); err != nil {
+		m.tb.Fatalf("setting up %s of %s: %v", name, m.Name, err)
+	}
+}
+
+// Down sets an interface down, as a pulled cable does.
+func (m *Machine) Down(name string) {
+	m.tb.Helper()
+	if err := m.handle.LinkSetDown(m.Link(name)); err != nil {
+		m.tb.Fatalf("setting down %s of %s: %v", name, m.Name, err)
+	}
+}
+
+// Address gives an interface an address, "10.0.0.1/24", usable at once.
+func (m *Machine) Address(link, prefix string) {
+	m.tb.Helper()
+	addr, err := netlink.ParseAddr(prefix)
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	if err := m.handle.AddrAdd(m.Link(link), addr); err != nil {
+		m.tb.Fatalf("giving %s to %s of %s: %v", prefix, link, m.Name, err)
+	}
+}
+
+// Route sends what is for a prefix to a gateway.
+func (m *Machine) Route(prefix, gateway string) {
+	m.tb.Helper()
+	dst := netip.MustParsePrefix(prefix)
+	route := &netlink.Route{
+		Dst: &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
+		Gw:  netip.MustParseAddr(gateway).AsSlice(),
+	}
+	if err := m.handle.RouteReplace(route); err != nil {
+		m.tb.Fatalf("routing %s of %s by %s: %v", prefix, m.Name, gateway, err)
+	}
+}
+
+// Sysctl changes a setting: "net/ipv4/ip_forward".
+func (m *Machine) Sysctl(name, value string) {
+	m.tb.Helper()
+	m.Must(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })
+}
+
+// Listen listens on this machine until the test ends.
+func (m *Machine) Listen(address string) net.Listener {
+	m.tb.Helper()
+	var l net.Listener
+	m.Must(func() (err error) {
+		l, err = new(net.ListenConfig).Listen(m.tb.Context(), "tcp", address)
+		return err
+	})
+	m.tb.Cleanup(func() { _ = l.Close() }) // the test may have closed it
+	return l
+}
+
+// ListenPacket is Listen for UDP.
+func (m *Machine) ListenPacket(address string) net.PacketConn {
+	m.tb.Helper()
+	var c net.PacketConn
+	m.Must(func() (err error) {
+		c, err = new(net.ListenConfig).ListenPacket(m.tb.Context(), "udp", address)
+		return err
+	})
+	m.tb.Cleanup(func() { _ = c.Close() }) // the test may have closed it
+	return c
+}
+
+// Dial connects from this machine; local is "" or the address to connect from.
+func (m *Machine) Dial(d net.Dialer, network, local, address string) (net.Conn, error) {
+	var c net.Conn
+	err := m.Do(func() (err error) {
+		if local != "" {
+			at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))
+			d.LocalAddr = at
+			if network == "udp" {
+				d.LocalAddr = &net.UDPAddr{IP: at.IP, Port: at.Port}
+			}
+		}
+		c, err = d.DialContext(m.tb.Context(), network, address)
+		return err
+	})
+	return c, err
+}
+
+// Switch is a bridge that machines are attached to.
+type Switch struct {
+	machine *Machine
+	ports   int
+}
+
+// NewSwitch makes a switch.
+func NewSwitch(tb testing.TB, name string) *Switch {
+	tb.Helper()
+	s := &Switch{machine: New(tb, name)}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	if err := s.machine.handle.LinkAdd(bridge); err != nil {
+		tb.Fatalf("making switch %s: %v", name, err)
+	}
+	s.machine.Up("br0")
+	return s
+}
+
+// Attach connects a new interface of the machine and gives it addresses.
+func (s *Switch) Attach(m *Machine, link string, prefixes ...string) {
+	m.tb.Helper()
+	s.ports++
+	port := fmt.Sprintf("port%d", s.ports)
+	veth := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: link,
+		PeerNamespace: netlink.NsFd(m.ns),
+	}
+	if err := s.machine.handle.LinkAdd(veth); err != nil {
+		m.tb.Fatalf("attaching %s to %s: %v", m.Name, s.machine.Name, err)
+	}
+	at := s.machine.Link(port)
+	if err := s.machine.handle.LinkSetMaster(at, s.machine.Link("br0")); err != nil {
+		m.tb.Fatalf("attaching %s to %s: %v", m.Name, s.machine.Name, err)
+	}
+	s.machine.Up(port)
+	m.Up(link)
+	for _, p := range prefixes {
+		m.Address(link, p)
+	}
+}

@@ -1,0 +1,465 @@
+package nat_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/musterdns/muster/lb/kernel"
+	"github.com/musterdns/muster/lb/kernel/nat"
+)
+
+// spread opens connections until every backend has one, and a dozen in all.
+func (l *lab) spread(t *testing.T, to netip.AddrPort) []*conn {
+	t.Helper()
+	var conns []*conn
+	seen := map[string]bool{}
+	for len(conns) < 12 || len(seen) < len(l.backends) {
+		c := l.dial(t, to)
+		seen[c.name] = true
+		if conns = append(conns, c); len(conns) > 200 {
+			t.Fatalf("200 connections went to %v only", seen)
+		}
+	}
+	return conns
+}
+
+// alive fails for connections that have ended.
+func alive(t *testing.T, when string, conns []*conn) {
+	t.Helper()
+	for _, c := range conns {
+		if err := c.echo(); err != nil {
+			t.Errorf("%s: a connection to %s: %v", when, c.name, err)
+		}
+	}
+}
+
+// avoids fails if new connections go to the backend.
+func (l *lab) avoids(t *testing.T, when string, to netip.AddrPort, name string) {
+	t.Helper()
+	for range 12 {
+		if c := l.dial(t, to); c.name == name {
+			t.Errorf("%s: a new connection went to %s", when, name)
+		}
+	}
+}
+
+func TestPlane_ChangesCutNothing(t *testing.T) {
+	l := newLab(t, 3)
+	services := l.services()
+	l.apply(t, services...)
+	conns := append(l.spread(t, vip4), l.spread(t, vip6)...)
+
+	all := services[0].Instances
+	services[0].Instances = slices.Clone(all)
+	services[0].Instances[1].Draining = true
+	l.apply(t, services...)
+	alive(t, "one drains", conns)
+	l.avoids(t, "one drains", vip4, "backend-1")
+
+	services[0].Instances = all[1:]
+	l.apply(t, services...)
+	alive(t, "one is gone", conns)
+	l.avoids(t, "one is gone", vip4, "backend-0")
+
+	services[0].Instances = nil
+	l.apply(t, services...)
+	alive(t, "none is left", conns)
+	if _, err := dial(l.client, "", vip4); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("connecting without instances: %v, want refused", err)
+	}
+
+	services[0].Instances = all
+	services[0].Affinity = kernel.BySource
+	l.apply(t, services...)
+	alive(t, "another affinity", conns)
+	want, err := l.plane.Explain("web4", netip.MustParseAddrPort("10.1.0.2:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		if c := l.dial(t, vip4); c.name != want.Instance {
+			t.Errorf("by source: a connection went to %s, Explain says %+v", c.name, want)
+		}
+	}
+
+	l.apply(t, services[1])
+	alive(t, "the service is gone", conns)
+}
+
+// ruleset is what nft(8) prints of chains, rules and sets: all with handles that
+// change when they are made anew.
+func (l *lab) ruleset(t *testing.T) string {
+	t.Helper()
+	var out []byte
+	l.balancer.Must(func() (err error) {
+		out, err = exec.CommandContext(t.Context(), "nft", "--handle", "--terse", "list", "ruleset").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("nft: %w: %s", err, out)
+		}
+		return err
+	})
+	return string(out)
+}
+
+func TestPlane_ARestartCutsNothing(t *testing.T) {
+	l := newLab(t, 3)
+	l.apply(t, l.services()...)
+	conns := append(l.spread(t, vip4), l.spread(t, vip6)...)
+	before := l.ruleset(t)
+
+	l.plane = l.newPlane(t) // as another process would
+	alive(t, "before the first Apply", conns)
+	l.apply(t, l.services()...)
+	if after := l.ruleset(t); after != before {
+		t.Errorf("rules were made anew:\n%s\n%s", before, after)
+	}
+	alive(t, "adopted", conns)
+	for port := 21_000; port < 21_020; port++ {
+		local := netip.AddrPortFrom(netip.MustParseAddr("10.1.0.2"), uint16(port))
+		c, err := dial(l.client, local.String(), vip4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if want, err := l.plane.Explain("web4", local); err != nil || want.Instance != c.name {
+			t.Errorf("client %v got %s, Explain says %+v, %v", local, c.name, want, err)
+		}
+	}
+
+	// A process that is started with another configuration.
+	l.plane = l.newPlane(t)
+	services := l.services()
+	services[0].Instances = services[0].Instances[:2]
+	l.apply(t, services[0])
+	alive(t, "adopted and changed", conns)
+	l.avoids(t, "adopted and changed", vip4, "backend-2")
+	if _, err := l.plane.Explain("web6", netip.MustParseAddrPort("[fd00:1::2]:1")); err == nil {
+		t.Error("a service that is gone is explained")
+	}
+}
+
+func TestPlane_Remove(t *testing.T) {
+	l := newLab(t, 1)
+	l.apply(t, l.services()...)
+	l.balancer.Must(l.plane.Remove)
+	if left := l.ruleset(t); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	l.balancer.Must(l.plane.Remove) // and again
+	l.apply(t, l.services()...)
+	l.spread(t, vip4)
+}
+
+// Somebody has flushed what Muster wrote.
+func TestPlane_MendsADamagedTable(t *testing.T) {
+	l := newLab(t, 2)
+	l.apply(t, l.services()...)
+	l.balancer.Must(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := &nftables.Table{Name: "muster", Family: nftables.TableFamilyIPv4}
+		c.FlushSet(&nftables.Set{Table: table, Name: "fronts"})
+		key := []byte{7, 0, 0, 0}
+		if err := c.SetDeleteElements(&nftables.Set{Table: table, Name: "slots-web4", IsMap: true}, []nftables.SetElement{{Key: key}}); err != nil {
+			return err
+		}
+		return c.Flush()
+	})
+	l.plane = l.newPlane(t)
+	l.apply(t, l.services()...)
+	l.spread(t, vip4)
+}
+
+func TestPlane_KilledAndListedAgainIsAlive(t *testing.T) {
+	l := newLab(t, 2)
+	l.apply(t, l.services()...)
+	addr := l.backends[0].addr4
+	for range 2 {
+		conns := l.spread(t, vip4)
+		l.kill(t.Context(), t, "web4", addr)
+		for _, c := range conns {
+			if err := c.echo(); c.name == "backend-0" != isReset(err) {
+				t.Errorf("a connection to %s: %v", c.name, err)
+			}
+		}
+		l.avoids(t, "killed", vip4, "backend-0")
+		l.plane = l.newPlane(t) // which has to read that it was killed
+		l.apply(t, l.services()...)
+	}
+	alive(t, "listed again", l.spread(t, vip4))
+	l.balancer.Must(func() error {
+		if _, err := l.plane.Kill(t.Context(), "nobody", addr); err == nil {
+			return errors.New("a service that is not there is killed")
+		}
+		return nil
+	})
+}
+
+// Two services have an instance in common, and one of them finds it down.
+func TestPlane_KillLeavesTheOtherServiceAlone(t *testing.T) {
+	l := newLab(t, 2)
+	web := l.services()[0]
+	api := web
+	api.Name, api.VIP = "api", netip.AddrPortFrom(vip4.Addr(), 8000)
+	l.apply(t, web, api)
+	conns := l.spread(t, vip4)
+	others := l.spread(t, api.VIP)
+	l.kill(t.Context(), t, "web4", l.backends[0].addr4)
+	alive(t, "of the other service", others)
+	for _, c := range conns {
+		if err := c.echo(); c.name == "backend-0" != isReset(err) {
+			t.Errorf("a connection to %s: %v", c.name, err)
+		}
+	}
+}
+
+// Backends that do not route clients through the balancer.
+func TestPlane_Masquerades(t *testing.T) {
+	l := newLab(t, 2)
+	for _, b := range l.backends {
+		b.Route("0.0.0.0/0", "10.2.0.200") // nobody
+	}
+	services := l.services()
+	services[0].Masquerade = true
+	l.apply(t, services...)
+	alive(t, "masqueraded", l.spread(t, vip4))
+	c := <-l.backends[0].accepted
+	if from, _, _ := net.SplitHostPort(c.RemoteAddr().String()); from != "10.2.0.1" {
+		t.Errorf("the backend sees %s, want the balancer's 10.2.0.1", from)
+	}
+}
+
+// A client on the balancer itself.
+func TestPlane_ServesLocalClients(t *testing.T) {
+	l := newLab(t, 2)
+	l.balancer.Address("lo", "10.9.9.9/32")
+	l.apply(t, l.services()...)
+	byName := map[string][]*conn{}
+	for range 20 {
+		c, err := dial(l.balancer, "", vip4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		byName[c.name] = append(byName[c.name], c)
+		alive(t, "local", []*conn{c})
+	}
+	if len(byName) != 2 {
+		t.Fatalf("20 connections went to %d backends", len(byName))
+	}
+	l.backends[0].hang(t)
+	l.kill(t.Context(), t, "web4", l.backends[0].addr4)
+	for i, c := range byName["backend-0"] {
+		if err := untilReset(c, i%2 == 0); err != nil {
+			t.Error(err)
+		}
+	}
+	alive(t, "on the living instance", byName["backend-1"])
+}
+
+func TestPlane_UDP(t *testing.T) {
+	l := newLab(t, 2)
+	s := kernel.Service{Name: "dns", VIP: netip.AddrPortFrom(vip4.Addr(), 53), Protocol: kernel.UDP}
+	for _, b := range l.backends {
+		s.Instances = append(s.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
+		c := b.ListenPacket(b.addr4.String())
+		ended := make(chan struct{})
+		t.Cleanup(func() {
+			c.Close()
+			<-ended
+		})
+		go func() {
+			defer close(ended)
+			buf := make([]byte, 100)
+			for {
+				_, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo([]byte(b.Name), from) // the client asks again
+			}
+		}()
+	}
+	l.apply(t, s)
+	c, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	first, err := ask(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := slices.IndexFunc(l.backends, func(b *backend) bool { return b.Name == first })
+	l.backends[dead].hang(t)
+	if n := l.kill(t.Context(), t, "dns", l.backends[dead].addr4); n != 1 {
+		t.Errorf("%d flows killed, want 1", n)
+	}
+	if second, err := ask(c); err != nil || second == first {
+		t.Errorf("after %s was killed, %q answers, %v", first, second, err)
+	}
+	s.Instances = nil
+	l.apply(t, s)
+	if _, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask sends until there is an answer.
+func ask(c net.Conn) (string, error) {
+	buf := make([]byte, 100)
+	for range 100 {
+		if _, err := c.Write([]byte("who?")); err != nil {
+			return "", err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(patience / 100)); err != nil {
+			return "", err
+		}
+		n, err := c.Read(buf)
+		if err == nil {
+			return string(buf[:n]), nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return "", err
+		}
+	}
+	return "", os.ErrDeadlineExceeded
+}
+
+func TestPlane_Counts(t *testing.T) {
+	l := newLab(t, 2)
+	l.apply(t, l.services()...)
+	conns := append(l.spread(t, vip4), l.spread(t, vip6)...)
+	alive(t, "counted", conns)
+	want := map[string]uint64{}
+	for _, c := range conns {
+		want[c.name]++
+	}
+	var counters nat.Counters
+	l.balancer.Must(func() (err error) {
+		counters, err = l.plane.Counters()
+		return err
+	})
+	for _, b := range l.backends {
+		t4 := counters.Instances[nat.Endpoint{Addr: b.addr4, Protocol: kernel.TCP}]
+		t6 := counters.Instances[nat.Endpoint{Addr: b.addr6, Protocol: kernel.TCP}]
+		if n := t4.Connections + t6.Connections; n != want[b.Name] {
+			t.Errorf("%s: %d connections counted, want %d", b.Name, n, want[b.Name])
+		}
+		// Each has at least a handshake and a line each way.
+		for _, c := range []kernel.Traffic{t4, t6} {
+			if c.Packets < 3*c.Connections || c.Bytes < 40*c.Packets || c.ReplyPackets < 2*c.Connections || c.ReplyBytes < 40*c.ReplyPackets {
+				t.Errorf("%s: %+v", b.Name, c)
+			}
+		}
+	}
+	if ct := counters.Conntrack; ct.Count < len(conns) || ct.Max < ct.Count {
+		t.Errorf("%+v with %d connections", ct, len(conns))
+	}
+}
+
+// A machine that does not hold the VIP must not serve it.
+func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
+	l := newLab(t, 1)
+	services := l.services()
+	services[0].Fenced = true
+	l.apply(t, services...)
+	hold := func(until time.Time) {
+		t.Helper()
+		l.balancer.Must(func() error { return l.plane.Hold(t.Context(), vip4.Addr(), until) })
+	}
+	served := func() error {
+		c, err := l.client.Dial(net.Dialer{Timeout: 300 * time.Millisecond}, "tcp", "", vip4.String())
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if err := served(); err == nil {
+		t.Error("served without holding the address")
+	}
+	hold(time.Now().Add(time.Hour))
+	conns := l.spread(t, vip4)
+	l.plane = l.newPlane(t) // a restart does not give it up
+	l.apply(t, services...)
+	alive(t, "held", conns)
+	hold(time.Now().Add(200 * time.Millisecond))
+	// The kernel gives it up by itself.
+	for deadline := time.Now().Add(patience); served() == nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("still served after the deadline")
+		}
+	}
+	if err := conns[0].SetDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(conns[0], "hello")
+	if _, err := conns[0].lines.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an old connection after the deadline: %v, want silence", err)
+	}
+	hold(time.Now().Add(time.Hour))
+	l.spread(t, vip4)
+	hold(time.Time{})
+	if err := served(); err == nil {
+		t.Error("served after the address was given up")
+	}
+	l.spread(t, vip6) // needs no holding
+}
+
+func TestPlane_SaysWhatIsWrong(t *testing.T) {
+	good := kernel.Instance{ID: "a", Addr: netip.MustParseAddrPort("10.2.0.10:80"), Weight: 1}
+	for _, row := range []struct {
+		name     string
+		services []kernel.Service
+	}{
+		{"no name", []kernel.Service{{VIP: vip4, Protocol: kernel.TCP}}},
+		{"a name that nft cannot read", []kernel.Service{{Name: "a b", VIP: vip4, Protocol: kernel.TCP}}},
+		{"no VIP", []kernel.Service{{Name: "web", Protocol: kernel.TCP}}},
+		{"no protocol", []kernel.Service{{Name: "web", VIP: vip4}}},
+		{"an instance of another family", []kernel.Service{{Name: "web", VIP: vip6, Protocol: kernel.TCP, Instances: []kernel.Instance{good}}}},
+		{"one id twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP, Instances: []kernel.Instance{good, good}}}},
+		{"one name twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP}, {Name: "web", VIP: vip6, Protocol: kernel.TCP}}},
+		{"one VIP twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP}, {Name: "api", VIP: vip4, Protocol: kernel.TCP}}},
+		{"too many", make([]kernel.Service, 257)},
+	} {
+		p, err := nat.New(nat.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Apply(t.Context(), row.services); err == nil {
+			t.Errorf("%s: no error", row.name)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	l := newLab(t, 0)
+	l.balancer.Must(func() error {
+		if needs := nat.Capabilities(); len(needs) != 0 {
+			return fmt.Errorf("lacking: %+v", needs)
+		}
+		return nil
+	})
+	if left := l.ruleset(t); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	l.balancer.Sysctl("net/ipv4/ip_forward", "0")
+	l.balancer.Must(func() error {
+		if needs := nat.Capabilities(); len(needs) != 1 || needs[0].Mend != "sysctl -w net.ipv4.ip_forward=1" {
+			return fmt.Errorf("without forwarding, lacking: %+v", needs)
+		}
+		return nil
+	})
+}

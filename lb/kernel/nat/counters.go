@@ -1,0 +1,140 @@
+package nat
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+
+	"github.com/musterdns/muster/lb/kernel"
+)
+
+// Counters is what the kernel has counted.
+type Counters struct {
+	// Instances are those of all services; one that serves two services at one
+	// address, port and protocol has the traffic of both in one. It begins anew
+	// when an instance is listed again after it was not.
+	Instances map[Endpoint]kernel.Traffic
+	Conntrack Conntrack
+}
+
+// Endpoint is where an instance is.
+type Endpoint struct {
+	Addr     netip.AddrPort
+	Protocol kernel.Protocol
+}
+
+// Conntrack is how full the table of connections is. When it is full, new
+// connections through this machine fail, all of them: watch Count against Max.
+type Conntrack struct {
+	Count, Max int // entries; Max is net.netfilter.nf_conntrack_max
+	// InsertFailed counts connections that found no place, Dropped packets that
+	// for this reason went nowhere, EarlyDropped entries that made place.
+	InsertFailed, Dropped, EarlyDropped uint64
+}
+
+// Counters reads the counters of instances and of conntrack.
+func (p *Plane) Counters() (Counters, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := Counters{Instances: map[Endpoint]kernel.Traffic{}}
+	c, err := dial()
+	if err != nil {
+		return out, err
+	}
+	for _, h := range p.halves {
+		if !h.exists {
+			continue
+		}
+		for _, name := range []string{setConnections, setSent, setReplied} {
+			table := &nftables.Table{Name: p.config.Table, Family: h.table}
+			elements, err := c.GetSetElements(&nftables.Set{Table: table, Name: name})
+			if err != nil {
+				return out, fmt.Errorf("nat: reading counters %s: %w", name, err)
+			}
+			for i := range elements {
+				out.add(name, &elements[i])
+			}
+		}
+	}
+	out.Conntrack, err = readConntrack()
+	return out, err
+}
+
+// add enters one counter.
+func (c *Counters) add(set string, e *nftables.SetElement) {
+	addr, protocol, ok := unendpoint(string(e.Key))
+	if !ok || e.Counter == nil {
+		return
+	}
+	at := Endpoint{addr, protocol}
+	t := c.Instances[at]
+	switch set {
+	case setConnections:
+		t.Connections = e.Counter.Packets
+	case setSent:
+		t.Packets, t.Bytes = e.Counter.Packets, e.Counter.Bytes
+	case setReplied:
+		t.ReplyPackets, t.ReplyBytes = e.Counter.Packets, e.Counter.Bytes
+	}
+	c.Instances[at] = t
+}
+
+// Where the kernel says how full the table is, in this network namespace.
+const (
+	conntrackCount = "/proc/sys/net/netfilter/nf_conntrack_count"
+	conntrackMax   = "/proc/sys/net/netfilter/nf_conntrack_max"
+)
+
+func readConntrack() (Conntrack, error) {
+	var out Conntrack
+	for _, row := range []struct {
+		file string
+		to   *int
+	}{{conntrackCount, &out.Count}, {conntrackMax, &out.Max}} {
+		n, err := readInt(row.file)
+		if err != nil {
+			return out, fmt.Errorf("nat: reading the size of conntrack: %w", err)
+		}
+		*row.to = n
+	}
+	c, err := dialConntrack()
+	if err != nil {
+		return out, err
+	}
+	defer c.Close()
+	f := families()[0]
+	m, err := f.request(ctGetStatsCPU, uint16(netlink.Dump), nil)
+	if err != nil {
+		return out, err
+	}
+	messages, err := c.Execute(m)
+	if err != nil {
+		return out, fmt.Errorf("nat: reading conntrack's counters: %w", err)
+	}
+	for _, m := range messages { // one for each processor
+		for _, row := range []struct {
+			kind uint16
+			to   *uint64
+		}{{statsInsertFail, &out.InsertFailed}, {statsDrop, &out.Dropped}, {statsEarlyDrop, &out.EarlyDropped}} {
+			if v := find(m.Data[min(4, len(m.Data)):], row.kind); len(v) == 4 {
+				*row.to += uint64(binary.BigEndian.Uint32(v))
+			}
+		}
+	}
+	return out, nil
+}
+
+// readInt reads a setting of the kernel.
+func readInt(file string) (int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}

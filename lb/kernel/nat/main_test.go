@@ -1,0 +1,205 @@
+package nat_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/musterdns/muster/lb/kernel"
+	"github.com/musterdns/muster/lb/kernel/kerneltest"
+	"github.com/musterdns/muster/lb/kernel/nat"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what must happen, on a busy machine.
+const patience = 10 * time.Second
+
+// lab is a client, a balancer that routes, and backends that route by it. All
+// have addresses of both families.
+type lab struct {
+	client, balancer *kerneltest.Machine
+	backends         []*backend
+	plane            *nat.Plane
+}
+
+// backend is a machine with a server on port 8080 of each family, which sends its
+// name and then echoes lines.
+type backend struct {
+	*kerneltest.Machine
+	addr4, addr6 netip.AddrPort
+	accepted     chan net.Conn
+}
+
+// The VIPs belong to no machine; the client routes to them by the balancer.
+var (
+	vip4 = netip.MustParseAddrPort("10.9.9.9:80")
+	vip6 = netip.MustParseAddrPort("[fd00:9::9]:80")
+)
+
+func newLab(t testing.TB, backends int) *lab {
+	t.Helper()
+	kerneltest.Require(t)
+	l := &lab{client: kerneltest.New(t, "client"), balancer: kerneltest.New(t, "balancer")}
+	outer, inner := kerneltest.NewSwitch(t, "outer"), kerneltest.NewSwitch(t, "inner")
+	outer.Attach(l.client, "eth0", "10.1.0.2/24", "fd00:1::2/64")
+	outer.Attach(l.balancer, "eth0", "10.1.0.1/24", "fd00:1::1/64")
+	inner.Attach(l.balancer, "eth1", "10.2.0.1/24", "fd00:2::1/64")
+	l.client.Route("0.0.0.0/0", "10.1.0.1")
+	l.client.Route("::/0", "fd00:1::1")
+	l.balancer.Sysctl("net/ipv4/ip_forward", "1")
+	l.balancer.Sysctl("net/ipv6/conf/all/forwarding", "1")
+	for i := range backends {
+		b := &backend{
+			Machine:  kerneltest.New(t, fmt.Sprintf("backend-%d", i)),
+			accepted: make(chan net.Conn, 4096),
+			addr4:    netip.MustParseAddrPort(fmt.Sprintf("10.2.0.%d:8080", 10+i)),
+			addr6:    netip.MustParseAddrPort(fmt.Sprintf("[fd00:2::%d]:8080", 10+i)),
+		}
+		inner.Attach(b.Machine, "eth0", b.addr4.Addr().String()+"/24", b.addr6.Addr().String()+"/64")
+		b.Route("0.0.0.0/0", "10.2.0.1")
+		b.Route("::/0", "fd00:2::1")
+		b.serve(t, b.Listen(b.addr4.String()))
+		b.serve(t, b.Listen(b.addr6.String()))
+		l.backends = append(l.backends, b)
+	}
+	l.plane = l.newPlane(t)
+	return l
+}
+
+// newPlane makes a plane as a process on the balancer would.
+func (l *lab) newPlane(t testing.TB) *nat.Plane {
+	t.Helper()
+	p, err := nat.New(nat.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// serve echoes until the listener is closed.
+func (b *backend) serve(t testing.TB, l net.Listener) {
+	ended := make(chan struct{})
+	t.Cleanup(func() {
+		_ = l.Close() // the test may have closed it
+		<-ended
+	})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			b.accepted <- c
+			go func() {
+				if _, err := fmt.Fprintln(c, b.Name); err == nil {
+					_, _ = io.Copy(c, c) // until either side ends
+				}
+			}()
+		}
+	}()
+}
+
+// hang takes the machine off the network, with its connections open, as a dead
+// one is.
+func (b *backend) hang(t testing.TB) {
+	t.Helper()
+	b.Down("eth0")
+}
+
+// services are the two that the tests use: web4 and web6.
+func (l *lab) services() []kernel.Service {
+	web4 := kernel.Service{Name: "web4", VIP: vip4, Protocol: kernel.TCP}
+	web6 := kernel.Service{Name: "web6", VIP: vip6, Protocol: kernel.TCP}
+	for _, b := range l.backends {
+		web4.Instances = append(web4.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
+		web6.Instances = append(web6.Instances, kernel.Instance{ID: b.Name, Addr: b.addr6, Weight: 1})
+	}
+	return []kernel.Service{web4, web6}
+}
+
+// apply applies on the balancer.
+func (l *lab) apply(t testing.TB, services ...kernel.Service) {
+	t.Helper()
+	l.balancer.Must(func() error { return l.plane.Apply(t.Context(), services) })
+}
+
+// conn is a client's connection.
+type conn struct {
+	net.Conn
+	lines *bufio.Reader
+	name  string // of the backend
+}
+
+// dial connects and learns where to.
+func dial(from *kerneltest.Machine, local string, to netip.AddrPort) (*conn, error) {
+	c, err := from.Dial(net.Dialer{Timeout: patience}, "tcp", local, to.String())
+	if err != nil {
+		return nil, err
+	}
+	out := &conn{Conn: c, lines: bufio.NewReader(c)}
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	line, err := out.lines.ReadString('\n')
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("reading the backend's name: %w", err)
+	}
+	out.name = line[:len(line)-1]
+	return out, nil
+}
+
+func (l *lab) dial(t testing.TB, to netip.AddrPort) *conn {
+	t.Helper()
+	c, err := dial(l.client, "", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// echo sends a line and reads it.
+func (c *conn) echo() error {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(c, "hello"); err != nil {
+		return err
+	}
+	line, err := c.lines.ReadString('\n')
+	if err == nil && line != "hello\n" {
+		err = fmt.Errorf("echo of %q", line)
+	}
+	return err
+}
+
+// isReset reports whether the error is what a client sees of a reset. After a
+// timeout of its own it is not.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// kill kills on the balancer and returns how many connections there were.
+func (l *lab) kill(ctx context.Context, t testing.TB, service string, addr netip.AddrPort) int {
+	t.Helper()
+	var n int
+	l.balancer.Must(func() (err error) {
+		n, err = l.plane.Kill(ctx, service, addr)
+		return err
+	})
+	return n
+}

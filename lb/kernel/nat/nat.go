@@ -1,0 +1,333 @@
+// Package nat is the data plane that the kernel's own address translation makes:
+// nftables sends each new connection to a VIP to an instance, and conntrack keeps
+// it there. Muster only writes tables; packets never pass through it, and a
+// restart, a crash or an upgrade of Muster cuts nothing.
+//
+// Each service has a Maglev map of 65,537 slots. The kernel hashes the client's
+// address and port (or the address alone) to a slot, whose value is the
+// instance; Explain computes the same in Go. A change of instances rewrites the
+// slots that changed, all services in one transaction, and touches no connection:
+// a draining instance keeps those it has.
+//
+// Kill is for an instance that is down. Beside moving its slots it resets its
+// connections: what a client sends is answered with a reset from then on, by this
+// machine, whatever becomes of the instance. Clients that send nothing are asked
+// for an acknowledgement, which is answered so too (see probe.go), so that they
+// learn of it in a round trip and not when their patience ends. Half-open and UDP
+// flows are forgotten: the next packet goes to another instance.
+//
+// Clients must reach the VIP through this machine, and replies must pass it as
+// well: instances route clients through it, or the service is masqueraded. When
+// another machine takes over a VIP, it translates connections that it does not
+// know with the same table: they go on where the instances are the same and the
+// service is not masqueraded, from the client's next packet on; what an instance
+// sends before is dropped and sent again.
+//
+// The tables are "muster" of the families ip and ip6, unless Config says
+// otherwise. Nothing else is touched. Remove removes them.
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+
+	"github.com/musterdns/muster/lb"
+	"github.com/musterdns/muster/lb/kernel"
+)
+
+// Config is what a plane needs to know. The zero value is usable.
+type Config struct {
+	// Table is the name of the nftables tables; "" is "muster".
+	Table string
+	// ServicesMax limits the services, each of which takes 65,537 slots (about
+	// 8 MB of kernel memory with IPv4 and 10 MB with IPv6). 0 is 256.
+	ServicesMax int
+}
+
+const (
+	defaultTable       = "muster"
+	defaultServicesMax = 256
+)
+
+// ErrTooManyServices is returned by Apply beyond Config.ServicesMax.
+var ErrTooManyServices = errors.New("too many services")
+
+// Plane is the data plane of the network namespace it was made in; its methods
+// must be called in that namespace. It is safe for concurrent use: calls wait for
+// each other.
+type Plane struct {
+	config Config
+
+	mu       sync.Mutex
+	services map[string]kernel.Service // as applied, less what was killed
+	halves   [2]*half                  // IPv4 and IPv6
+	// known is whether halves mirror the kernel: not before the first call and
+	// after a failed transaction.
+	known bool
+}
+
+// half is one family's table, as the kernel has it.
+type half struct {
+	family
+	exists bool
+	sets   map[string]map[string]string // of small sets: key to value; counters have none
+	slots  map[string][]byte            // by service: values of all slots, none if it has no instance
+	// chains are those that choose, with what they choose for; nil for those
+	// that an earlier process made.
+	chains map[string]*kernel.Service
+	dead   map[string]time.Time // the set's keys, with when they were put there
+}
+
+// New returns a plane that has not touched the kernel: the first Apply does. What
+// an earlier process has left in the table stays as it is until then, and is
+// changed to what is wanted rather than made anew.
+func New(c Config) (*Plane, error) {
+	if c.Table == "" {
+		c.Table = defaultTable
+	}
+	if c.ServicesMax == 0 {
+		c.ServicesMax = defaultServicesMax
+	}
+	if c.ServicesMax < 0 {
+		return nil, fmt.Errorf("nat: ServicesMax %d is negative", c.ServicesMax)
+	}
+	p := &Plane{config: c, services: map[string]kernel.Service{}}
+	for i, f := range families() {
+		p.halves[i] = newHalf(f)
+	}
+	return p, nil
+}
+
+func newHalf(f family) *half {
+	return &half{
+		family: f, sets: map[string]map[string]string{}, slots: map[string][]byte{},
+		chains: map[string]*kernel.Service{}, dead: map[string]time.Time{},
+	}
+}
+
+// writeBuffer holds the largest transaction: all slots of a new IPv6 service are
+// 5 MB; a machine with more services than fit sends them one after the other.
+const writeBuffer = 64 << 20
+
+// dial opens a connection to nftables whose buffers hold a whole transaction and
+// its answers.
+func dial() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		if err := c.SetReadBuffer(writeBuffer); err != nil {
+			return err
+		}
+		return c.SetWriteBuffer(writeBuffer)
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("opening nftables: %w", err)
+	}
+	return c, nil
+}
+
+// Apply makes the services, all of them and no other, what the kernel does, in
+// one transaction: either all changes take effect between two packets, or none
+// and an error is returned. Established connections stay where they are. Applying
+// the same again changes nothing. An instance that was killed and is listed again
+// is alive again.
+func (p *Plane) Apply(ctx context.Context, services []kernel.Service) error {
+	if err := kernel.Validate(services); err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	if len(services) > p.config.ServicesMax {
+		return fmt.Errorf("nat: %w: %d, at most %d", ErrTooManyServices, len(services), p.config.ServicesMax)
+	}
+	wanted := map[string]kernel.Service{}
+	for _, s := range kernel.Clone(services) {
+		wanted[s.Name] = s
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.change(ctx, wanted, ""); err != nil {
+		return fmt.Errorf("nat: applying %d services: %w", len(services), err)
+	}
+	return nil
+}
+
+// change writes the difference between what the kernel has and what is wanted.
+// kill is the key of an instance whose connections are to be reset; "" for none.
+func (p *Plane) change(ctx context.Context, wanted map[string]kernel.Service, kill string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	before := p.services
+	if !p.known {
+		before = nil
+		for _, h := range p.halves {
+			if err := h.read(c, p.config.Table); err != nil {
+				return err
+			}
+		}
+		p.known = true
+	}
+	next := [2]*half{}
+	for i, h := range p.halves {
+		next[i] = h.want(wanted, before)
+		next[i].bury(h, wanted, kill, time.Now())
+		if err := newTransaction(c, p.config.Table, h, next[i]).write(); err != nil {
+			return err
+		}
+	}
+	// From here on the kernel has it or has not: only reading can tell.
+	if err := c.Flush(); err != nil {
+		p.known = false
+		return explainError(err)
+	}
+	p.halves, p.services = next, wanted
+	return nil
+}
+
+// want is the table of this family that serves the services. Slots of services
+// that are as before are not computed again.
+func (h *half) want(services, before map[string]kernel.Service) *half {
+	next := newHalf(h.family)
+	next.exists = true
+	for name := range smallNames() {
+		next.sets[name] = map[string]string{}
+	}
+	next.sets[setHeld] = h.sets[setHeld] // Hold writes it
+	for _, s := range services {
+		if !h.of(s.VIP.Addr()) {
+			continue
+		}
+		chain := chooseName(&s)
+		next.chains[chain] = &s
+		if slots, ok := h.slots[s.Name]; ok && slices.Equal(before[s.Name].Instances, s.Instances) {
+			next.slots[s.Name] = slots
+		} else {
+			next.slots[s.Name] = h.fill(&s)
+		}
+		front := endpoint(s.VIP, s.Protocol)
+		next.sets[setFronts][front] = chain
+		next.sets[setVIPs][front] = ""
+		if s.Fenced {
+			next.sets[setFenced][string(s.VIP.Addr().AsSlice())] = ""
+		}
+		for i := range s.Instances {
+			key := endpoint(s.Instances[i].Addr, s.Protocol)
+			for _, set := range []string{setInstances, setConnections, setSent, setReplied} {
+				next.sets[set][key] = ""
+			}
+			if s.Masquerade {
+				next.sets[setMasquerade][key] = ""
+			}
+		}
+	}
+	return next
+}
+
+// fill computes the values of a service's slots.
+func (h *half) fill(s *kernel.Service) []byte {
+	table := s.Table()
+	if table == nil {
+		return nil
+	}
+	values := make([]string, len(s.Instances))
+	for i := range s.Instances {
+		values[i] = target(s.Instances[i].Addr)
+	}
+	out := make([]byte, 0, lb.MaglevSlots*h.targetSize())
+	for _, i := range table {
+		out = append(out, values[i]...)
+	}
+	return out
+}
+
+// bury carries the dead over from what the kernel has, less those that it has
+// forgotten by itself and those that live again, and with the one to be killed.
+func (h *half) bury(before *half, services map[string]kernel.Service, kill string, now time.Time) {
+	for key, since := range before.dead {
+		if now.Sub(since) < deadTimeout {
+			h.dead[key] = since
+		}
+	}
+	for _, s := range services {
+		for i := range s.Instances {
+			if !s.Instances[i].Draining {
+				delete(h.dead, endpoint(s.Instances[i].Addr, s.Protocol))
+			}
+		}
+	}
+	if kill != "" && len(kill) == h.endpointSize() {
+		h.dead[kill] = now
+	}
+}
+
+// Hold says that this machine holds the VIP until then; its fenced services are
+// served that long and no longer, whatever becomes of this process. A time that
+// has passed means that the VIP is not held.
+func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(p.halves[:], func(h *half) bool { return h.of(vip) })
+	table := &nftables.Table{Name: p.config.Table, Family: p.halves[i].table}
+	set := &nftables.Set{Table: table, Name: setHeld, HasTimeout: true}
+	key := nftables.SetElement{Key: vip.AsSlice()}
+	// There may be one or none: adding makes sure that there is one to delete.
+	left := time.Until(until)
+	for _, step := range []struct {
+		do   func(*nftables.Set, []nftables.SetElement) error
+		skip bool
+	}{{c.SetAddElements, false}, {c.SetDeleteElements, false}, {c.SetAddElements, left < time.Millisecond}} {
+		if step.skip {
+			continue
+		}
+		key.Timeout = max(left, time.Millisecond)
+		if err := step.do(set, []nftables.SetElement{key}); err != nil {
+			return fmt.Errorf("nat: holding %v: %w", vip, err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nat: holding %v: %w", vip, explainError(err))
+	}
+	return nil
+}
+
+// Remove takes away the tables and all that is in them. Connections through them
+// end, unless something else on this machine has the kernel translate addresses:
+// a process that will be started again does not call it.
+func (p *Plane) Remove() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	for _, h := range p.halves {
+		t := &nftables.Table{Name: p.config.Table, Family: h.table}
+		c.AddTable(t) // so that there is one to delete
+		c.DelTable(t)
+	}
+	p.known = false
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nat: removing the tables: %w", explainError(err))
+	}
+	for i, h := range p.halves {
+		p.halves[i] = newHalf(h.family)
+	}
+	p.services = map[string]kernel.Service{}
+	return nil
+}

@@ -1,0 +1,141 @@
+package nat_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestPlane_Balances(t *testing.T) {
+	l := newLab(t, 3)
+	l.apply(t, l.services()...)
+	for _, row := range []struct {
+		service, client string
+		vip             netip.AddrPort
+	}{{"web4", "10.1.0.2", vip4}, {"web6", "[fd00:1::2]", vip6}} {
+		t.Run(row.service, func(t *testing.T) {
+			seen := map[string]int{}
+			for port := 20_000; port < 20_100; port++ {
+				local := fmt.Sprintf("%s:%d", row.client, port)
+				c, err := dial(l.client, local, row.vip)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c.echo(); err != nil {
+					t.Fatal(err)
+				}
+				c.Close()
+				seen[c.name]++
+				want, err := l.plane.Explain(row.service, netip.MustParseAddrPort(local))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want.Instance != c.name {
+					t.Errorf("client %s got %s, Explain says %+v", local, c.name, want)
+				}
+			}
+			t.Log(seen)
+			if len(seen) != 3 {
+				t.Errorf("100 connections went to %v, want all three", seen)
+			}
+		})
+	}
+}
+
+// A backend that hangs with its connections open is killed.
+func TestPlane_KillResetsClients(t *testing.T) {
+	for _, row := range []struct {
+		name, service string
+		vip           netip.AddrPort
+		all           bool // kill the last instance too
+	}{
+		{"IPv4", "web4", vip4, false},
+		{"IPv6", "web6", vip6, false},
+		{"the last instance", "web4", vip4, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLab(t, 2)
+			l.apply(t, l.services()...)
+			byName := map[string][]*conn{}
+			for range 16 {
+				c := l.dial(t, row.vip)
+				byName[c.name] = append(byName[c.name], c)
+			}
+			dead, living := byName["backend-0"], byName["backend-1"]
+			if len(dead) < 2 || len(living) < 2 {
+				t.Fatalf("16 connections went to %d and %d", len(dead), len(living))
+			}
+			l.backends[0].hang(t)
+			addr := l.backends[0].addr4
+			if row.vip == vip6 {
+				addr = l.backends[0].addr6
+			}
+			began := time.Now()
+			reset := make(chan error, len(dead))
+			for i, c := range dead {
+				go func() { // half of them send, the others are silent
+					err := untilReset(c, i%2 == 0)
+					t.Logf("sending %v: reset after %v", i%2 == 0, time.Since(began))
+					reset <- err
+				}()
+			}
+			if n := l.kill(t.Context(), t, row.service, addr); n != len(dead) {
+				t.Errorf("%d connections killed, want %d", n, len(dead))
+			}
+			t.Logf("Kill took %v", time.Since(began))
+			for range dead {
+				if err := <-reset; err != nil {
+					t.Error(err)
+				}
+			}
+			for _, c := range living {
+				if err := c.echo(); err != nil {
+					t.Errorf("a connection to the living instance: %v", err)
+				}
+			}
+			if !row.all {
+				for range 16 {
+					if c := l.dial(t, row.vip); c.name != "backend-1" {
+						t.Errorf("a new connection went to %s", c.name)
+					}
+				}
+				return
+			}
+			l.kill(t.Context(), t, row.service, l.backends[1].addr4)
+			for _, c := range living {
+				if err := untilReset(c, true); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := dial(l.client, "", row.vip); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("connecting without instances: %v, want refused", err)
+			}
+		})
+	}
+}
+
+// untilReset waits until the connection is reset, sending or silently.
+func untilReset(c *conn, sending bool) error {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if sending {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for range pace.C {
+			if _, err := fmt.Fprintln(c, "are you there?"); err != nil {
+				if isReset(err) {
+					return nil
+				}
+				return fmt.Errorf("sending to a dead instance: %w, want a reset", err)
+			}
+		}
+	}
+	if _, err := c.lines.ReadString('\n'); !isReset(err) {
+		return fmt.Errorf("waiting for a dead instance: %w, want a reset", err)
+	}
+	return nil
+}

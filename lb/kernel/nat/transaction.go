@@ -1,0 +1,220 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/musterdns/muster/lb"
+)
+
+// chunk is how many elements go into one message, whose list of elements must
+// not be longer than 65,535 octets. An IPv6 slot takes 56.
+const chunk = 1000
+
+// transaction collects the messages that make of one table another.
+type transaction struct {
+	*nftables.Conn
+	table        *nftables.Table
+	before, next *half
+	small        map[string]*nftables.Set
+	err          error // the first
+}
+
+func newTransaction(c *nftables.Conn, name string, before, next *half) *transaction {
+	return &transaction{
+		Conn: c, before: before, next: next,
+		table: &nftables.Table{Name: name, Family: next.family.table},
+	}
+}
+
+// write queues all messages; Flush sends them.
+func (t *transaction) write() error {
+	t.small, t.err = t.next.smallSets(t.table)
+	if t.err != nil {
+		return t.err
+	}
+	if !t.before.exists {
+		t.create()
+	}
+	t.services()
+	for name := range smallNames() {
+		if name != setHeld {
+			t.elements(name)
+		}
+	}
+	t.graves()
+	t.slots()
+	t.sweep()
+	return t.err
+}
+
+// note keeps the first error.
+func (t *transaction) note(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// create makes a table with its sets and base chains. What is there by that name
+// was not made by this version.
+func (t *transaction) create() {
+	t.AddTable(t.table) // so that there is one to delete
+	t.DelTable(t.table)
+	t.AddTable(t.table)
+	t.AddChain(&nftables.Chain{Name: layoutVersion, Table: t.table})
+	for _, set := range t.small {
+		t.note(t.AddSet(set, nil))
+	}
+	for _, b := range t.next.bases() {
+		chain := t.AddChain(&nftables.Chain{Name: b.name, Table: t.table, Hooknum: b.hook, Type: b.kind, Priority: b.priority})
+		t.rules(chain, b.rules)
+	}
+}
+
+func (t *transaction) rules(chain *nftables.Chain, rules [][]expr.Any) {
+	for _, exprs := range rules {
+		t.AddRule(&nftables.Rule{Table: t.table, Chain: chain, Exprs: exprs})
+	}
+}
+
+// services makes the maps and the chains of new services.
+func (t *transaction) services() {
+	for name := range t.next.slots {
+		if _, ok := t.before.slots[name]; !ok {
+			set, err := t.next.newSlots(t.table, name)
+			t.note(err)
+			t.note(t.AddSet(set, nil))
+		}
+	}
+	for name, service := range t.next.chains {
+		if _, ok := t.before.chains[name]; ok {
+			continue
+		}
+		chain := t.AddChain(&nftables.Chain{Name: name, Table: t.table})
+		t.rules(chain, t.next.choose(service))
+	}
+}
+
+// elements changes a small set.
+func (t *transaction) elements(name string) {
+	was, is := t.before.sets[name], t.next.sets[name]
+	var gone, come []nftables.SetElement
+	for key, value := range was {
+		if now, ok := is[key]; !ok || now != value {
+			gone = append(gone, nftables.SetElement{Key: []byte(key)})
+		}
+	}
+	for key, value := range is {
+		if old, ok := was[key]; ok && old == value {
+			continue
+		}
+		e := nftables.SetElement{Key: []byte(key)}
+		if name == setFronts {
+			e.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: value}
+		}
+		come = append(come, e)
+	}
+	t.replace(t.small[name], gone, come)
+}
+
+// graves changes the set of the dead. The kernel may have forgotten one of its
+// own accord, and to delete what is not there would fail: it is added first.
+func (t *transaction) graves() {
+	var gone, come []nftables.SetElement
+	for key := range t.before.dead {
+		if _, ok := t.next.dead[key]; !ok {
+			gone = append(gone, nftables.SetElement{Key: []byte(key)})
+		}
+	}
+	for key, since := range t.next.dead {
+		if before, ok := t.before.dead[key]; ok && before.Equal(since) {
+			continue
+		} else if ok {
+			gone = append(gone, nftables.SetElement{Key: []byte(key)})
+		}
+		come = append(come, nftables.SetElement{Key: []byte(key)})
+	}
+	t.replace(t.small[setDead], nil, gone)
+	t.replace(t.small[setDead], gone, come)
+}
+
+// slots rewrites the slots that have changed.
+func (t *transaction) slots() {
+	size := t.next.targetSize()
+	for name, is := range t.next.slots {
+		was := t.before.slots[name]
+		if len(was) > 0 && len(is) > 0 && &was[0] == &is[0] {
+			continue // carried over
+		}
+		var gone, come []nftables.SetElement
+		for slot := range lb.MaglevSlots {
+			a, b := value(was, slot, size), value(is, slot, size)
+			if string(a) == string(b) {
+				continue
+			}
+			key := slotKey(slot)
+			if a != nil {
+				gone = append(gone, nftables.SetElement{Key: key})
+			}
+			if b != nil {
+				come = append(come, nftables.SetElement{Key: key, Val: b})
+			}
+		}
+		t.replace(&nftables.Set{Table: t.table, Name: slotsName(name), IsMap: true}, gone, come)
+	}
+}
+
+// value is one slot's part; nil if the service has no slots.
+func value(slots []byte, slot, size int) []byte {
+	if slots == nil {
+		return nil
+	}
+	return slots[slot*size : (slot+1)*size]
+}
+
+// replace deletes and then adds elements.
+func (t *transaction) replace(set *nftables.Set, gone, come []nftables.SetElement) {
+	for part := range slices.Chunk(gone, chunk) {
+		t.note(t.SetDeleteElements(set, part))
+	}
+	for part := range slices.Chunk(come, chunk) {
+		t.note(t.SetAddElements(set, part))
+	}
+}
+
+// sweep removes the chains and maps of services that are gone; nothing refers to
+// them any more.
+func (t *transaction) sweep() {
+	for name := range t.before.chains {
+		if _, ok := t.next.chains[name]; !ok {
+			chain := &nftables.Chain{Name: name, Table: t.table}
+			t.FlushChain(chain)
+			t.DelChain(chain)
+		}
+	}
+	for name := range t.before.slots {
+		if _, ok := t.next.slots[name]; !ok {
+			t.DelSet(&nftables.Set{Table: t.table, Name: slotsName(name)})
+		}
+	}
+}
+
+// explainError adds to what the kernel says what most often is behind it.
+func explainError(err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w (nftables needs CAP_NET_ADMIN)", err)
+	case errors.Is(err, syscall.EMSGSIZE), errors.Is(err, syscall.ENOBUFS):
+		return fmt.Errorf("%w (the transaction is larger than the socket's buffer)", err)
+	case errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%w (more than %d instances)", err, setSizeMax)
+	default:
+		return err
+	}
+}
