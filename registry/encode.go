@@ -69,10 +69,16 @@ type (
 		Active   *int     `json:"active,omitempty"`
 		Capacity int      `json:"capacity,omitempty"`
 	}
+	reportJSON struct {
+		State  string    `json:"state"`
+		Reason string    `json:"reason,omitempty"`
+		Since  time.Time `json:"since,omitzero"`
+	}
 	memberJSON struct {
 		Address string    `json:"address,omitempty"`
 		Version string    `json:"version,omitempty"`
 		Since   time.Time `json:"since,omitzero"`
+		Suspect bool      `json:"suspect,omitempty"`
 	}
 )
 
@@ -227,9 +233,25 @@ func EncodeLoad(l Load) ([]byte, error) {
 
 // EncodeMember returns the value of a member's key; see EncodeInstance.
 func EncodeMember(m Member) ([]byte, error) {
-	out := memberJSON{Address: m.Address, Version: m.Version, Since: m.Since.UTC().Truncate(time.Second)}
+	out := memberJSON{Address: m.Address, Version: m.Version, Since: m.Since.UTC().Truncate(time.Second), Suspect: m.Suspect}
 	return encode(out, func(value []byte) error {
 		_, err := DecodeMember(m.Name, value)
+		return err
+	})
+}
+
+// EncodeReport returns the value of a health key; see EncodeInstance. A reason
+// longer than a record may hold is cut.
+func EncodeReport(r Report) ([]byte, error) {
+	if len(r.Reason) > TextMax {
+		r.Reason = strings.ToValidUTF8(r.Reason[:TextMax], "")
+	}
+	out := reportJSON{State: reportFailing, Reason: r.Reason, Since: r.Since.UTC().Truncate(time.Second)}
+	if r.Passing {
+		out.State = reportPassing
+	}
+	return encode(out, func(value []byte) error {
+		_, err := DecodeReport(r.Service, r.Instance, r.Checker, value)
 		return err
 	})
 }

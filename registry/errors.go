@@ -16,6 +16,10 @@ var ErrNotFound = errors.New("no such record")
 // that the caller read.
 var ErrChanged = errors.New("the record was changed by somebody else meanwhile")
 
+// ErrLost is returned by Apply when the lease of an Op is lost and not yet made
+// again.
+var ErrLost = errors.New("the lease is lost")
+
 // FieldError says which part of a record cannot be used. All functions of this
 // package that decode, encode or parse return it, so that a caller can show
 // what to do. No part of it holds a control character, whatever was decoded.

@@ -16,6 +16,7 @@ func fuzzValues() []string {
 		fullInstance, `10.0.0.1:80`, `{"address":"10.0.0.1","meta":{"a":"\ud83d\ude00"}}`, `{"checks":[]}`, "{", "\x00", `{"x":[[[[]]]]}`,
 		`{"policy":"hash","ttl":"2s","max_answers":"auto","hash_on":"name","fail":"tier","panic_threshold":0.5,"slow_start":0,"spill":"when-empty"}`,
 		`{"state":"drain","reason":"r","by":"b","since":"2026-01-02T15:04:05Z","until":"2026-01-02T15:04:05Z"}`,
+		`{"state":"failing","reason":"refused","since":"2026-01-02T15:04:05Z"}`, `{"state":"freeze"}`, `{"suspect":true}`,
 		`{"load":0.5,"active":1,"capacity":2}`, `{"address":"a","version":"v","since":"2026-01-02T15:04:05Z"}`,
 		`{"address":"10.0.0.1","checks":[{"type":"dns","name":"_x.y.","record":"aaaa","port":53,"interval":1.5,"status":200}],"port":1}`,
 	}
@@ -74,4 +75,8 @@ func FuzzDecodeLoad(f *testing.F) {
 
 func FuzzDecodeMember(f *testing.F) {
 	roundTrip(f, func(v []byte) (registry.Member, error) { return registry.DecodeMember("ns1", v) }, registry.EncodeMember)
+}
+
+func FuzzDecodeReport(f *testing.F) {
+	roundTrip(f, func(v []byte) (registry.Report, error) { return registry.DecodeReport("web", "a", "ns1", v) }, registry.EncodeReport)
 }

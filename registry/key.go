@@ -13,6 +13,14 @@ const prefixMax = 512
 // of its service.
 const AllInstances = "*"
 
+// Freeze is Key.Name of the KindAdmin record that stops health from moving the
+// answers of its service, or, with AllServices as the service, of all. It is no
+// label, so no instance has the name.
+const Freeze = "_freeze"
+
+// AllServices is Key.Service of a KindAdmin record about all services.
+const AllServices = "*"
+
 // The first segment of a key below the prefix, by kind.
 var directories = [...]string{
 	KindInstance: "instances",
@@ -21,11 +29,12 @@ var directories = [...]string{
 	KindLoad:     "load",
 	KindMember:   "members",
 	KindRoute:    "routes",
+	KindHealth:   "health",
 }
 
 // Subtrees of the prefix that belong to Muster and are no records of this
 // package.
-var otherDirectories = [...]string{"health", "vips", "zones"}
+var otherDirectories = [...]string{"vips", "zones"}
 
 // String names the kind as a key's first segment does.
 func (k Kind) String() string {
@@ -91,6 +100,16 @@ func (s Keyspace) Raw(k Key) (string, error) {
 			return "", within(k.Kind.noun(), err)
 		}
 		return s.Dir(k.Kind) + name, nil
+	case KindHealth:
+		service, name, err := foldPair(k.Kind, k.Service, k.Name)
+		if err != nil {
+			return "", err
+		}
+		checker, err := FoldService(k.Sub)
+		if err != nil {
+			return "", within("checker", err)
+		}
+		return s.Dir(k.Kind) + service + "/" + name + "/" + checker, nil
 	case KindUnknown:
 	}
 	return "", &FieldError{Field: "kind", Reason: "the key has none", Mend: "set Key.Kind"}
@@ -125,20 +144,32 @@ func (s Keyspace) Parse(raw string) (key Key, ok bool, err error) {
 	if !two {
 		return Key{}, false, bad("key", rest, "names no instance", "write it as "+dir+"/<service>/<instance>")
 	}
+	checker := ""
+	if kind == KindHealth {
+		if name, checker, two = strings.Cut(name, "/"); !two {
+			return Key{}, false, bad("key", rest, "names no server", "write it as "+dir+"/<service>/<instance>/<server>")
+		}
+		if checker, err = FoldService(checker); err != nil {
+			return Key{}, false, within("checker", err)
+		}
+	}
 	service, name, err = foldPair(kind, service, name)
 	if err != nil {
 		return Key{}, false, err
 	}
-	return Key{Kind: kind, Service: service, Name: name}, true, nil
+	return Key{Kind: kind, Service: service, Name: name, Sub: checker}, true, nil
 }
 
 // foldPair checks and folds the service and the instance of a key.
 func foldPair(kind Kind, service, name string) (string, string, error) {
+	if kind == KindAdmin && service == AllServices && name == Freeze {
+		return service, name, nil
+	}
 	service, err := FoldService(service)
 	if err != nil {
 		return "", "", within("service", err)
 	}
-	if kind == KindAdmin && name == AllInstances {
+	if kind == KindAdmin && (name == AllInstances || name == Freeze) {
 		return service, name, nil
 	}
 	folded, err := FoldLabel(name)

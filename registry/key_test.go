@@ -17,7 +17,10 @@ func TestKeyspace_Parse(t *testing.T) {
 		"/muster/v1/instances/Web.Prod/Web-1": {Kind: registry.KindInstance, Service: "web.prod", Name: "web-1"},
 		"/muster/v1/services/web.prod":        {Kind: registry.KindService, Service: "web.prod"},
 		"/muster/v1/admin/web/*":              {Kind: registry.KindAdmin, Service: "web", Name: "*"},
+		"/muster/v1/admin/web/_freeze":        {Kind: registry.KindAdmin, Service: "web", Name: "_freeze"},
+		"/muster/v1/admin/*/_freeze":          {Kind: registry.KindAdmin, Service: "*", Name: "_freeze"},
 		"/muster/v1/load/web/a":               {Kind: registry.KindLoad, Service: "web", Name: "a"},
+		"/muster/v1/health/Web/a/NS1-abc":     {Kind: registry.KindHealth, Service: "web", Name: "a", Sub: "ns1-abc"},
 		"/muster/v1/members/ns1-abc":          {Kind: registry.KindMember, Name: "ns1-abc"},
 		"/muster/v1/routes/Shop.Api":          {Kind: registry.KindRoute, Name: "shop.api"},
 	}
@@ -31,7 +34,7 @@ func TestKeyspace_Parse(t *testing.T) {
 			t.Errorf("Raw(%+v) = %q, %v", got, back, err)
 		}
 	}
-	for _, raw := range []string{"/muster/v1/vips/10.0.0.1", "/muster/v1/zones/skydns.local/admin/web/a", "/muster/v1/health/web/a/c"} {
+	for _, raw := range []string{"/muster/v1/vips/10.0.0.1", "/muster/v1/zones/skydns.local/admin/web/a"} {
 		if _, ok, err := space.Parse(raw); ok || err != nil {
 			t.Errorf("Parse(%q) = %v, %v; want it left to others", raw, ok, err)
 		}
@@ -42,6 +45,7 @@ func TestKeyspace_Parse(t *testing.T) {
 		"/muster/v1/instances//a", "/muster/v1/instances/web/a/b", "/muster/v1/instances/web/a.b", "/muster/v1/instances/web/-a", "/muster/v1/instances/web./a",
 		"/muster/v1/instances/web/a\n", "/muster/v1/instances/web/\x00", "/muster/v1/instances/web/*", "/muster/v1/services/web/a", "/muster/v1/instances/w_b/a",
 		"/muster/v1/instances/web/" + long + "a", "/muster/v1/instances/" + long + "." + long + "." + long + "." + long + "/a", "/muster/v1/Instances/web/a",
+		"/muster/v1/admin/*/*", "/muster/v1/admin/*/a", "/muster/v1/load/web/_freeze", "/muster/v1/health/web/a", "/muster/v1/health/web/a/", "/muster/v1/health/web/a/b/c",
 	} {
 		if key, ok, err := space.Parse(raw); err == nil {
 			t.Errorf("Parse(%q) = %+v, %v; want an error", raw, key, ok)

@@ -284,7 +284,7 @@ func (d *unpacker) service() Service {
 
 func (d *unpacker) admin() Admin {
 	return Admin{
-		Service: d.string(), Instance: d.string(), State: AdminState(d.uint(uint64(AdminDown))),
+		Service: d.string(), Instance: d.string(), State: AdminState(d.uint(uint64(AdminFreeze))),
 		Reason: d.string(), By: d.string(), Since: d.time(), Until: d.time(), Revision: d.int(),
 	}
 }

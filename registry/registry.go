@@ -31,16 +31,20 @@ const (
 	KindLoad
 	KindMember
 	KindRoute
+	KindHealth
 )
 
 // Key names one record. Service and Name are case-folded. Name is the
-// instance's id (KindInstance, KindAdmin, KindLoad) or the server's name
-// (KindMember) or the route's (KindRoute); for KindAdmin "*" means every instance of the service.
+// instance's id (KindInstance, KindAdmin, KindLoad, KindHealth) or the server's
+// name (KindMember) or the route's (KindRoute). For KindAdmin it may be
+// AllInstances, or Freeze, which may be of AllServices. Sub is the name of the
+// server that checks, for KindHealth alone.
 type Key struct {
 	Source  SourceID
 	Kind    Kind
 	Service string
 	Name    string
+	Sub     string
 }
 
 // Batch is the changes of one source since the Batch before it, up to one
@@ -73,7 +77,12 @@ type Batch struct {
 	Loads     []Load
 	Members   []Member
 	Routes    []Route
+	Reports   []Report
 	Deleted   []Key
+	// Lost are those instances of Deleted that went since the lease ended that
+	// they were under, without a word of their registrant's. The others of
+	// Deleted were deleted.
+	Lost []Key
 
 	// Problems are records that could not be used. A problem is withdrawn by a
 	// later batch in which its RawKey stands in Mended, or by a Reset state
@@ -169,10 +178,13 @@ const (
 	AdminMaintenance
 	AdminUp
 	AdminDown
+	// AdminFreeze is of no instance: it stops health from moving the answers of
+	// a service, or of all.
+	AdminFreeze
 )
 
 // Admin is an administrator's word on one instance, or on all of a service
-// (Instance "*").
+// (Instance AllInstances), or on what its checks find (Instance Freeze).
 type Admin struct {
 	Service  string
 	Instance string
@@ -204,6 +216,21 @@ type Member struct {
 	Address string // where its admin API listens
 	Version string
 	Since   time.Time
+	// Suspect is set while the server doubts its own checks: most of what it
+	// checks failed at once, which is more likely its own network. Its reports
+	// of failure have no say then where another server checks too.
+	Suspect bool
+}
+
+// Report is what the checks of one server say of one instance.
+type Report struct {
+	Service  string
+	Instance string
+	Checker  string // the name of the server among the members
+	Passing  bool   // else failing
+	Reason   string // what the check said; may be empty
+	Since    time.Time
+	Revision int64
 }
 
 // Problem is one record that could not be used.
@@ -229,13 +256,16 @@ type Watcher interface {
 // key is there already. With IfRevision the write fails with ErrChanged unless
 // the record's last change was at that revision. KeepLease leaves the record
 // under the lease that it has (a registration whose weight is changed); without
-// it a write takes the record out of its lease.
+// it a write takes the record out of its lease, or puts it under Lease, which is
+// one that a Holder of the same store has returned: ErrLost while that lease is
+// being made again.
 type Op struct {
 	Key        Key
 	Value      []byte
 	Create     bool
 	IfRevision int64
 	KeepLease  bool
+	Lease      Lease
 }
 
 // Record is one record as it is stored.
@@ -275,7 +305,10 @@ type Lease interface {
 	Update(ctx context.Context, value []byte) error
 	// Lost receives a value each time the lease was found lost; 1-slot.
 	Lost() <-chan struct{}
-	// Close deletes the record and gives the lease back. It waits at most as
-	// long as ctx; the lease then expires by itself.
+	// Close deletes the record, which tells everybody that its holder wants it
+	// gone, and lets the lease expire. It waits at most as long as ctx; the
+	// record then goes with its lease.
 	Close(ctx context.Context) error
+	// Revoke ends the lease with all records under it, as if its holder had died.
+	Revoke(ctx context.Context) error
 }

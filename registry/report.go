@@ -14,6 +14,8 @@ func (s AdminState) String() string {
 		return "up"
 	case AdminDown:
 		return "down"
+	case AdminFreeze:
+		return "freeze"
 	}
 	return ""
 }
@@ -23,15 +25,16 @@ func (s AdminState) MarshalText() ([]byte, error) { return []byte(s.String()), n
 
 // ParseAdminState returns the state that a record names.
 func ParseAdminState(s string) (AdminState, error) {
-	for state := AdminDrain; state <= AdminDown; state++ {
+	for state := AdminDrain; state <= AdminFreeze; state++ {
 		if state.String() == s {
 			return state, nil
 		}
 	}
-	return AdminNone, bad("state", s, "is not known", "write one of drain, maintenance, up, down")
+	return AdminNone, bad("state", s, "is not known", "write one of drain, maintenance, up, down, freeze")
 }
 
-// DecodeAdmin reads the value of an admin key. instance may be AllInstances.
+// DecodeAdmin reads the value of an admin key. instance may be AllInstances or
+// Freeze.
 // Errors are FieldErrors.
 func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 	const mend = `write an object, as {"state":"drain","reason":"kernel update"}`
@@ -70,6 +73,9 @@ func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 	}
 	if a.State, err = ParseAdminState(state); err != nil {
 		return Admin{}, err
+	}
+	if (a.State == AdminFreeze) != (instance == Freeze) {
+		return Admin{}, bad("state", state, "does not belong to "+instance, "write freeze to "+Freeze+", and the other states to an instance or to "+AllInstances)
 	}
 	return a, nil
 }
@@ -143,6 +149,8 @@ func DecodeMember(name string, value []byte) (Member, error) {
 			m.Version, err = c.text(TextMax)
 		case "since":
 			m.Since, err = c.timestamp()
+		case "suspect":
+			m.Suspect, err = c.boolean()
 		default:
 			return c.skip()
 		}
@@ -156,3 +164,52 @@ func DecodeMember(name string, value []byte) (Member, error) {
 	}
 	return m, nil
 }
+
+// DecodeReport reads the value of a health key. Errors are FieldErrors.
+func DecodeReport(service, instance, checker string, value []byte) (Report, error) {
+	const mend = `write an object, as {"state":"failing","reason":"connection refused"}`
+	service, instance, err := foldPair(KindHealth, service, instance)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Service: service, Instance: instance}
+	if r.Checker, err = FoldService(checker); err != nil {
+		return Report{}, within("checker", err)
+	}
+	if err := checkSize(value, mend); err != nil {
+		return Report{}, err
+	}
+	c := cursor{in: value}
+	var state string
+	err = c.document(func(name []byte) (err error) {
+		switch string(name) {
+		case "state":
+			state, err = c.text(TextMax)
+		case "reason":
+			r.Reason, err = c.text(TextMax)
+		case "since":
+			r.Since, err = c.timestamp()
+		default:
+			return c.skip()
+		}
+		if err != nil {
+			return within(string(name), err)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return Report{}, err
+	case state == reportPassing:
+		r.Passing = true
+	case state != reportFailing:
+		return Report{}, bad("state", state, "is not known", "write passing or failing")
+	}
+	return r, nil
+}
+
+// The states of a report.
+const (
+	reportPassing = "passing"
+	reportFailing = "failing"
+)

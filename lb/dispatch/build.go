@@ -205,7 +205,7 @@ func (b *Backend) endOf(service *pool.Service, i *instance) End {
 		return EndDown
 	case registry.AdminUp:
 		return EndNone
-	case registry.AdminNone:
+	case registry.AdminNone, registry.AdminFreeze:
 	}
 	if service.Health(uint32(n)) == health.Failing {
 		return EndDown

@@ -236,7 +236,7 @@ func (w *writer) remove(src *source, k *registry.Key, now time.Time) {
 	case registry.KindLoad:
 		delete(s.loads, k.Name) // the next step of the factors finds it gone
 		w.forget(s)
-	case registry.KindMember, registry.KindRoute, registry.KindUnknown:
+	case registry.KindMember, registry.KindRoute, registry.KindHealth, registry.KindUnknown:
 	}
 }
 

@@ -267,7 +267,7 @@ func (c *Counts) add(i *InstanceInfo) {
 		c.Drain++
 	case registry.AdminMaintenance:
 		c.Maintenance++
-	case registry.AdminUp, registry.AdminDown, registry.AdminNone:
+	case registry.AdminUp, registry.AdminDown, registry.AdminNone, registry.AdminFreeze:
 	}
 }
 

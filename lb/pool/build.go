@@ -175,7 +175,7 @@ func classOf(i *instance) class {
 		return classPassing
 	case registry.AdminDown:
 		return classFailing
-	case registry.AdminNone:
+	case registry.AdminNone, registry.AdminFreeze:
 	}
 	switch i.health {
 	case health.Passing:

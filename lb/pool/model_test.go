@@ -206,7 +206,7 @@ func (m *model) class(i registry.Instance) int {
 		return 2
 	case registry.AdminDown:
 		return 0
-	case registry.AdminNone:
+	case registry.AdminNone, registry.AdminFreeze:
 	}
 	checks := i.Checks
 	if checks == nil {

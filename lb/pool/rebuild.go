@@ -355,6 +355,8 @@ func adminName(s registry.AdminState) string {
 		return "up"
 	case registry.AdminDown:
 		return "down"
+	case registry.AdminFreeze:
+		return "freeze"
 	case registry.AdminNone:
 		return "none"
 	default:

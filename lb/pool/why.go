@@ -26,7 +26,7 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 	switch inst.admin {
 	case registry.AdminDrain, registry.AdminMaintenance, registry.AdminUp, registry.AdminDown:
 		return s.appendAdmin(dst, i)
-	case registry.AdminNone:
+	case registry.AdminNone, registry.AdminFreeze:
 	}
 	mode := s.Mode()
 	switch {

@@ -86,6 +86,9 @@ func (t *tracker) canonical(key registry.Key) string {
 	if key.Kind == registry.KindMember || key.Kind == registry.KindRoute {
 		return t.space.Dir(key.Kind) + key.Name
 	}
+	if key.Kind == registry.KindHealth {
+		return t.space.Dir(key.Kind) + key.Service + "/" + key.Name + "/" + key.Sub
+	}
 	return t.space.Dir(key.Kind) + key.Service + "/" + key.Name
 }
 

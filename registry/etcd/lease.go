@@ -171,15 +171,45 @@ func (h *held) Update(ctx context.Context, value []byte) error {
 // Lost receives a value each time the lease was found lost; 1-slot.
 func (h *held) Lost() <-chan struct{} { return h.lost }
 
-// Close ends the keeping and revokes the lease, which deletes the record. A
+// Close ends the keeping and deletes the record. The lease is not revoked:
+// while it lives, who watches can tell that the record was not lost (lost.go). A
 // second call does nothing.
 func (h *held) Close(ctx context.Context) error {
+	if h.stop() == 0 {
+		return nil
+	}
+	conn, err := h.source.client.dial()
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Delete(ctx, h.raw); err != nil {
+		return fmt.Errorf("deleting %s: %w", h.raw, err)
+	}
+	return nil
+}
+
+// stop ends the keeping and returns the lease; 0 if there is none.
+func (h *held) stop() clientv3.LeaseID {
 	h.cancel()
 	<-h.ended
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	id := h.id
 	h.id = 0
-	h.mu.Unlock()
+	return id
+}
+
+// lease is the lease that the record is under at present; 0: it is lost.
+func (h *held) lease() clientv3.LeaseID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.id
+}
+
+// Revoke ends the keeping and the lease, with every record under it. A second
+// call does nothing.
+func (h *held) Revoke(ctx context.Context) error {
+	id := h.stop()
 	if id == 0 {
 		return nil
 	}

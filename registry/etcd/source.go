@@ -123,7 +123,11 @@ func (s *Source) Apply(ctx context.Context, ops []registry.Op) (int64, error) {
 			reads = append(reads, clientv3.OpGet(raw, clientv3.WithKeysOnly()))
 			guarded = append(guarded, op)
 		}
-		writes = append(writes, writeOf(op, raw))
+		write, err := writeOf(op, raw)
+		if err != nil {
+			return 0, err
+		}
+		writes = append(writes, write)
 	}
 	conn, err := s.client.dial()
 	if err != nil {
@@ -131,6 +135,8 @@ func (s *Source) Apply(ctx context.Context, ops []registry.Op) (int64, error) {
 	}
 	resp, err := conn.Txn(ctx).If(conditions...).Then(writes...).Else(reads...).Commit()
 	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound): // expired, and its keeper does not know yet
+		return 0, fmt.Errorf("writing to etcd: %w", registry.ErrLost)
 	case errors.Is(err, rpctypes.ErrKeyNotFound): // of KeepLease
 		return 0, fmt.Errorf("writing to etcd: %w", registry.ErrNotFound)
 	case err != nil:
@@ -154,14 +160,24 @@ func conditionOf(op registry.Op, raw string) (condition clientv3.Cmp, conditiona
 }
 
 // writeOf is the write of an op.
-func writeOf(op registry.Op, raw string) clientv3.Op {
+func writeOf(op registry.Op, raw string) (clientv3.Op, error) {
 	switch {
 	case op.Value == nil:
-		return clientv3.OpDelete(raw)
+		return clientv3.OpDelete(raw), nil
 	case op.KeepLease:
-		return clientv3.OpPut(raw, string(op.Value), clientv3.WithIgnoreLease())
+		return clientv3.OpPut(raw, string(op.Value), clientv3.WithIgnoreLease()), nil
+	case op.Lease != nil:
+		h, ok := op.Lease.(*held)
+		if !ok {
+			return clientv3.Op{}, fmt.Errorf("writing %s: the lease is of another store", raw)
+		}
+		id := h.lease()
+		if id == 0 {
+			return clientv3.Op{}, fmt.Errorf("writing %s: %w", raw, registry.ErrLost)
+		}
+		return clientv3.OpPut(raw, string(op.Value), clientv3.WithLease(id)), nil
 	}
-	return clientv3.OpPut(raw, string(op.Value))
+	return clientv3.OpPut(raw, string(op.Value)), nil
 }
 
 // failedCondition says which condition of a transaction did not hold.

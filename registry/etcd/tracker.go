@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterdns/muster/registry"
 )
@@ -45,10 +46,11 @@ type tracker struct {
 	// differs tells that a deletion was missed.
 	keys int64
 	// present holds a hash of each key that is in lower case and names a
-	// record, good or bad; eight bytes a key, and with a random seed two in a
-	// million keys collide once in 10^7 lists. It is asked only about keys that
-	// are spelled twice.
-	present map[uint64]struct{}
+	// record, good or bad, and the lease that it is under; 16 bytes a key, and
+	// with a random seed two in a million keys collide once in 10^7 lists. It is
+	// asked only about keys that are spelled twice, and which lease a deleted one
+	// was under.
+	present map[uint64]clientv3.LeaseID
 	seed    maphash.Seed
 	// variants are the spellings that are not in lower case, sorted, by the one
 	// that is.
@@ -68,12 +70,14 @@ type tracker struct {
 	// retracted is set when batch may take back a record of which another
 	// spelling is in it too.
 	retracted bool
+	// left are the deleted instances of batch that were under a lease.
+	left []leftover
 }
 
 func newTracker(source registry.SourceID, space registry.Keyspace, before *tracker) *tracker {
 	t := &tracker{
 		source: source, space: space, seed: maphash.MakeSeed(),
-		present: make(map[uint64]struct{}), variants: make(map[string][]string),
+		present: make(map[uint64]clientv3.LeaseID), variants: make(map[string][]string),
 		bad: make(map[string]struct{}), listing: true,
 	}
 	if before != nil {
@@ -90,7 +94,7 @@ func newTracker(source registry.SourceID, space registry.Keyspace, before *track
 func (t *tracker) take(revision int64) (registry.Batch, []registry.Problem) {
 	b, fresh := t.batch, t.fresh
 	b.Source, b.Revision = t.source, revision
-	t.batch, t.fresh, t.retracted = registry.Batch{}, nil, false
+	t.batch, t.fresh, t.retracted, t.left = registry.Batch{}, nil, false, nil
 	return b, fresh
 }
 
@@ -111,7 +115,7 @@ func (t *tracker) listed(kv *mvccpb.KeyValue) {
 		t.variants[canonical] = append(t.variants[canonical], raw)
 		return
 	}
-	t.present[t.hash(canonical)] = struct{}{}
+	t.present[t.hash(canonical)] = clientv3.LeaseID(kv.Lease)
 	t.decode(key, kv)
 }
 
@@ -142,9 +146,10 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 	case raw != canonical:
 		t.spell(canonical, raw, deleted)
 	case deleted:
+		t.leave(key, t.present[t.hash(canonical)])
 		delete(t.present, t.hash(canonical))
 	default:
-		t.present[t.hash(canonical)] = struct{}{}
+		t.present[t.hash(canonical)] = clientv3.LeaseID(kv.Lease)
 	}
 	if deleted {
 		t.mend(raw)
@@ -196,6 +201,10 @@ func (t *tracker) retract(key registry.Key) {
 		b.Members = slices.DeleteFunc(b.Members, func(m registry.Member) bool { return m.Name == key.Name })
 	case registry.KindRoute:
 		b.Routes = slices.DeleteFunc(b.Routes, func(r registry.Route) bool { return r.Name == key.Name })
+	case registry.KindHealth:
+		b.Reports = slices.DeleteFunc(b.Reports, func(r registry.Report) bool {
+			return r.Service == key.Service && r.Instance == key.Name && r.Checker == key.Sub
+		})
 	case registry.KindUnknown:
 	}
 	b.Deleted = append(b.Deleted, key)
@@ -245,6 +254,13 @@ func (t *tracker) record(key registry.Key, kv *mvccpb.KeyValue) error {
 		}
 		r.Revision = kv.ModRevision
 		t.batch.Routes = append(t.batch.Routes, r)
+	case registry.KindHealth:
+		r, err := registry.DecodeReport(key.Service, key.Name, key.Sub, kv.Value)
+		if err != nil {
+			return err
+		}
+		r.Revision = kv.ModRevision
+		t.batch.Reports = append(t.batch.Reports, r)
 	case registry.KindUnknown:
 	}
 	return nil

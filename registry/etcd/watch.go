@@ -310,6 +310,7 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 			return err
 		}
 	}
+	f.findLost(ctx)
 	b, fresh := f.track.take(revision)
 	if err := f.deliver(b, fresh); err != nil {
 		return err

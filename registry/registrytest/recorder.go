@@ -27,7 +27,10 @@ type State struct {
 	Loads     map[registry.Key]registry.Load
 	Members   map[registry.Key]registry.Member
 	Routes    map[registry.Key]registry.Route
+	Reports   map[registry.Key]registry.Report
 	Problems  map[string]registry.Problem
+	// Lost are the instances that went by their lease and are not back.
+	Lost map[registry.Key]bool
 }
 
 func newState() State {
@@ -35,6 +38,7 @@ func newState() State {
 		Instances: map[registry.Key]registry.Instance{}, Services: map[registry.Key]registry.Service{},
 		Admin: map[registry.Key]registry.Admin{}, Loads: map[registry.Key]registry.Load{},
 		Members: map[registry.Key]registry.Member{}, Routes: map[registry.Key]registry.Route{}, Problems: map[string]registry.Problem{},
+		Reports: map[registry.Key]registry.Report{}, Lost: map[registry.Key]bool{},
 	}
 }
 
@@ -113,6 +117,7 @@ func (r *Recorder) State() State {
 	defer r.mu.Unlock()
 	s := r.state
 	s.Instances, s.Services, s.Admin = maps.Clone(s.Instances), maps.Clone(s.Services), maps.Clone(s.Admin)
+	s.Reports, s.Lost = maps.Clone(s.Reports), maps.Clone(s.Lost)
 	s.Loads, s.Members, s.Routes, s.Problems = maps.Clone(s.Loads), maps.Clone(s.Members), maps.Clone(s.Routes), maps.Clone(s.Problems)
 	return s
 }
@@ -155,7 +160,7 @@ func (r *Recorder) check(b *registry.Batch) error {
 		return fmt.Errorf("revision %d after %d without a complete state", b.Revision, r.state.Revision)
 	case b.More && r.next == nil && !b.Reset:
 		return errors.New("a page of no complete state")
-	case len(b.Instances)+len(b.Services)+len(b.Admin)+len(b.Loads)+len(b.Members)+len(b.Routes) > registry.PageMax && (b.Reset || b.More):
+	case len(b.Instances)+len(b.Services)+len(b.Admin)+len(b.Loads)+len(b.Members)+len(b.Routes)+len(b.Reports) > registry.PageMax && (b.Reset || b.More):
 		return errors.New("a page of more records than PageMax")
 	}
 	gone := make(map[registry.Key]bool)
@@ -164,6 +169,11 @@ func (r *Recorder) check(b *registry.Batch) error {
 			return fmt.Errorf("a deleted key without its source: %+v", k)
 		}
 		gone[k] = true
+	}
+	for _, k := range b.Lost {
+		if !gone[k] || k.Kind != registry.KindInstance {
+			return fmt.Errorf("a lost key that is no deleted instance: %+v", k)
+		}
 	}
 	for _, in := range b.Instances {
 		if gone[registry.Key{Source: r.id, Kind: registry.KindInstance, Service: in.Service, Name: in.ID}] {
@@ -194,6 +204,7 @@ func (s *State) take(b *registry.Batch) {
 	}
 	for _, v := range b.Instances {
 		s.Instances[key(registry.KindInstance, v.Service, v.ID)] = v
+		delete(s.Lost, key(registry.KindInstance, v.Service, v.ID))
 	}
 	for _, v := range b.Services {
 		s.Services[key(registry.KindService, v.Name, "")] = v
@@ -210,7 +221,16 @@ func (s *State) take(b *registry.Batch) {
 	for _, v := range b.Routes {
 		s.Routes[key(registry.KindRoute, "", v.Name)] = v
 	}
+	for _, v := range b.Reports {
+		k := key(registry.KindHealth, v.Service, v.Instance)
+		k.Sub = v.Checker
+		s.Reports[k] = v
+	}
+	for _, k := range b.Lost {
+		s.Lost[k] = true
+	}
 	for _, k := range b.Deleted {
+		delete(s.Reports, k)
 		delete(s.Instances, k)
 		delete(s.Services, k)
 		delete(s.Admin, k)

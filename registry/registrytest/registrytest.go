@@ -120,6 +120,8 @@ func Run(t *testing.T, h Harness) {
 		{"Apply/keeps its conditions and is all or nothing", applyConditions},
 		{"Apply/leaves a record in its lease with KeepLease", applyKeepLease},
 		{"Hold/keeps a record until it is closed", holdClose},
+		{"Hold/tells a record that is deleted from one that is lost", holdTells},
+		{"Apply/puts records under the lease of another", applyLease},
 		{"Hold/makes a lost lease again", holdLost},
 		{"Hold/loses the record with its connection and brings it back", holdExpires},
 	}

@@ -16,11 +16,12 @@ func watchChanges(b *bench) {
 	b.put("load/web/a", `{"load":0.5}`)
 	b.put("members/ns1-x", `{"address":"10.0.0.9:8653"}`)
 	b.put("routes/r", `{"path":"/api","service":"web"}`)
+	b.put("health/web/a/ns1-x", `{"state":"failing","reason":"refused"}`)
 	b.put("vips/10.0.0.1", `of another part`)
 	r := b.record()
 	r.Await("one record of each kind", func(s State) bool {
 		return len(s.Instances) == 1 && len(s.Services) == 1 && len(s.Admin) == 1 && len(s.Loads) == 1 && len(s.Members) == 1 && len(s.Routes) == 1 &&
-			len(s.Problems) == 0 && !s.AsOf.IsZero()
+			len(s.Reports) == 1 && len(s.Problems) == 0 && !s.AsOf.IsZero()
 	})
 	first := r.State().Instances[instance("web", "a")]
 	b.put("instances/web/a", `{"address":"10.0.0.2","port":80}`)
@@ -34,11 +35,11 @@ func watchChanges(b *bench) {
 		in, ok := s.Instances[instance("web", "a")]
 		return ok && in.Addresses[0].String() == "10.0.0.3" && in.Incarnation > first.Incarnation && !in.Leased
 	})
-	for _, key := range []string{"instances/web/a", "services/web", "admin/web/*", "load/web/a", "members/ns1-x", "routes/r"} {
+	for _, key := range []string{"instances/web/a", "services/web", "admin/web/*", "load/web/a", "members/ns1-x", "routes/r", "health/web/a/ns1-x"} {
 		b.delete(key)
 	}
 	r.Await("nothing is left", func(s State) bool {
-		return len(s.Instances)+len(s.Services)+len(s.Admin)+len(s.Loads)+len(s.Members)+len(s.Routes) == 0
+		return len(s.Instances)+len(s.Services)+len(s.Admin)+len(s.Loads)+len(s.Members)+len(s.Routes)+len(s.Reports) == 0
 	})
 	if got := r.State().Resets; got != 1 {
 		b.t.Errorf("%d complete states, want 1", got)
@@ -66,6 +67,9 @@ func watchBad(b *bench) {
 		"instance/web/a":          `10.0.0.1:80`,
 		"services/web":            `{"policy":"fastest"}`,
 		"admin/web/a":             `{"state":"asleep"}`,
+		"admin/web/b":             `{"state":"freeze"}`,
+		"health/web/a":            `{"state":"passing"}`,
+		"health/web/a/ns1":        `{"state":"ill"}`,
 		"load/web/a":              `{"load":-1}`,
 		"routes/r":                `{"path":"api","service":"web"}`,
 		"instances/web/a\nforged": `10.0.0.1:80`,

@@ -139,3 +139,68 @@ func holdExpires(b *bench) {
 		b.t.Error(err)
 	}
 }
+
+// holdTells ends held instances in every way there is.
+func holdTells(b *bench) {
+	r := b.record()
+	ends := map[string]struct {
+		lost bool
+		end  func(name string, lease registry.Lease)
+	}{
+		"closed": {false, func(_ string, lease registry.Lease) {
+			if err := lease.Close(b.ctx()); err != nil {
+				b.t.Error(err)
+			}
+		}},
+		"revoked": {true, func(_ string, lease registry.Lease) {
+			if err := lease.Revoke(b.ctx()); err != nil {
+				b.t.Error(err)
+			}
+		}},
+		"applied": {false, func(name string, _ registry.Lease) { b.apply(registry.Op{Key: instance("web", name)}) }},
+		"deleted": {false, func(name string, _ registry.Lease) { b.delete("instances/web/" + name) }},
+		"taken-out": {false, func(name string, _ registry.Lease) {
+			b.put("instances/web/"+name, "10.0.0.1:80")
+			b.delete("instances/web/" + name)
+		}},
+	}
+	leases := map[string]registry.Lease{}
+	for name := range ends {
+		leases[name] = b.hold(instance("web", name), `10.0.0.1:80`)
+	}
+	r.Await("every instance", func(s State) bool { return len(s.Instances) == len(ends) })
+	for name, e := range ends {
+		e.end(name, leases[name])
+	}
+	r.Await("their end", func(s State) bool { return len(s.Instances) == 0 })
+	for name, e := range ends {
+		if lost := r.State().Lost[instance("web", name)]; lost != e.lost {
+			b.t.Errorf("%s: lost %t, want %t", name, lost, e.lost)
+		}
+		if err := leases[name].Close(b.ctx()); err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
+// applyLease puts a report under the lease of a member.
+func applyLease(b *bench) {
+	lease, err := b.source.Hold(b.ctx(), registry.Key{Source: id, Kind: registry.KindMember, Name: "ns1-x"}, []byte("{}"), leaseTTL)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := b.record()
+	key := registry.Key{Source: id, Kind: registry.KindHealth, Service: "web", Name: "a", Sub: "ns1-x"}
+	b.apply(registry.Op{Key: key, Value: []byte(`{"state":"failing"}`), Lease: lease})
+	if record, err := b.source.Get(b.ctx(), key); err != nil || !record.Leased {
+		b.t.Errorf("Get: %+v, %v, want a leased record", record, err)
+	}
+	r.Await("the report", func(s State) bool { return len(s.Reports) == 1 && len(s.Members) == 1 })
+	if err := lease.Revoke(b.ctx()); err != nil {
+		b.t.Fatal(err)
+	}
+	r.Await("the end of both", func(s State) bool { return len(s.Reports)+len(s.Members) == 0 })
+	if _, err := b.source.Apply(b.ctx(), []registry.Op{{Key: key, Value: []byte(`{"state":"failing"}`), Lease: lease}}); !errors.Is(err, registry.ErrLost) {
+		b.t.Errorf("Apply under a lease that ended: %v, want ErrLost", err)
+	}
+}

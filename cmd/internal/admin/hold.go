@@ -96,8 +96,9 @@ func (h *holds) beat(k registry.Key) (time.Duration, bool) {
 	return e.ttl, true
 }
 
-// drop ends a registration if it is held here; it reports whether it was.
-func (h *holds) drop(ctx context.Context, k registry.Key) (bool, error) {
+// drop ends a registration if it is held here, by closing its lease or revoking
+// it; it reports whether it was.
+func (h *holds) drop(ctx context.Context, k registry.Key, end func(registry.Lease, context.Context) error) (bool, error) {
 	h.mu.Lock()
 	e, ok := h.m[k]
 	if !ok || e.lease == nil {
@@ -106,7 +107,7 @@ func (h *holds) drop(ctx context.Context, k registry.Key) (bool, error) {
 	}
 	delete(h.m, k)
 	h.mu.Unlock()
-	if err := e.lease.Close(ctx); err != nil {
+	if err := end(e.lease, ctx); err != nil {
 		return true, fmt.Errorf("giving back the lease: %w", err)
 	}
 	return true, nil
@@ -124,7 +125,7 @@ func (h *holds) run(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for _, k := range h.overdue(now) {
-				if _, err := h.drop(ctx, k); err != nil && ctx.Err() == nil {
+				if _, err := h.drop(ctx, k, registry.Lease.Revoke); err != nil && ctx.Err() == nil {
 					h.log.Warn("ending a registration without heartbeats failed; its lease expires by itself",
 						"service", k.Service, "instance", k.Name, "error", err)
 				}

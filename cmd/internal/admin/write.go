@@ -78,7 +78,7 @@ func (s *Server) register(r *http.Request, in api.RegisterRequest) (any, error) 
 		out.Revision = rec.Revision
 		return out, err
 	}
-	if _, err := s.holds.drop(r.Context(), k); err != nil {
+	if _, err := s.holds.drop(r.Context(), k, registry.Lease.Close); err != nil {
 		return nil, err
 	}
 	out.Revision, err = z.Store.Apply(r.Context(), []registry.Op{{Key: k, Value: doc}})
@@ -118,7 +118,7 @@ func (s *Server) deregister(r *http.Request, in api.DeregisterRequest) (any, err
 	if err != nil {
 		return nil, missing(err, k)
 	}
-	held, err := s.holds.drop(r.Context(), k)
+	held, err := s.holds.drop(r.Context(), k, registry.Lease.Close)
 	if held || err != nil {
 		return api.Written{Revision: rec.Revision}, err
 	}
@@ -242,7 +242,7 @@ func (s *Server) admin(r *http.Request, in api.AdminRequest) (any, error) {
 		switch state {
 		case registry.AdminDrain, registry.AdminMaintenance, registry.AdminDown:
 			out.SafeAfter = api.Duration(info.TTL)
-		case registry.AdminUp, registry.AdminNone:
+		case registry.AdminUp, registry.AdminNone, registry.AdminFreeze:
 		}
 	}
 	if out.Revision, err = z.Store.Apply(r.Context(), []registry.Op{op}); err != nil {

@@ -268,7 +268,7 @@ func (s *server) join(ctx context.Context) error {
 	<-ctx.Done()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if err := lease.Close(end); err != nil {
+	if err := lease.Revoke(end); err != nil {
 		s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
 	}
 	return nil
