@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -42,15 +43,44 @@ func greet(w io.Writer, e app.Endpoints) {
 	if a, err := netip.ParseAddrPort(e.DNS[0]); err == nil {
 		at = fmt.Sprintf("@%s -p %d", a.Addr(), a.Port())
 	}
+	muster, addr, zone := command(), "", "svc.internal"
+	if e.Admin != cli.DefaultAddr {
+		addr = " --addr " + e.Admin
+	}
+	if len(e.Zones) > 0 {
+		zone = strings.TrimSuffix(e.Zones[0], ".")
+	}
 	fmt.Fprintf(w, `
-  DNS   %s (UDP and TCP), zone %s
-  API   %s
-  etcd  %s
+  DNS   %[1]s (UDP and TCP), zone %[2]s
+  API   %[3]s
+  etcd  %[4]s
 
-  dig %s +short web.svc.internal
-  dig %s +short _http._tcp.web.svc.internal SRV
-  muster demo kill web-1 && muster explain web
-  etcdctl --endpoints %s put /muster/v1/instances/hello/one 10.0.0.11:8080
+  dig %[5]s +short web.%[6]s
+  dig %[5]s +short _http._tcp.web.%[6]s SRV
+  %[7]s demo kill web-1%[8]s && %[7]s explain web%[8]s
+  etcdctl --endpoints %[9]s put /muster/v1/instances/hello/one 10.0.0.11:8080
 
-`, strings.Join(e.DNS, ", "), strings.Join(e.Zones, ", "), e.Admin, strings.Join(e.Etcd, ", "), at, at, e.Etcd[0])
+`, strings.Join(e.DNS, ", "), strings.Join(e.Zones, ", "), e.Admin, strings.Join(e.Etcd, ", "), at, zone, muster, addr, e.Etcd[0])
+}
+
+// command is what this program is started with: its name, where the PATH leads
+// to it, or else its path.
+func command() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "muster"
+	}
+	if found, err := exec.LookPath("muster"); err == nil {
+		a, errA := os.Stat(found)
+		b, errB := os.Stat(self)
+		if errA == nil && errB == nil && os.SameFile(a, b) {
+			return "muster"
+		}
+	}
+	if wd, err := os.Getwd(); err == nil {
+		if below, ok := strings.CutPrefix(self, wd+"/"); ok {
+			return "./" + below
+		}
+	}
+	return self
 }

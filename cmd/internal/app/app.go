@@ -16,8 +16,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -139,9 +141,26 @@ func (s *server) waitFor(what string) { s.reason.Store(&what) }
 // else is done.
 func (s *server) listen(ctx context.Context) error {
 	if err := s.dns.Listen(); err != nil {
+		return notListening("dns.listen", err)
+	}
+	return notListening("admin.listen", s.admin.Listen(ctx))
+}
+
+// notListening adds to an error of a listener what is likely to mend it; nil
+// stays nil.
+func notListening(key string, err error) error {
+	if _, ok := errors.AsType[*net.OpError](err); !ok {
 		return err
 	}
-	return s.admin.Listen(ctx)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: another program listens there: end it, or set %s to another address", err, key)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: no interface of this machine has that address: set %s to one that has", err, key)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: ports below 1024 are for root and for programs with CAP_NET_BIND_SERVICE: give it that, or set %s to another port", err, key)
+	}
+	return err
 }
 
 // run starts every part and waits for the first that ends, then for all.

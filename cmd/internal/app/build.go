@@ -66,7 +66,7 @@ func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
 			Dir: reg.Embedded.Dir, Listen: reg.Embedded.Listen.String(), AnyPort: s.opt.Dev, Log: s.log.With("part", "etcd"),
 		})
 		if err != nil {
-			return err
+			return notListening("registry.embedded.listen", err)
 		}
 		s.etcd = e
 		client = etcd.Config{Endpoints: []string{e.URL()}, Insecure: true, Log: client.Log}

@@ -20,8 +20,8 @@ const (
 	groupLook     = "look"
 )
 
-// defaultAddr is where a server's admin API listens by default.
-const defaultAddr = "http://127.0.0.1:8653"
+// DefaultAddr is where a server's admin API listens by default.
+const DefaultAddr = "http://127.0.0.1:8653"
 
 func (s *session) root() *cobra.Command {
 	root := &cobra.Command{
@@ -104,7 +104,7 @@ func (s *session) mark(cmd *cobra.Command) {
 func (s *session) online(cmd *cobra.Command) *cobra.Command {
 	addr := os.Getenv("MUSTER_ADDR")
 	if addr == "" {
-		addr = defaultAddr
+		addr = DefaultAddr
 	}
 	cmd.Flags().StringVar(&s.addr, "addr", addr, "the server's admin API `URL` (MUSTER_ADDR)")
 	cmd.Flags().StringVar(&s.tokenFile, "token-file", os.Getenv("MUSTER_TOKEN_FILE"), "`file` with the token that writing needs (MUSTER_TOKEN_FILE)")
