@@ -299,7 +299,7 @@ func (w *writer) tellFreshness(src *source, now time.Time) {
 		level = slog.LevelWarn
 	}
 	w.pool.log.LogAttrs(context.Background(), level, "registry state", slog.String("zone", src.cfg.Zone),
-		slog.String("from", from), slog.String("to", state), slog.Duration("age", time.Duration(age)*time.Second))
+		slog.String("from", from), slog.String("to", state), slog.String("age", (time.Duration(age)*time.Second).String()))
 }
 
 // due marks the services whose time has come.

@@ -56,19 +56,37 @@ func setCheckOption(c *registry.Check, option string) (err error) {
 	case "record":
 		c.Record = value
 	case "insecure":
-		c.Insecure = true
+		if c.Insecure = true; strings.Contains(option, "=") {
+			err = usagef("insecure: takes no value: leave it out to have certificates verified")
+		}
 	case "interval":
-		c.Interval, err = time.ParseDuration(value)
+		c.Interval, err = checkDuration(key, value)
 	case "timeout":
-		c.Timeout, err = time.ParseDuration(value)
+		c.Timeout, err = checkDuration(key, value)
 	case "rise":
-		c.Rise, err = strconv.Atoi(value)
+		c.Rise, err = checkCount(key, value)
 	case "fall":
-		c.Fall, err = strconv.Atoi(value)
+		c.Fall, err = checkCount(key, value)
 	default:
 		return usagef("%q: known are interval, timeout, rise, fall, host, method, status (200+204), service, name, record, insecure", key)
 	}
 	return err
+}
+
+func checkDuration(key, value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return 0, usagef("%s: %q: must be a duration such as 500ms or 5s", key, value)
+	}
+	return d, nil
+}
+
+func checkCount(key, value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, usagef("%s: %q: must be a whole number", key, value)
+	}
+	return n, nil
 }
 
 // parseChecks reads all values of --check; "none" is an empty list.

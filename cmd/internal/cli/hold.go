@@ -12,6 +12,7 @@ import (
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/etcd"
 )
 
 // holdOptions are the times of a held registration.
@@ -49,27 +50,70 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 		}
 	}
 	lease, err := s.holdWhenWell(ctx, life, source, in, value, f.hold.lease)
-	if lease != nil {
+	if lease == nil { // it never was in an answer
+		f.hold.drain = 0
+	} else {
 		fmt.Fprintf(s.stderr, "muster: %s/%s is registered at %s\n", in.Service, in.ID, addresses(in.Addresses, in.Port))
 		s.keep(ctx, life, lease)
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if closeErr := lease.Close(release); closeErr != nil {
-			fmt.Fprintf(s.stderr, "muster: deregistering: %v; the lease runs out within %s\n", closeErr, f.hold.lease)
-		} else {
-			fmt.Fprintf(s.stderr, "muster: %s/%s is deregistered\n", in.Service, in.ID)
-		}
 	}
+	var drained registry.Lease
+	if lease != nil && life.Err() == nil && child != nil && f.hold.drain > 0 {
+		drained = s.drainHeld(ctx, source, in, f.hold.lease)
+	}
+	if lease != nil && drained == nil {
+		s.release(ctx, in, f.hold.lease, lease)
+	}
+	var code error
 	if child != nil {
-		if lease == nil { // it never was in an answer
-			f.hold.drain = 0
-		}
-		code := child.stop(f.hold)
-		if err = ignoreCanceled(err); err == nil {
-			return code
-		}
+		code = child.stop(f.hold)
 	}
-	return ignoreCanceled(err)
+	if drained != nil { // the instance first: it must not come back
+		s.release(ctx, in, f.hold.lease, lease, drained)
+	}
+	if err = ignoreCanceled(err); err == nil {
+		err = code
+	}
+	return err
+}
+
+// drainHeld takes the instance out of the answers while its own name is still
+// answered: clients that hold an older SRV record go on to ask for that. It
+// returns nil, and does nothing, where an administrator has a word on the
+// instance already, or etcd does not take it.
+func (s *session) drainHeld(ctx context.Context, source *etcd.Source, in registry.Instance, ttl time.Duration) registry.Lease {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTimeout)
+	defer cancel()
+	key := registry.Key{Source: 1, Kind: registry.KindAdmin, Service: in.Service, Name: in.ID}
+	if _, err := source.Get(ctx, key); !errors.Is(err, registry.ErrNotFound) {
+		return nil
+	}
+	value, err := registry.EncodeAdmin(registry.Admin{
+		Service: in.Service, Instance: in.ID, State: registry.AdminDrain, Reason: "its process is told to end", By: "muster register", Since: time.Now(),
+	})
+	if err != nil {
+		return nil
+	}
+	lease, err := source.Hold(ctx, key, value, ttl)
+	if err != nil {
+		return nil
+	}
+	fmt.Fprintf(s.stderr, "muster: %s/%s is drained\n", in.Service, in.ID)
+	return lease
+}
+
+// release gives leases back, the instance's own first.
+func (s *session) release(ctx context.Context, in registry.Instance, ttl time.Duration, leases ...registry.Lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	var errs []error
+	for _, lease := range leases {
+		errs = append(errs, lease.Close(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		fmt.Fprintf(s.stderr, "muster: deregistering: %v; the lease runs out within %s\n", err, ttl)
+		return
+	}
+	fmt.Fprintf(s.stderr, "muster: %s/%s is deregistered\n", in.Service, in.ID)
 }
 
 // ignoreCanceled takes away the error of being told to stop.

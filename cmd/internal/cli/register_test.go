@@ -195,8 +195,9 @@ func TestRegister_command(t *testing.T) {
 		t.Errorf("deregistered: %+v", b)
 	}
 	r.wait(t, 7)
-	if _, after, ok := strings.Cut(r.out.String(), "web/web-1 is deregistered"); !ok || !strings.Contains(after, "worker: terminated") {
-		t.Errorf("want it deregistered and then the command terminated; it said:\n%s", r.out.String())
+	_, after, drained := strings.Cut(r.out.String(), "web/web-1 is drained")
+	if _, after, ended := strings.Cut(after, "worker: terminated"); !drained || !ended || !strings.Contains(after, "web/web-1 is deregistered") {
+		t.Errorf("want it drained, then the command terminated, then it deregistered; it said:\n%s", r.out.String())
 	}
 }
 
