@@ -92,7 +92,7 @@ func dnsFlags(args []string, out io.Writer) (dnsOptions, error) {
 		}
 		return nil
 	})
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return o, err
 	}
 	switch {

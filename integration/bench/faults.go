@@ -20,6 +20,18 @@ func faultFlags(name string, out io.Writer) (flags *flag.FlagSet, muster *string
 	return flags, flags.String("muster", os.Getenv("MUSTER_BIN"), "`path` of the binary to measure; default: $MUSTER_BIN")
 }
 
+// parse reads a benchmark's flags. Another benchmark's name behind them would be
+// left out without a word.
+func parse(flags *flag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%q: one benchmark at a time, and its flags", flags.Arg(0))
+	}
+	return nil
+}
+
 // inLab calls f with a lab for the binary.
 func inLab(muster string, f func(*fault.Lab) error) error {
 	if muster == "" {
@@ -43,7 +55,7 @@ func runTimes(name, what string, runs int, quantile float64, limit time.Duration
 	return func(ctx context.Context, args []string, out io.Writer) error {
 		flags, muster := faultFlags(name, out)
 		n := flags.Int("runs", runs, "`number` of runs")
-		if err := flags.Parse(args); err != nil {
+		if err := parse(flags, args); err != nil {
 			return err
 		}
 		if *n < 1 {

@@ -13,7 +13,7 @@ func runHostile(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("hostile", out)
 	good := flags.Int("good", 1000, "`number` of good services")
 	bad := flags.Int("bad", 10_000, "`number` of hostile keys")
-	if err := flags.Parse(args); err != nil {
+	if err := parse(flags, args); err != nil {
 		return err
 	}
 	return inLab(*muster, func(l *fault.Lab) error {

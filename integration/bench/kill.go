@@ -17,7 +17,7 @@ const killLanes = 10
 func runKill(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("kill", out)
 	runs := flags.Int("runs", 50, "`number` of kills with each check")
-	if err := flags.Parse(args); err != nil {
+	if err := parse(flags, args); err != nil {
 		return err
 	}
 	if *runs < 1 {

@@ -15,7 +15,7 @@ func runOutage(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("outage", out)
 	o := fault.OutageOptions{}
 	flags.DurationVar(&o.Down, "down", time.Minute, "`time` for which etcd is away")
-	if err := flags.Parse(args); err != nil {
+	if err := parse(flags, args); err != nil {
 		return err
 	}
 	return inLab(*muster, func(l *fault.Lab) error {

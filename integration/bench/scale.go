@@ -20,7 +20,7 @@ func restart(ctx context.Context, l *fault.Lab, runs int) (fault.Times, error) {
 func runScale(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("scale", out)
 	changes := flags.Int("changes", 1000, "`number` of changes that are measured")
-	if err := flags.Parse(args); err != nil {
+	if err := parse(flags, args); err != nil {
 		return err
 	}
 	if *changes < 1 {
