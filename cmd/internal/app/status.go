@@ -12,6 +12,7 @@ import (
 	"github.com/musterdns/muster/cmd/internal/admin"
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/pool"
 )
@@ -40,7 +41,9 @@ func (s *server) status(ctx context.Context) (api.Status, error) {
 		out.Config.Problems = *lines
 	}
 	st := s.dns.Stats()
-	out.Queries = st.UDP.Received + st.TCP.Received
+	for _, t := range []*dnsserver.TransportStats{&st.UDP, &st.TCP} {
+		out.Queries += t.Received - t.Ignored - t.Dropped
+	}
 	sources, err := s.pool.Status(ctx)
 	if err != nil {
 		return out, err
