@@ -233,7 +233,8 @@ func (s *Server) admin(r *http.Request, in api.AdminRequest) (any, error) {
 			Reason: printable(in.Reason), By: printable(in.By), Since: time.Now().UTC().Truncate(time.Second),
 		}
 		if in.For > 0 {
-			a.Until = time.Now().UTC().Add(time.Duration(in.For)).Truncate(time.Second)
+			// Records have whole seconds: no less than was asked for.
+			a.Until = time.Now().UTC().Add(time.Duration(in.For) + time.Second - 1).Truncate(time.Second)
 			out.Until = a.Until
 		}
 		if op.Value, err = registry.EncodeAdmin(a); err != nil {
