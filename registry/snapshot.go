@@ -26,11 +26,13 @@ import (
 // whole and on the disk, so that what stands there is the old or the new one.
 const (
 	snapshotMagic   = "MUSTERSN"
-	snapshotVersion = 2
+	snapshotVersion = 3
 
 	// SnapshotMax is the greatest size of a snapshot file in bytes that is
 	// read: about three million instances.
 	SnapshotMax = 1 << 30
+	// StoresMax is how many of its Stores a snapshot keeps.
+	StoresMax = 1000
 )
 
 // The tags of sections.
@@ -54,6 +56,9 @@ var ErrSnapshot = errors.New("no usable snapshot")
 // server that starts without its registry goes on with.
 type Snapshot struct {
 	Written time.Time // set by WriteSnapshot
+	// Stores says where the records come from: the URLs of etcd, or whatever
+	// else the caller tells one store from another by; at most StoresMax.
+	Stores []string
 	// Zones holds the complete state of each zone's source, by the zone's name,
 	// in pages: the instances, services, admin records and routes, the revision and the
 	// AsOf of the last page. ReadSnapshot returns pages as a Watcher delivers
@@ -125,7 +130,14 @@ func writeSnapshot(file io.Writer, s Snapshot) error {
 	sum := sha256.New()
 	w := &snapshotWriter{out: bufio.NewWriterSize(io.MultiWriter(file, sum), 1<<18)}
 	w.raw(append([]byte(snapshotMagic), snapshotVersion))
-	w.section(tagHead, func(b []byte) []byte { return appendTime(b, s.Written) })
+	w.section(tagHead, func(b []byte) []byte {
+		stores := s.Stores[:min(len(s.Stores), StoresMax)]
+		b = binary.AppendUvarint(appendTime(b, s.Written), uint64(len(stores)))
+		for _, store := range stores {
+			b = appendString(b, store)
+		}
+		return b
+	})
 	for _, zone := range slices.Sorted(maps.Keys(s.Serials)) {
 		w.section(tagSerial, func(b []byte) []byte {
 			return binary.AppendUvarint(appendString(b, zone), uint64(s.Serials[zone]))
@@ -275,6 +287,9 @@ func (p *snapshotParser) section(tag byte, d *unpacker) bool {
 	switch tag {
 	case tagHead:
 		p.snapshot.Written = d.time()
+		for range d.uint(StoresMax) {
+			p.snapshot.Stores = append(p.snapshot.Stores, d.string())
+		}
 		return true
 	case tagSerial:
 		zone := d.string()

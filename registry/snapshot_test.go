@@ -41,6 +41,7 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 		})
 	}
 	return registry.Snapshot{
+		Stores:  []string{"https://etcd-1:2379", "https://etcd-2:2379"},
 		Zones:   map[string][]registry.Batch{"svc.internal.": {page}, "empty.": {{Reset: true, Snapshot: true, Revision: 1}}},
 		Serials: map[string]uint32{"svc.internal.": 1<<32 - 1},
 		Health:  map[string][]registry.HealthMark{"svc.internal.": {{Service: "web", Instance: "a", State: 2}}},

@@ -54,3 +54,28 @@ func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The snapshot file has one default place. Who tries Muster out and then names
+// another etcd must not answer with what was tried while that one is away.
+func TestServe_WithTheSnapshotOfAnotherStoreDoesNotServeIt(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	e, err := l.Etcd(t.Context())
+	must(t, err)
+	t.Cleanup(func() { e.Close() })
+	put(t, e, fault.Instance("web", "one"), "10.1.1.1:80")
+	settings := fault.Settings{Etcd: e.URL, Snapshot: l.Path("snapshot")}
+	serve := func(right func(*dns.Msg) error) *fault.Server {
+		must(t, l.Configure(settings))
+		s, err := l.Serve()
+		must(t, err)
+		await(t, dial(t, s), "web."+fault.Zone, dns.TypeA, right)
+		return s
+	}
+	serve(fault.Has("10.1.1.1")).Stop()
+	must(t, e.Kill())
+	serve(fault.Has("10.1.1.1")).Stop()
+	settings.Etcd = "http://" + l.Addr(99).String() + ":2379"
+	s := serve(fault.RCode(dns.RcodeServerFailure))
+	must(t, s.Logged(t.Context(), "its records are of "+e.URL+", none of which is configured"))
+}

@@ -3,10 +3,14 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
@@ -23,7 +27,8 @@ const (
 
 // snapshots keeps the snapshot file.
 type snapshots struct {
-	path   string // empty: none is kept
+	path   string   // empty: none is kept
+	stores []string // what the records come from, by storesOf
 	server *server
 	first  registry.Snapshot // as read at the start
 
@@ -31,18 +36,33 @@ type snapshots struct {
 	failed  atomic.Uint64
 }
 
-// newSnapshots reads the file at path. What it returns is usable also with an
+// newSnapshots reads the configured file. What it returns is usable also with an
 // error, which says that there was a file and it cannot be used.
-func newSnapshots(path string, s *server) (*snapshots, error) {
-	sn := &snapshots{path: path, server: s}
-	if path == "" {
+func newSnapshots(cfg *config.Registry, s *server) (*snapshots, error) {
+	sn := &snapshots{path: cfg.Snapshot, stores: storesOf(cfg), server: s}
+	if sn.path == "" {
 		return sn, nil
 	}
 	var err error
-	if sn.first, err = registry.ReadSnapshot(path); errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if sn.first, err = registry.ReadSnapshot(sn.path); errors.Is(err, fs.ErrNotExist) {
+		return sn, nil
+	}
+	known := func(store string) bool { return slices.Contains(sn.stores, store) }
+	if err == nil && !slices.ContainsFunc(sn.first.Stores, known) {
+		// The serial numbers stay: they must not go back for a zone's followers.
+		sn.first.Zones, sn.first.Health = nil, nil
+		err = fmt.Errorf("%s: its records are of %s, none of which is configured", sn.path, strings.Join(sn.first.Stores, ", "))
 	}
 	return sn, err
+}
+
+// storesOf tells one store from another. A cluster that is given other URLs is
+// the same while it keeps one of them.
+func storesOf(cfg *config.Registry) []string {
+	if cfg.Mode == config.RegistryEmbedded {
+		return []string{"the embedded etcd in " + cfg.Embedded.Dir}
+	}
+	return cfg.Etcd.Endpoints
 }
 
 // serial is a zone's serial number in the snapshot that was read; 0: none.
@@ -142,7 +162,8 @@ func (sn *snapshots) write(ctx context.Context, last map[string]int64, always bo
 		return now, nil
 	}
 	out := registry.Snapshot{
-		Zones: map[string][]registry.Batch{}, Serials: map[string]uint32{}, Health: map[string][]registry.HealthMark{},
+		Stores: sn.stores,
+		Zones:  map[string][]registry.Batch{}, Serials: map[string]uint32{}, Health: map[string][]registry.HealthMark{},
 	}
 	for i := range status {
 		pages, marks, err := sn.server.pool.State(ctx, status[i].ID)
