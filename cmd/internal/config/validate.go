@@ -32,6 +32,20 @@ func (v *validator) bad(key, reason, mend string) {
 	v.problems = append(v.problems, Problem{Origin: v.c.where[key], Key: key, Reason: reason, Mend: mend})
 }
 
+// badBeside adds a problem of two keys that do not go together. It stands where
+// key was written or, when that is a default, where other was.
+func (v *validator) badBeside(key, other, reason, mend string) {
+	v.bad(key, reason, mend)
+	v.movedTo(other)
+}
+
+// movedTo gives the problem just added the place of a key, if it has none.
+func (v *validator) movedTo(key string) {
+	if last := &v.problems[len(v.problems)-1]; last.Origin == (Origin{}) {
+		last.Origin = v.c.where[key]
+	}
+}
+
 func (v *validator) warn(key, reason, mend string) {
 	v.problems = append(v.problems, Problem{Origin: v.c.where[key], Key: key, Reason: reason, Mend: mend, Warning: true})
 }
@@ -46,7 +60,7 @@ func (v *validator) listeners() {
 		switch other := taken[a]; {
 		case a.Port() == 0: // a free one each time
 		case other != "":
-			v.bad(key, fmt.Sprintf("%q: is listened at already, by %s", a, other), "choose another port")
+			v.badBeside(key, other, fmt.Sprintf("%q: is listened at already, by %s", a, other), "choose another port")
 		default:
 			taken[a] = key
 		}
@@ -63,7 +77,7 @@ func (v *validator) listeners() {
 func (v *validator) registry() {
 	r := v.c.Registry
 	if r.MaxStale != 0 && r.MaxStale < r.StaleAfter {
-		v.bad("registry.max_stale", fmt.Sprintf("%q: is less than registry.stale_after, %s", short(r.MaxStale), short(r.StaleAfter)), "make it more, or 0s")
+		v.badBeside("registry.max_stale", "registry.stale_after", fmt.Sprintf("%q: is less than registry.stale_after, %s", short(r.MaxStale), short(r.StaleAfter)), "make it more, or 0s")
 	}
 	if r.Mode == RegistryEmbedded {
 		if a := r.Embedded.Listen.Addr(); !a.IsLoopback() {
@@ -106,10 +120,10 @@ func loopback(host string) bool {
 func (v *validator) health() {
 	h := v.c.Health.Defaults
 	if h.Timeout > h.Interval {
-		v.bad("health.defaults.timeout", fmt.Sprintf("%q: is more than health.defaults.interval, %s: checks would overlap", short(h.Timeout), short(h.Interval)), "make it at most the interval")
+		v.badBeside("health.defaults.timeout", "health.defaults.interval", fmt.Sprintf("%q: is more than health.defaults.interval, %s: checks would overlap", short(h.Timeout), short(h.Interval)), "make it at most the interval")
 	}
 	if h.FastInterval > h.Interval {
-		v.bad("health.defaults.fast_interval", fmt.Sprintf("%q: is more than health.defaults.interval, %s", short(h.FastInterval), short(h.Interval)), "make it at most the interval")
+		v.badBeside("health.defaults.fast_interval", "health.defaults.interval", fmt.Sprintf("%q: is more than health.defaults.interval, %s", short(h.FastInterval), short(h.Interval)), "make it at most the interval")
 	}
 }
 
@@ -147,6 +161,7 @@ func (v *validator) access() {
 			covered := slices.ContainsFunc(v.c.Access, func(a Access) bool { return inside(z.Name, a.Zone) })
 			if !covered {
 				v.warn(index("zones", i)+".name", quote(z.Name)+": no entry of access fits it: nobody may ask", `add one, or {zone: "*", allow: [...]}`)
+				v.movedTo("access")
 			}
 		}
 	}
