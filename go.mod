@@ -23,7 +23,7 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6 // nodes with positions: cmd/internal/config
 	golang.org/x/net v0.61.0 // reading answers of muster query: cmd/internal/cli
 	golang.org/x/sync v0.24.0 // groups of goroutines: cmd/internal/app
-	golang.org/x/sys v0.49.0 // recvmmsg and socket options: dnsserver
+	golang.org/x/sys v0.49.0 // recvmmsg and socket options: dnsserver; epoll and splice: lb/l4
 	google.golang.org/grpc v1.85.0 // grpc.health.v1: health/probe
 	pgregory.net/rapid v1.3.0 // property tests
 )

@@ -1,0 +1,242 @@
+//go:build linux
+
+package l4_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/lb/l4"
+	"github.com/musterdns/muster/registry"
+)
+
+func TestProxy_InstanceFails(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, echo).Addr())
+	e.add("web/b", serve(t, echo).Addr())
+	cut := e.start()
+	kept := e.start(func(c *l4.Config) { c.OnDown = l4.DownDrain })
+	conns := map[*proxy][]*net.TCPConn{}
+	for _, p := range []*proxy{cut, kept} {
+		for range 20 {
+			c := p.dial()
+			say(t, c, "hello\n")
+			conns[p] = append(conns[p], c)
+		}
+	}
+	active := func(p *proxy) uint64 { // at a, through all proxies
+		for _, i := range p.Explain(p.Addr().Addr(), "").Backend.Instances {
+			if i.ID == "a" {
+				return uint64(i.Active)
+			}
+		}
+		return 0
+	}
+	if n := active(cut); n == 0 || n == 40 {
+		t.Fatalf("instance a has %d of 40 connections", n)
+	}
+	e.admin("a", registry.AdminDown)
+	wait(t, "resets", func() bool { return cut.Stats().Down > 0 && cut.Stats().Active+int64(cut.Stats().Down) == 20 })
+	resets := 0
+	for _, c := range conns[cut] {
+		_, _ = io.WriteString(c, "x") // reading tells
+		if ending(c) != `"x"` {
+			resets++
+		}
+	}
+	if uint64(resets) != cut.Stats().Down {
+		t.Errorf("%d connections were reset, %d counted", resets, cut.Stats().Down)
+	}
+	for _, c := range conns[kept] {
+		say(t, c, "still there\n")
+	}
+	if kept.Stats().Down != 0 {
+		t.Errorf("stats %+v", kept.Stats())
+	}
+	for range 20 { // new ones avoid it
+		say(t, cut.dial(), "hello\n")
+	}
+	if cut.Stats().Active != 40-int64(resets) {
+		t.Errorf("stats %+v", cut.Stats())
+	}
+}
+
+func TestProxy_Drain(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, named("a")).Addr())
+	p := e.start()
+	limited := e.start(func(c *l4.Config) { c.DrainTimeout = 500 * time.Millisecond })
+	c, l := p.dial(), limited.dial()
+	hear(t, c, "a\n")
+	hear(t, l, "a\n")
+	e.add("web/b", serve(t, named("b")).Addr())
+	e.admin("a", registry.AdminDrain)
+	for range 10 {
+		hear(t, p.dial(), "b\n")
+	}
+	wantEnding(t, l, "reset")
+	limited.count("drained", func(s l4.Stats) uint64 { return s.Drained }, 1)
+	say(t, c, "still there\n")
+}
+
+// TestProxy_MembershipChangesCutNothing: 1,000 changes around connections that
+// are in use all the time.
+func TestProxy_MembershipChangesCutNothing(t *testing.T) {
+	e := newEnv(t)
+	for i := range 3 {
+		e.add(fmt.Sprintf("web/base%d", i), serve(t, echo).Addr())
+	}
+	p := e.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	var users sync.WaitGroup
+	var messages atomic.Int64
+	for range 10 {
+		c := p.dial()
+		users.Go(func() {
+			for ctx.Err() == nil {
+				say(t, c, "hello\n")
+				messages.Add(1)
+			}
+		})
+	}
+	spare := serve(t, echo)
+	for i := range 1000 {
+		id := fmt.Sprintf("spare%d", i%7)
+		in := e.list[0]
+		in.ID, in.Port, in.Weight = id, uint16(spare.Addr().(*net.TCPAddr).Port), uint16(1+i%5)
+		switch i % 3 {
+		case 0, 1:
+			e.apply(registry.Batch{Instances: []registry.Instance{in}})
+		case 2:
+			e.apply(registry.Batch{Deleted: []registry.Key{{Kind: registry.KindInstance, Service: "web", Name: id}}})
+		}
+		if i%100 == 0 {
+			users.Go(func() { say(t, p.dial(), "new\n") })
+		}
+	}
+	from := messages.Load()
+	wait(t, "messages after the changes", func() bool { return messages.Load() > from+100 })
+	cancel()
+	users.Wait()
+	if s := p.Stats(); s.Down+s.Drained+s.Idle+s.Unserved+s.Unreachable > 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestProxy_DeregisteredInstanceKeepsItsConnections.
+func TestProxy_DeregisteredInstanceKeepsItsConnections(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, echo).Addr())
+	p := e.start()
+	c := p.dial()
+	say(t, c, "hello\n")
+	e.apply(registry.Batch{Deleted: []registry.Key{{Kind: registry.KindInstance, Service: "web", Name: "a"}}})
+	p.refused("127.0.0.1") // nobody for new ones
+	say(t, c, "still there\n")
+}
+
+func TestProxy_Stop(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, echo).Addr())
+	p := e.start()
+	c := p.dial()
+	say(t, c, "hello\n")
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.stop()
+	}()
+	wait(t, "the listener to close", func() bool {
+		files, err := p.Files()
+		for _, f := range files {
+			f.Close()
+		}
+		return err != nil
+	})
+	if again, err := net.Dial("tcp", p.Addr().String()); err == nil {
+		again.Close()
+		t.Error("a stopped proxy takes connections")
+	}
+	for range 100 {
+		say(t, c, "still there\n")
+	}
+	select {
+	case <-stopped:
+		t.Error("Run returned with a connection open")
+	default:
+	}
+	c.Close()
+	<-stopped
+
+	p = e.start(func(c *l4.Config) { c.StopTimeout = 100 * time.Millisecond })
+	c = p.dial()
+	say(t, c, "hello\n")
+	p.stop()
+	wantEnding(t, c, "reset")
+	if n := p.Stats().Stopped; n != 1 {
+		t.Errorf("%d connections were counted as stopped", n)
+	}
+}
+
+// TestProxy_HandOver: another Proxy takes the sockets over while clients
+// connect, and not one is refused or cut.
+func TestProxy_HandOver(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, echo).Addr())
+	p := e.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	var users sync.WaitGroup
+	var served atomic.Int64
+	for range 4 {
+		users.Go(func() {
+			for ctx.Err() == nil {
+				c, err := net.Dial("tcp", p.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(patience))
+				say(t, c, "hello\n")
+				c.Close()
+				served.Add(1)
+			}
+		})
+	}
+	long := p.dial()
+	say(t, long, "hello\n")
+	proxies := []*proxy{p}
+	for range 5 {
+		from := served.Load()
+		wait(t, "connections", func() bool { return served.Load() > from+50 })
+		old := proxies[len(proxies)-1]
+		files, err := old.Files()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := e.start(func(c *l4.Config) { c.Inherited = files })
+		if next.Addr() != old.Addr() {
+			t.Fatalf("the next listens on %s, want %s", next.Addr(), old.Addr())
+		}
+		proxies = append(proxies, next)
+		if old != p { // the first keeps its long connection
+			old.stop()
+			continue
+		}
+		users.Go(old.stop)
+	}
+	say(t, long, "still there\n")
+	long.Close()
+	cancel()
+	users.Wait()
+	for i, p := range proxies {
+		if p.Stats().Accepted == 0 {
+			t.Errorf("proxy %d accepted nothing", i)
+		}
+	}
+}
