@@ -56,6 +56,7 @@ type entry struct {
 	state   State
 	busy    bool // a worker probes it
 	soon    bool // Check was called meanwhile
+	lost    bool // Lost was called meanwhile
 	first   bool // FirstRound waits for it
 	refused bool // the last result was a refused connection
 }
@@ -76,7 +77,7 @@ func (e *entry) observe(t *Target, r *Result, now int64, wall time.Time) change 
 	switch {
 	case r.OK && e.state == Unknown, r.OK && e.state == Failing && int(e.passes) >= t.Rise:
 		c.to = Passing
-	case !r.OK && e.state != Failing && int(e.failures) >= t.Fall:
+	case !r.OK && e.state != Failing && (r.Final || int(e.failures) >= t.Fall):
 		c.to = Failing
 	}
 	c.verdict = running || c.to == Passing && e.failures > 0
@@ -138,6 +139,8 @@ func (e *entry) unsettled() bool {
 func (e *entry) next(t *Target, now int64) int64 {
 	every := interval(t)
 	switch {
+	case e.lost:
+		return now
 	case e.unsettled() && e.refused:
 		return max(now, e.start+min(int64(RefusedRecheck), fastInterval(t)))
 	case e.unsettled(), e.soon:

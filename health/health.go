@@ -14,6 +14,7 @@ package health
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,9 @@ const (
 	TypeTCP
 	TypeGRPC
 	TypeDNS
-	TypeTTL // no probe: the instance's heartbeats are the results
+	TypeTTL  // no probe: the instance's heartbeats are the results
+	TypeHeld // a connection kept open, whose end is a result
+	TypeExec // a command of the operator's
 )
 
 // Target is one thing to check, complete with its schedule. It is comparable:
@@ -47,7 +50,7 @@ const (
 type Target struct {
 	Type     Type
 	Addr     netip.AddrPort
-	Path     string // http, https: the request target; empty: "/"
+	Path     string // http, https: the request target; empty: "/". held: as http each Interval; empty: nothing is sent
 	Host     string // http, https: Host header and TLS server name; empty: the address
 	Method   string // http, https: GET (when empty) or HEAD
 	Status   string // http, https: accepted codes: "200-399" (when empty), "200,204"
@@ -55,6 +58,8 @@ type Target struct {
 	Name     string // dns: qname; ttl: "<source>/<service>/<instance>"
 	Record   string // dns: qtype; empty: A
 	Insecure bool   // https: the certificate is not verified
+	Keep     bool   // http, https, grpc: the connection is kept for the next check; grpc: and its status watched
+	Command  string // exec: as Command makes it
 
 	// Interval is the time from the start of one check to the start of the
 	// next; for TypeTTL the time that a heartbeat is good for. Below
@@ -72,6 +77,17 @@ type Target struct {
 	Fall int
 }
 
+// Command makes a Target's Command of a program's path and its arguments: each
+// ended by a zero octet, which none of them can hold. No words are "".
+func Command(words []string) string {
+	var b strings.Builder
+	for _, w := range words {
+		b.WriteString(w)
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
 const (
 	// IntervalMin keeps a mistaken interval from becoming a busy loop.
 	IntervalMin = 10 * time.Millisecond
@@ -87,6 +103,7 @@ const (
 type Result struct {
 	OK      bool
 	Refused bool          // the connection was refused: answers at once
+	Final   bool          // a failure that needs no other to confirm it, whatever Fall says
 	Output  string        // one line, bounded, printable
 	Latency time.Duration // of the probe
 	// Load is the utilisation that the instance reported with its answer, 1 is
@@ -99,6 +116,15 @@ type Result struct {
 // for concurrent use.
 type Prober interface {
 	Probe(ctx context.Context, t Target) Result
+}
+
+// Keeper is a Prober that keeps something of a target between its probes, such
+// as a connection, and tells by Monitor.Lost when that has ended.
+type Keeper interface {
+	Prober
+	// Forget ends what is kept of a target that is not to be checked any more.
+	// It must not block and must not call the Monitor.
+	Forget(t Target)
 }
 
 // Status is what a Monitor knows of one target, as a value.

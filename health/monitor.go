@@ -60,9 +60,10 @@ type Metrics interface {
 // Monitor checks targets and remembers their states. Its methods are safe for
 // concurrent use, before and during Run and after it.
 type Monitor struct {
-	cfg   Config
-	seed  maphash.Seed
-	epoch time.Time // all times within are nanoseconds since then, monotonic
+	cfg    Config
+	keeper Keeper // the Prober, if it is one
+	seed   maphash.Seed
+	epoch  time.Time // all times within are nanoseconds since then, monotonic
 
 	wake chan struct{} // 1-slot: the heap has an earlier head, for dispatch
 
@@ -104,8 +105,9 @@ func New(cfg Config) (*Monitor, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = noMetrics{}
 	}
+	keeper, _ := cfg.Prober.(Keeper)
 	return &Monitor{
-		cfg: cfg, seed: maphash.MakeSeed(), epoch: time.Now(),
+		cfg: cfg, keeper: keeper, seed: maphash.MakeSeed(), epoch: time.Now(),
 		wake: make(chan struct{}, 1), entries: map[key]*entry{}, firstRound: make(chan struct{}),
 	}, nil
 }
@@ -159,6 +161,16 @@ func (m *Monitor) Remove(t Target) {
 	m.counts[e.state]--
 	m.unschedule(e)
 	m.resulted(e)
+	if !e.busy {
+		m.forget(t)
+	}
+}
+
+// forget ends what the prober keeps of a target that is not there any more.
+func (m *Monitor) forget(t Target) {
+	if m.keeper != nil {
+		m.keeper.Forget(t)
+	}
 }
 
 // Status returns what is known of a target; false if it is not there.
@@ -214,26 +226,48 @@ func (m *Monitor) Check(t Target) {
 	}
 }
 
+// Lost tells that what a Keeper kept of a target has ended: the target is
+// checked at once, or once more when a check of it is under way. The Keeper
+// sees to it that this cannot go round faster than a FastInterval. Targets that
+// are not there are ignored.
+func (m *Monitor) Lost(t Target) {
+	m.mu.Lock()
+	e := m.entries[makeKey(t)]
+	moved := false
+	if e != nil {
+		e.lost = e.busy
+		moved = m.advance(e, &t, m.now())
+	}
+	m.mu.Unlock()
+	if moved {
+		m.cfg.Notify(t)
+	}
+}
+
 // check is Check if soon is set; it reports whether the target is there.
 func (m *Monitor) check(t Target, soon bool) bool {
 	m.mu.Lock()
 	e := m.entries[makeKey(t)]
 	moved := false
 	if e != nil && soon {
-		due := max(m.now(), e.start+fastInterval(&t))
-		switch {
-		case e.busy:
-			e.soon = true
-		case e.pos != notQueued && due < e.due:
-			m.schedule(e, due)
-			moved = e.verdictAt(&t) != never
-		}
+		e.soon = e.soon || e.busy
+		moved = m.advance(e, &t, max(m.now(), e.start+fastInterval(&t)))
 	}
 	m.mu.Unlock()
 	if moved {
 		m.cfg.Notify(t)
 	}
 	return e != nil
+}
+
+// advance brings the next check of an entry that waits for its time forward,
+// and reports whether its verdict has come nearer by that.
+func (m *Monitor) advance(e *entry, t *Target, due int64) bool {
+	if e.pos == notQueued || due >= e.due {
+		return false
+	}
+	m.schedule(e, due)
+	return e.verdictAt(t) != never
 }
 
 // FirstRound is closed when every target that was there when Run began has had

@@ -10,7 +10,7 @@ var (
 	stateNames = []string{Unknown: "unknown", Passing: "passing", Failing: "failing"}
 	typeNames  = []string{
 		TypeNone: "none", TypeHTTP: "http", TypeHTTPS: "https", TypeTCP: "tcp",
-		TypeGRPC: "grpc", TypeDNS: "dns", TypeTTL: "ttl",
+		TypeGRPC: "grpc", TypeDNS: "dns", TypeTTL: "ttl", TypeHeld: "held", TypeExec: "exec",
 	}
 )
 

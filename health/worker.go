@@ -172,13 +172,16 @@ func (m *Monitor) finish(j *job, r *Result) change {
 	e.busy = false
 	if e.refs == 0 {
 		r.Load = -1 // removed meanwhile: nobody is told of anything
+		if m.entries[e.key] == nil {
+			m.forget(j.target)
+		}
 		return change{}
 	}
 	now := m.now()
 	c := e.observe(&j.target, r, now, m.wall())
 	m.count(c)
 	m.schedule(e, e.next(&j.target, now))
-	e.soon = false
+	e.soon, e.lost = false, false
 	m.resulted(e)
 	return c
 }

@@ -7,7 +7,9 @@ import (
 )
 
 // CheckTypes are the kinds of check that there are.
-func CheckTypes() []string { return []string{"http", "https", "tcp", "grpc", "dns", "ttl"} }
+func CheckTypes() []string {
+	return []string{"http", "https", "tcp", "grpc", "dns", "ttl", "held", "exec"}
+}
 
 // readChecks reads a list of checks. null is nil, which is unset; an empty list
 // is empty and not nil, which says that there is no check.
@@ -54,6 +56,10 @@ func (k Check) Validate() error {
 		return &FieldError{Field: "type", Reason: "is missing", Mend: "write one of " + joinWords(CheckTypes())}
 	case k.Type == "dns" && k.Name == "":
 		return &FieldError{Field: "name", Reason: "is missing", Mend: "write the name that a dns check asks for"}
+	case k.Type == "exec" && len(k.Command) == 0:
+		return &FieldError{Field: "command", Reason: "is missing", Mend: "write a list: the absolute path of a program, and its arguments"}
+	case len(k.Command) > 0 && k.Command[0][:min(1, len(k.Command[0]))] != "/":
+		return bad("command", k.Command[0], "is not an absolute path", "no PATH is searched and no shell is used; write where the program is")
 	case k.Type == "ttl" && k.Interval == 0:
 		return &FieldError{Field: "interval", Reason: "is missing", Mend: "write how long a heartbeat is good for, as 10s"}
 	case k.Path != "" && (k.Path[0] != '/' || strings.ContainsAny(k.Path, " #")):
@@ -88,6 +94,14 @@ func (k Check) validateTexts() error {
 	for _, t := range texts {
 		if err := checkText(t.value, t.sizeMax); err != nil {
 			return within(t.field, err)
+		}
+	}
+	if len(k.Command) > CommandMax {
+		return bad("command", k.Command[0], "has too many arguments", "write at most "+strconv.Itoa(CommandMax)+" in all")
+	}
+	for _, arg := range k.Command {
+		if err := checkText(arg, PathMax); err != nil {
+			return within("command", err)
 		}
 	}
 	if k.Port != "" && !isLabel(k.Port) {
@@ -140,6 +154,10 @@ func (k *Check) field(c *cursor, name []byte) (known bool, err error) {
 		k.Record = strings.ToUpper(k.Record)
 	case "insecure":
 		k.Insecure, err = c.boolean()
+	case "keep":
+		k.Keep, err = c.boolean()
+	case "command":
+		k.Command, err = readCommand(c)
 	case "interval":
 		k.Interval, err = c.duration()
 	case "timeout":
@@ -161,6 +179,24 @@ func readCheckPort(c *cursor) (string, error) {
 	}
 	n, err := c.integer(1, 65535)
 	return strconv.Itoa(n), err
+}
+
+// readCommand reads a program and its arguments.
+func readCommand(c *cursor) (list []string, err error) {
+	err = c.array(CommandMax, func(int) error {
+		s, err := c.text(PathMax)
+		list = append(list, s)
+		return err
+	})
+	return list, err
+}
+
+// Equal reports whether two checks are the same.
+func (k Check) Equal(o Check) bool {
+	return k.Type == o.Type && k.Port == o.Port && k.Path == o.Path && k.Host == o.Host && k.Method == o.Method &&
+		k.Status == o.Status && k.Service == o.Service && k.Name == o.Name && k.Record == o.Record &&
+		k.Insecure == o.Insecure && k.Keep == o.Keep && slices.Equal(k.Command, o.Command) &&
+		k.Interval == o.Interval && k.Timeout == o.Timeout && k.Rise == o.Rise && k.Fall == o.Fall
 }
 
 // readStatus reads "200-399", "200,204" or the number 200.

@@ -101,7 +101,7 @@ func TestDecodeInstance_errors(t *testing.T) {
 		{"a control character", `{"address":"10.0.0.1","region":"a\u001b[2J"}`, "region", `"a\x1b[2J"`},
 		{"a text that turns direction", "{\"address\":\"10.0.0.1\",\"region\":\"a\u202eb\"}", "region", `"a\u202eb"`},
 		{"no UTF-8", "{\"address\":\"10.0.0.1\",\"meta\":{\"k\":\"\xff\"}}", "meta.k", `"\xff"`},
-		{"an unknown check", `{"address":"10.0.0.1","port":1,"checks":[{"type":"tcp"},{"type":"exec"}]}`, "checks[1].type", `"exec"`},
+		{"an unknown check", `{"address":"10.0.0.1","port":1,"checks":[{"type":"tcp"},{"type":"smtp"}]}`, "checks[1].type", `"smtp"`},
 		{"a check without a type", `{"address":"10.0.0.1","port":1,"checks":[{}]}`, "checks[0].type", ""},
 		{"a check without a port", `{"address":"10.0.0.1","checks":[{"type":"tcp"}]}`, "checks[0].port", ""},
 		{"a check of a port that is not there", `{"address":"10.0.0.1","checks":[{"type":"tcp","port":"http"}]}`, "checks[0].port", `"http"`},

@@ -28,20 +28,22 @@ type (
 		Checks    *[]checkJSON      `json:"checks,omitempty"`
 	}
 	checkJSON struct {
-		Type     string `json:"type"`
-		Port     string `json:"port,omitempty"`
-		Path     string `json:"path,omitempty"`
-		Host     string `json:"host,omitempty"`
-		Method   string `json:"method,omitempty"`
-		Status   string `json:"status,omitempty"`
-		Service  string `json:"service,omitempty"`
-		Name     string `json:"name,omitempty"`
-		Record   string `json:"record,omitempty"`
-		Insecure bool   `json:"insecure,omitempty"`
-		Interval string `json:"interval,omitempty"`
-		Timeout  string `json:"timeout,omitempty"`
-		Rise     int    `json:"rise,omitempty"`
-		Fall     int    `json:"fall,omitempty"`
+		Type     string   `json:"type"`
+		Port     string   `json:"port,omitempty"`
+		Path     string   `json:"path,omitempty"`
+		Host     string   `json:"host,omitempty"`
+		Method   string   `json:"method,omitempty"`
+		Status   string   `json:"status,omitempty"`
+		Service  string   `json:"service,omitempty"`
+		Name     string   `json:"name,omitempty"`
+		Record   string   `json:"record,omitempty"`
+		Insecure bool     `json:"insecure,omitempty"`
+		Keep     bool     `json:"keep,omitempty"`
+		Command  []string `json:"command,omitempty"`
+		Interval string   `json:"interval,omitempty"`
+		Timeout  string   `json:"timeout,omitempty"`
+		Rise     int      `json:"rise,omitempty"`
+		Fall     int      `json:"fall,omitempty"`
 	}
 	serviceJSON struct {
 		Policy         string            `json:"policy,omitempty"`
@@ -307,7 +309,7 @@ func encodeChecks(checks []Check) *[]checkJSON {
 	for i, k := range checks {
 		out[i] = checkJSON{
 			Type: k.Type, Port: k.Port, Path: k.Path, Host: k.Host, Method: k.Method, Status: k.Status,
-			Service: k.Service, Name: k.Name, Record: k.Record, Insecure: k.Insecure,
+			Service: k.Service, Name: k.Name, Record: k.Record, Insecure: k.Insecure, Keep: k.Keep, Command: k.Command,
 			Interval: encodeDuration(k.Interval), Timeout: encodeDuration(k.Timeout), Rise: k.Rise, Fall: k.Fall,
 		}
 	}

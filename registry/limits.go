@@ -29,6 +29,8 @@ const (
 	TextMax = 255
 	// MetaValueMax is the size in octets of one metadata value.
 	MetaValueMax = 1024
+	// CommandMax is the number of words of an exec check's command.
+	CommandMax = 32
 	// PathMax is the size in octets of a check's request target.
 	PathMax = 1024
 

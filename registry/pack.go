@@ -60,11 +60,32 @@ func appendPort(b []byte, p Port) []byte {
 	return appendString(binary.AppendUvarint(appendString(b, p.Name), uint64(p.Number)), p.Proto)
 }
 
+// The flags of a check; a command follows them when there is one. Files from
+// before there were others than the first read the same.
+const (
+	checkInsecure = 1 << iota
+	checkKeep
+	checkCommand
+)
+
 func appendCheck(b []byte, k Check) []byte {
 	for _, s := range [...]string{k.Type, k.Port, k.Path, k.Host, k.Method, k.Status, k.Service, k.Name, k.Record} {
 		b = appendString(b, s)
 	}
-	b = appendBool(b, k.Insecure)
+	flags := uint64(0)
+	if k.Insecure {
+		flags |= checkInsecure
+	}
+	if k.Keep {
+		flags |= checkKeep
+	}
+	if k.Command != nil {
+		flags |= checkCommand
+	}
+	b = binary.AppendUvarint(b, flags)
+	if k.Command != nil {
+		b = appendList(b, k.Command, appendString)
+	}
 	for _, n := range [...]int64{int64(k.Interval), int64(k.Timeout), int64(k.Rise), int64(k.Fall)} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -242,7 +263,11 @@ func (d *unpacker) check() Check {
 	for _, s := range [...]*string{&k.Type, &k.Port, &k.Path, &k.Host, &k.Method, &k.Status, &k.Service, &k.Name, &k.Record} {
 		*s = d.word()
 	}
-	k.Insecure = d.bool()
+	flags := d.uint(checkInsecure | checkKeep | checkCommand)
+	k.Insecure, k.Keep = flags&checkInsecure != 0, flags&checkKeep != 0
+	if flags&checkCommand != 0 {
+		k.Command = unpackList(d, d.word)
+	}
 	k.Interval, k.Timeout = time.Duration(d.int()), time.Duration(d.int())
 	k.Rise, k.Fall = int(d.int()), int(d.int())
 	return k

@@ -127,16 +127,18 @@ type Port struct {
 // Check says how an instance's health is found out. Zero fields take the
 // defaults of the server's configuration.
 type Check struct {
-	Type     string // http https tcp grpc dns ttl
-	Port     string // name of a port or a number; empty: the default port
-	Path     string // http, https: request target; default "/"
-	Host     string // http, https: Host header and TLS server name
-	Method   string // http, https: GET (default) or HEAD
-	Status   string // http, https: accepted codes, "200-399" (default), "200,204"
-	Service  string // grpc: the service name asked for
-	Name     string // dns: the question's name
-	Record   string // dns: the question's type, default A
-	Insecure bool   // https: do not verify the certificate
+	Type     string   // http https tcp grpc dns ttl held exec
+	Port     string   // name of a port or a number; empty: the default port
+	Path     string   // http, https: request target; default "/". held: asked for each Interval; empty: nothing is
+	Host     string   // http, https: Host header and TLS server name
+	Method   string   // http, https: GET (default) or HEAD
+	Status   string   // http, https: accepted codes, "200-399" (default), "200,204"
+	Service  string   // grpc: the service name asked for
+	Name     string   // dns: the question's name
+	Record   string   // dns: the question's type, default A
+	Insecure bool     // https: do not verify the certificate
+	Keep     bool     // http, https, grpc: keep the connection, check again when it ends; grpc: watch the status
+	Command  []string // exec: an absolute path and its arguments
 	Interval time.Duration
 	Timeout  time.Duration
 	Rise     int

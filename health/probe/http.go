@@ -1,119 +1,118 @@
 package probe
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/musterdns/muster/health"
 )
 
+// defaultFrom and defaultTo: redirects are accepted as Route 53, HAProxy and
+// Kubernetes do, since the instance has answered.
 const (
-	// headerMax and bodyMax bound what is read of a response, in octets. What a
-	// body has beyond is left unread and does not matter.
-	headerMax = 16 << 10
-	bodyMax   = 64 << 10
-	// readBuffer holds the whole of a usual response.
-	readBuffer = 2 << 10
-	// informationalMax is how many 1xx responses may come before the final one.
-	informationalMax = 5
+	defaultFrom = 200
+	defaultTo   = 399
 )
-
-// loadHeader is where an instance may say how loaded it is: utilisation as a
-// decimal number, 1 is full.
-const loadHeader = "X-Muster-Load"
-
-// defaultStatus accepts redirects as Route 53, HAProxy and Kubernetes do: the
-// instance has answered.
-const defaultStatus = "200-399"
 
 // http asks for the path by HTTP/1.1 and passes when the status is one of
 // those accepted and the body has come, its first 64 KiB at least.
 //
 // It does not use http.Transport, which keeps two goroutines a connection,
 // follows the environment's proxies and buffers more than is read here.
+//
+// With Keep the connection stays for the next check. One that turns out to have
+// ended since is replaced within the check (RFC 9110 section 9.2.2: GET and HEAD
+// may be repeated).
 func (s *Set) http(ctx context.Context, t *health.Target) health.Result {
 	what := describeHTTP(t)
-	c, hangUp, err := s.dial(ctx, t)
+	if t.Keep {
+		if l := s.links.take(keyOf(*t)); l != nil {
+			if s.links.why(l) == nil {
+				r, keep, began := s.exchange(ctx, t, l.conn, what)
+				if keep && s.links.put(l) {
+					return r
+				}
+				s.links.drop(l)
+				if r.OK || began || expired(ctx) {
+					return r
+				}
+			}
+		}
+	}
+	c, err := s.dialer.DialContext(ctx, "tcp", t.Addr.String())
 	if err != nil {
 		return broken(ctx, t, what, "connection", err)
 	}
-	defer hangUp()
+	tcp := c.(*net.TCPConn)
 	if t.Type == health.TypeHTTPS {
 		secured := tls.Client(c, s.tlsConfig(t))
 		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = tcp.Close()
 			return broken(ctx, t, what, "TLS handshake", err)
 		}
 		c = secured
 	}
-	if _, err := io.WriteString(c, httpRequest(t)); err != nil {
-		return broken(ctx, t, what, "response", err)
+	r, keep, _ := s.exchange(ctx, t, c, what)
+	if keep && t.Keep && keepalive(tcp, t.Interval, t.Timeout) == nil {
+		s.links.put(&link{key: keyOf(*t), conn: c, tcp: tcp, made: time.Now()}) // which closes what it does not keep
+		return r
 	}
-	return readHTTP(ctx, t, what, c)
-}
-
-// readHTTP judges the response.
-func readHTTP(ctx context.Context, t *health.Target, what string, c net.Conn) health.Result {
-	limited := &io.LimitedReader{R: c, N: headerMax}
-	resp, err := readResponse(limited, method(t))
-	switch {
-	case err != nil && limited.N == 0:
-		return failed(what, fmt.Sprintf("response header above %d octets", headerMax))
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return failed(what, "connection closed before a response")
-	case err != nil:
-		return broken(ctx, t, what, "response", err)
-	}
-	defer func() { _ = resp.Body.Close() }() // reads what little is left; the connection ends anyway
-	if ok, _ := acceptsStatus(t.Status, resp.StatusCode); !ok {
-		return failed(what, statusText(resp))
-	}
-	limited.N = bodyMax
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil && limited.N > 0 {
-		return broken(ctx, t, what+": "+statusText(resp), "end of the body", err)
-	}
-	r := passed(what, statusText(resp))
-	r.Load = parseLoad(resp.Header.Get(loadHeader))
+	_ = tcp.Close() // nothing was left to be written
 	return r
 }
 
-// readResponse reads the final response's header.
-func readResponse(from io.Reader, method string) (*http.Response, error) {
-	buffered := bufio.NewReaderSize(from, readBuffer)
-	for range informationalMax + 1 {
-		resp, err := http.ReadResponse(buffered, &http.Request{Method: method})
-		if err != nil || resp.StatusCode >= http.StatusOK {
-			return resp, err
-		}
+// exchange sends the request and judges the response. keep: the connection can
+// be used again. began: something of a response has come.
+func (s *Set) exchange(ctx context.Context, t *health.Target, c net.Conn, what string) (r health.Result, keep, began bool) {
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return broken(ctx, t, what, "response", err), false, false
 	}
-	return nil, errors.New("more informational responses than a check waits for")
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(longPast()) }) // fails only on a closed connection
+	b := s.readers.get(c)
+	defer s.readers.put(b)
+	if _, err := io.WriteString(c, httpRequest(t)); err != nil {
+		r = broken(ctx, t, what, "response", err)
+	} else {
+		r, keep = s.judge(ctx, t, b, what)
+	}
+	return r, stop() && keep, b.began // not kept where the deadline may yet be set
 }
 
-// statusText is the status as the server put it, with the usual words if it
-// gave none.
-func statusText(resp *http.Response) string {
-	code := strconv.Itoa(resp.StatusCode)
-	if strings.TrimSpace(strings.TrimPrefix(resp.Status, code)) != "" {
-		return resp.Status
-	}
-	return strings.TrimSpace(code + " " + http.StatusText(resp.StatusCode))
+// expired reports whether the check's time is up, be it that nobody has told
+// the context yet.
+func expired(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// parseLoad reads a load header; negative: none that makes sense.
-func parseLoad(s string) float64 {
-	load, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(load) || math.IsInf(load, 0) || load < 0 {
-		return -1
+// judge reads the response and judges it.
+func (s *Set) judge(ctx context.Context, t *health.Target, b *reader, what string) (r health.Result, keep bool) {
+	resp, err := b.header(method(t))
+	switch {
+	case errors.Is(err, io.EOF):
+		return failed(what, "connection closed before a response"), false
+	case err != nil:
+		return broken(ctx, t, what, "response", err), false
 	}
-	return load
+	if ok, _ := acceptsStatus(t.Status, resp.code); !ok {
+		return failed(what, resp.status), false
+	}
+	whole, err := b.body(&resp)
+	if err != nil {
+		return broken(ctx, t, what+": "+resp.status, "end of the body", err), false
+	}
+	r = passed(what, resp.status)
+	r.Load = resp.load
+	return r, whole && resp.keep && b.start == b.end
 }
 
 func method(t *health.Target) string {
@@ -136,14 +135,17 @@ func describeHTTP(t *health.Target) string {
 }
 
 // httpRequest is the request as sent. Connection: close tells the server that
-// nothing follows (RFC 9112 section 9.6).
+// nothing follows (RFC 9112 section 9.6), unless the connection is kept.
 func httpRequest(t *health.Target) string {
 	host := t.Host
 	if host == "" {
 		host = t.Addr.String()
 	}
-	return method(t) + " " + path(t) + " HTTP/1.1\r\nHost: " + host +
-		"\r\nUser-Agent: " + UserAgent + "\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+	end := "\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+	if t.Keep || t.Type == health.TypeHeld {
+		end = "\r\nAccept: */*\r\n\r\n"
+	}
+	return method(t) + " " + path(t) + " HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: " + UserAgent + end
 }
 
 // tlsConfig names the server by the target's Host, or by its address. Only
@@ -158,7 +160,7 @@ func (s *Set) tlsConfig(t *health.Target) *tls.Config {
 	}
 	return &tls.Config{
 		ServerName:         name,
-		RootCAs:            s.rootCAs,
+		RootCAs:            s.cfg.RootCAs,
 		NextProtos:         []string{"http/1.1"},
 		InsecureSkipVerify: t.Insecure, //nolint:gosec // the check's own choice
 	}
@@ -182,7 +184,7 @@ func validateHTTP(t *health.Target) error {
 // acceptsStatus reports whether a list of codes and ranges of codes has code.
 func acceptsStatus(list string, code int) (ok bool, err error) {
 	if list == "" {
-		list = defaultStatus
+		return defaultFrom <= code && code <= defaultTo, nil
 	}
 	for part := range strings.SplitSeq(list, ",") {
 		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")

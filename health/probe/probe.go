@@ -1,21 +1,26 @@
 // Package probe runs the checks of package health over the network, a kind of
 // check a file.
 //
-// Every check opens a connection of its own and closes it: a connection kept
-// from the last check would go on working while the instance accepts no new
-// ones (its listener gone, its file descriptors used up), which is just what
-// its clients would meet. No proxy of the environment is used, no redirect is
-// followed, no name is resolved: what is connected to is the target's address,
-// after the guard has let it pass.
+// A check opens a connection of its own and closes it, unless the target says
+// otherwise: a connection kept from the last check would go on working while
+// the instance accepts no new ones (its listener gone, its file descriptors used
+// up), which is just what its clients would meet. What a kept connection gives
+// for that is its end, which is known at once: held checks live by it, and http,
+// https and grpc checks with Keep are repeated then. No proxy of the environment
+// is used, no redirect is followed, no name is resolved: what is connected to is
+// the target's address, after the guard has let it pass.
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/musterdns/muster/health"
@@ -35,16 +40,31 @@ type Config struct {
 	AllowTargets []netip.Prefix
 	// RootCAs verifies the certificates of https targets; nil is the system's.
 	RootCAs *x509.CertPool
+	// Lost is called when a connection that was kept of a target has ended, nil
+	// for no one (health.Monitor.Lost). It must not block.
+	Lost func(health.Target)
+	// KeepMax is how many connections are kept at most; zero is half of the
+	// descriptors that this process may open. Targets beyond are checked over
+	// connections of their own.
+	KeepMax int
+	// Exec says whether exec checks are run; Commands lists those of
+	// ExecConfigured, in the form of health.Target.Command.
+	Exec     Exec
+	Commands []string
 }
 
-// Set probes targets of every kind but TypeTTL. It keeps nothing open between
-// probes and is safe for concurrent use. It implements health.Prober.
+// Set probes targets of every kind but TypeTTL. It is safe for concurrent use
+// and implements health.Keeper. While Run runs it keeps a connection of each
+// target that asks for it, else nothing.
 type Set struct {
 	dialer  net.Dialer
-	rootCAs *x509.CertPool
+	links   links
+	readers readers
+	cfg     Config
+	running chan struct{} // a place for each command that runs
 }
 
-var _ health.Prober = (*Set)(nil)
+var _ health.Keeper = (*Set)(nil)
 
 // New makes a Set.
 func New(cfg Config) (*Set, error) {
@@ -55,11 +75,54 @@ func New(cfg Config) (*Set, error) {
 		}
 		g.allow = append(g.allow, unmapPrefix(p))
 	}
+	if cfg.KeepMax < 0 {
+		return nil, fmt.Errorf("probe: Config.KeepMax: %d: must not be negative", cfg.KeepMax)
+	}
+	cfg.KeepMax = cmp.Or(cfg.KeepMax, descriptors()/2)
+	if cfg.Lost == nil {
+		cfg.Lost = func(health.Target) {}
+	}
 	return &Set{
 		// A check is over long before TCP keepalives would begin.
 		dialer:  net.Dialer{Control: g.control, KeepAlive: -1, FallbackDelay: -1},
-		rootCAs: cfg.RootCAs,
+		cfg:     cfg,
+		running: make(chan struct{}, execMax),
+		links:   links{max: cfg.KeepMax, lost: cfg.Lost, byKey: map[linkKey]*link{}, byID: map[uint64]*link{}},
 	}, nil
+}
+
+// descriptors is how many this process may open.
+func descriptors() int {
+	const usual = 1024
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return usual
+	}
+	return int(min(limit.Cur, math.MaxInt32))
+}
+
+// Run watches what is kept until ctx ends, and closes it then. It can run once
+// at a time.
+func (s *Set) Run(ctx context.Context) error { return s.links.watch(ctx) }
+
+// Forget closes the connection that is kept of a target.
+func (s *Set) Forget(t health.Target) {
+	if t.Keep || t.Type == health.TypeHeld {
+		s.links.forget(keyOf(t))
+	}
+}
+
+// Stats are figures of a Set at one moment.
+type Stats struct {
+	Kept int    // connections
+	Full uint64 // checks whose connection was not kept, for want of room, since the start
+}
+
+// Stats returns the present figures.
+func (s *Set) Stats() Stats {
+	s.links.mu.Lock()
+	defer s.links.mu.Unlock()
+	return Stats{Kept: len(s.links.byID), Full: s.links.full}
 }
 
 // Probe checks t once, within its Timeout as a whole. The Result's Output says
@@ -84,6 +147,10 @@ func (s *Set) Probe(ctx context.Context, t health.Target) health.Result {
 		r = s.grpc(ctx, &t)
 	case health.TypeDNS:
 		r = s.dns(ctx, &t)
+	case health.TypeHeld:
+		r = s.held(ctx, &t)
+	case health.TypeExec:
+		r = s.exec(ctx, &t)
 	case health.TypeNone, health.TypeTTL:
 		panic("probe: Validate let a target pass that is not probed")
 	}
@@ -95,20 +162,22 @@ func (s *Set) Probe(ctx context.Context, t health.Target) health.Result {
 // is in; the error names the field and the mend. Addresses that the guard
 // refuses are not its matter.
 func Validate(t health.Target) error {
-	if t.Type == health.TypeNone || t.Type >= health.TypeTTL {
+	if t.Type == health.TypeNone || t.Type == health.TypeTTL || t.Type > health.TypeExec {
 		return fmt.Errorf("a %v check is not a probe", t.Type)
 	}
 	if !t.Addr.IsValid() || t.Addr.Port() == 0 {
 		return fmt.Errorf("%v check: no address and port to connect to: give the instance a port", t.Type)
 	}
 	switch t.Type {
-	case health.TypeHTTP, health.TypeHTTPS:
+	case health.TypeHTTP, health.TypeHTTPS, health.TypeHeld:
 		return validateHTTP(&t)
 	case health.TypeGRPC:
 		return validateGRPC(&t)
 	case health.TypeDNS:
 		_, _, err := dnsQuestion(&t)
 		return err
+	case health.TypeExec:
+		return validateExec(&t)
 	case health.TypeTCP, health.TypeNone, health.TypeTTL:
 	}
 	return nil
@@ -127,13 +196,16 @@ func (s *Set) dial(ctx context.Context, t *health.Target) (c net.Conn, hangUp fu
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.SetDeadline(time.Unix(1, 0)) // long past; fails only on a closed connection
+		_ = c.SetDeadline(longPast()) // fails only on a closed connection
 	})
 	return c, func() {
 		stop()
 		_ = c.Close() // nothing was left to be written
 	}, nil
 }
+
+// longPast is a deadline that ends what waits.
+func longPast() time.Time { return time.Unix(1, 0) }
 
 // isToken reports whether s is printable ASCII without spaces, so that it can
 // stand in a request line or a header and end neither.

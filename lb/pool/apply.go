@@ -260,7 +260,7 @@ func samePolicy(a, b *registry.Service) bool {
 	return a.Policy == b.Policy && a.TTL == b.TTL && a.MaxAnswers == b.MaxAnswers && a.HashOn == b.HashOn &&
 		a.Fail == b.Fail && a.Spill == b.Spill && a.ProxyPolicy == b.ProxyPolicy && a.HashBound == b.HashBound && samePointer(a.PanicThreshold, b.PanicThreshold) &&
 		samePointer(a.SlowStart, b.SlowStart) && (a.Checks == nil) == (b.Checks == nil) &&
-		slices.Equal(a.Checks, b.Checks) && maps.Equal(a.Meta, b.Meta)
+		slices.EqualFunc(a.Checks, b.Checks, registry.Check.Equal) && maps.Equal(a.Meta, b.Meta)
 }
 
 func samePointer[T comparable](a, b *T) bool {

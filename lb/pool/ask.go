@@ -149,6 +149,7 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 			targets = append(targets, c.Target)
 		}
 		info.Detection = max(info.Detection, detection(targets))
+		info.DetectionWhy = cmp.Or(info.DetectionWhy, detectionWhy(targets))
 		info.Counts.add(&inst)
 		info.Instances = append(info.Instances, inst)
 	}

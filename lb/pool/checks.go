@@ -131,7 +131,7 @@ func newTarget(c *registry.Check, rec record, def CheckDefaults) (health.Target,
 	}
 	t := health.Target{
 		Type: typ, Path: c.Path, Host: c.Host, Method: c.Method, Status: c.Status,
-		Service: c.Service, Name: c.Name, Record: c.Record, Insecure: c.Insecure,
+		Service: c.Service, Name: c.Name, Record: c.Record, Insecure: c.Insecure, Keep: c.Keep, Command: health.Command(c.Command),
 		Interval: orDefault(c.Interval, def.Interval), Timeout: orDefault(c.Timeout, def.Timeout),
 		Rise: c.Rise, Fall: c.Fall, FastInterval: def.FastInterval,
 	}

@@ -65,7 +65,8 @@ type ServiceInfo struct {
 	TTLWhy  string        // what decides it: "the service's", "instance web-1 may fail in 2s"
 	// Detection is the longest time from an instance's death to its absence
 	// from new answers; 0 when nothing is checked.
-	Detection time.Duration
+	Detection    time.Duration
+	DetectionWhy string // when it takes less time than that; empty: nothing to say
 	// Filters are the names below the service that choose a part of it.
 	Filters        []FilterInfo
 	FiltersOmitted int    // beyond FiltersMax: not answered

@@ -126,6 +126,12 @@ func appendMeta(r record, meta map[string]string) (_ record, long []string) {
 	return r, long
 }
 
+// The flags of a check.
+const (
+	checkInsecure = 1 << iota
+	checkKeep
+)
+
 func appendChecks(r record, checks []registry.Check) record {
 	r = append(r, uint8(len(checks)))
 	for i := range checks {
@@ -133,11 +139,17 @@ func appendChecks(r record, checks []registry.Check) record {
 		for _, s := range []string{c.Type, c.Port, c.Path, c.Host, c.Method, c.Status, c.Service, c.Name, c.Record} {
 			r = appendLong(r, s)
 		}
-		insecure := uint8(0)
+		flags := uint8(0)
 		if c.Insecure {
-			insecure = 1
+			flags |= checkInsecure
 		}
-		r = append(r, insecure)
+		if c.Keep {
+			flags |= checkKeep
+		}
+		r = append(r, flags, uint8(len(c.Command)))
+		for _, arg := range c.Command {
+			r = appendLong(r, arg)
+		}
 		r = le.AppendUint64(r, uint64(c.Interval))
 		r = le.AppendUint64(r, uint64(c.Timeout))
 		r = le.AppendUint32(r, uint32(c.Rise))
@@ -321,7 +333,11 @@ func readChecks(in *reader) []registry.Check {
 		for _, s := range []*string{&c.Type, &c.Port, &c.Path, &c.Host, &c.Method, &c.Status, &c.Service, &c.Name, &c.Record} {
 			*s = in.long()
 		}
-		c.Insecure = in.u8() != 0
+		flags := in.u8()
+		c.Insecure, c.Keep = flags&checkInsecure != 0, flags&checkKeep != 0
+		for range in.u8() {
+			c.Command = append(c.Command, in.long())
+		}
 		c.Interval, c.Timeout = time.Duration(in.u64()), time.Duration(in.u64())
 		c.Rise, c.Fall = int(int32(in.u32())), int(int32(in.u32()))
 	}

@@ -116,6 +116,25 @@ func LeftTTL(ttl uint32, deadline, now int64) uint32 {
 	return uint32(min(left, int64(ttl)))
 }
 
+// wholeSeconds rounds up: TCP keepalives count in seconds.
+func wholeSeconds(d time.Duration) time.Duration {
+	return max((d + time.Second - 1).Truncate(time.Second), time.Second)
+}
+
+// detectionWhy says what a check's kind adds to detection's bound; empty:
+// nothing.
+func detectionWhy(targets []health.Target) string {
+	for i := range targets {
+		switch {
+		case targets[i].Type == health.TypeHeld && len(targets) == 1:
+			return "at once when its connection ends, as a process's does that dies; the bound is for a machine that falls silent"
+		case targets[i].Keep || targets[i].Type == health.TypeHeld:
+			return "sooner when its connection ends: it is checked again at once"
+		}
+	}
+	return ""
+}
+
 // detection is the longest time from an instance's death to its absence from
 // new answers: the wait for the first check that fails, the checks that must
 // follow, and the last one's timeout.
@@ -124,7 +143,11 @@ func detection(targets []health.Target) time.Duration {
 	for i := range targets {
 		t := &targets[i]
 		d := t.Interval
-		if t.Type != health.TypeTTL {
+		switch t.Type {
+		case health.TypeTTL:
+		case health.TypeHeld:
+			d = wholeSeconds(t.Interval) + wholeSeconds(t.Timeout)
+		default:
 			d += time.Duration(max(t.Fall-1, 0))*max(cmp.Or(t.FastInterval, t.Interval), t.Timeout) + t.Timeout
 		}
 		longest = max(longest, d)

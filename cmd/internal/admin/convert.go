@@ -142,6 +142,10 @@ func targetOf(t *health.Target) string {
 		return t.Addr.String() + " " + t.Service
 	case health.TypeTTL:
 		return "heartbeats"
+	case health.TypeExec:
+		return strings.ReplaceAll(strings.TrimSuffix(t.Command, "\x00"), "\x00", " ")
+	case health.TypeHeld:
+		return t.Addr.String() + t.Path
 	case health.TypeTCP, health.TypeNone:
 		return t.Addr.String()
 	default:

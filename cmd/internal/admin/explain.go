@@ -142,7 +142,7 @@ func (s *Server) enclosing(name string) (*Zone, string) {
 func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 	out.Service, out.Policy, out.Mode = info.Name, info.Policy.Policy, api.Mode(info.Mode.String())
 	out.Answers, out.TTL, out.TTLWhy = info.Answers, api.Duration(info.TTL), info.TTLWhy
-	out.Detection = api.Duration(info.Detection)
+	out.Detection, out.DetectionWhy = api.Duration(info.Detection), info.DetectionWhy
 	belongs := func(*pool.InstanceInfo) bool { return true }
 	out.Filter, belongs = filterOf(info, below, belongs)
 	if info.Hidden != "" {

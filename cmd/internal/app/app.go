@@ -32,6 +32,7 @@ import (
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
 	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/etcd"
@@ -99,6 +100,7 @@ type server struct {
 
 	pool      *pool.Pool
 	monitor   *health.Monitor
+	prober    *probe.Set
 	authority *authority.Handler
 	dns       *dnsserver.Server
 	admin     *admin.Server
@@ -173,6 +175,7 @@ func (s *server) run(ctx context.Context) error {
 	defer stopFeeding()
 	feeders, feed := errgroup.WithContext(feed)
 	feeders.Go(func() error { return s.pool.Run(feed) })
+	feeders.Go(func() error { return s.prober.Run(feed) })
 	feeders.Go(func() error { return s.monitor.Run(feed) })
 	if err := s.applySnapshot(feed); err != nil {
 		s.log.Warn("the snapshot was not used", "error", err)

@@ -111,10 +111,15 @@ func (s *server) buildPool(cfg *config.Config) error {
 	if s.opt.Dev { // the samples live there
 		allow = append(allow, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
 	}
-	prober, err := probe.New(probe.Config{AllowTargets: allow})
+	exec := map[config.ExecMode]probe.Exec{config.ExecConfigured: probe.ExecConfigured, config.ExecAny: probe.ExecAny}
+	prober, err := probe.New(probe.Config{
+		AllowTargets: allow, Lost: func(t health.Target) { s.monitor.Lost(t) },
+		Exec: exec[cfg.Health.Exec], Commands: commands(cfg),
+	})
 	if err != nil {
 		return err
 	}
+	s.prober = prober
 	// The monitor tells the pool, and the pool uses the monitor: neither calls
 	// the other before both are there.
 	s.monitor, err = health.New(health.Config{
@@ -131,6 +136,19 @@ func (s *server) buildPool(cfg *config.Config) error {
 		Settings: s.settings(cfg), Checker: s.monitor, Encode: service.Encode, Log: s.log.With("part", "pool"),
 	})
 	return err
+}
+
+// commands are those of the exec checks in the configuration file.
+func commands(cfg *config.Config) []string {
+	var out []string
+	for i := range cfg.Services {
+		for _, c := range cfg.Services[i].Checks {
+			if c.Type == "exec" {
+				out = append(out, health.Command(c.Command))
+			}
+		}
+	}
+	return out
 }
 
 // buildDNS makes the authority with its zones and the server before it.

@@ -177,6 +177,8 @@ func (s *server) healthFamilies() []metrics.Family {
 			},
 		},
 		one("muster_health_checks_running", "Checks under way.", func() float64 { return float64(s.monitor.Stats().Running) }),
+		one("muster_health_connections_kept", "Connections kept for the next check.", func() float64 { return float64(s.prober.Stats().Kept) }),
+		one("muster_health_connections_not_kept_total", "Connections that were to be kept, for which there was no room.", func() float64 { return float64(s.prober.Stats().Full) }),
 		one("muster_health_checks_delayed_total", "Checks that started late, as all workers were busy.", func() float64 { return float64(s.monitor.Stats().Delayed) }),
 	}
 }

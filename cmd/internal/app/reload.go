@@ -183,6 +183,7 @@ func needRestart(old, now *config.Config) []string {
 		{"registry.etcd", old.Registry.Etcd, now.Registry.Etcd},
 		{"registry.snapshot", old.Registry.Snapshot, now.Registry.Snapshot},
 		{"health.allow_targets", old.Health.AllowTargets, now.Health.AllowTargets},
+		{"health.exec", old.Health.Exec, now.Health.Exec},
 		{"admin", old.Admin, now.Admin},
 		{"log.format", old.Log.Format, now.Log.Format},
 		{"zones (of source muster)", serviceZones(old), serviceZones(now)},

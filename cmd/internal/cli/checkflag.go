@@ -12,10 +12,11 @@ import (
 // with that flag says more.
 const (
 	checkFlagHelp = "how it is checked, as in http:/healthz; may be repeated; `check`s are described above"
-	checkHelp     = `A check is TYPE[:PORT][/PATH][,KEY=VALUE...]. Types are http, https, tcp, grpc, dns and
-ttl, which waits for heartbeats; PORT is a number or a port's name; keys are interval,
-timeout, rise, fall, host, method, status (200+204), service, name, record, insecure:
-http:/healthz,interval=1s,fall=2   tcp:9000   grpc   ttl,interval=10s   none: no check`
+	checkHelp     = `A check is TYPE[:PORT][/PATH][,KEY=VALUE...]. Types are http, https, tcp, grpc, dns,
+held, which keeps a connection open, and ttl, which waits for heartbeats; PORT is a number
+or a port's name; keys are interval, timeout, rise, fall, host, method, status (200+204),
+service, name, record, insecure, keep. exec checks are written into keys and files alone:
+http:/healthz,interval=1s,fall=2   tcp:9000   grpc,keep   held   ttl,interval=10s   none: no check`
 )
 
 // parseCheck reads the value of --check. The PORT may be a name.
@@ -59,6 +60,10 @@ func setCheckOption(c *registry.Check, option string) (err error) {
 		if c.Insecure = true; strings.Contains(option, "=") {
 			err = usagef("insecure: takes no value: leave it out to have certificates verified")
 		}
+	case "keep":
+		if c.Keep = true; strings.Contains(option, "=") {
+			err = usagef("keep: takes no value: leave it out to have a connection a check")
+		}
 	case "interval":
 		c.Interval, err = checkDuration(key, value)
 	case "timeout":
@@ -68,7 +73,7 @@ func setCheckOption(c *registry.Check, option string) (err error) {
 	case "fall":
 		c.Fall, err = checkCount(key, value)
 	default:
-		return usagef("%q: known are interval, timeout, rise, fall, host, method, status (200+204), service, name, record, insecure", key)
+		return usagef("%q: known are interval, timeout, rise, fall, host, method, status (200+204), service, name, record, insecure, keep", key)
 	}
 	return err
 }

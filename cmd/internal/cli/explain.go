@@ -61,6 +61,9 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 			fmt.Fprintf(w, "an instance that dies is out of new answers within %s, and out of caches within %s\n",
 				duration(e.Detection), duration(e.Detection+e.TTL))
 		}
+		if e.DetectionWhy != "" {
+			fmt.Fprintln(w, "  "+e.DetectionWhy)
+		}
 	}
 	if e.Age > 0 {
 		fmt.Fprintf(w, "stale: what is known is %s old\n", duration(e.Age))

@@ -221,7 +221,7 @@ func targetOf(in registry.Instance, c registry.Check) (health.Target, error) {
 	}
 	t := health.Target{
 		Type: kind, Addr: netip.AddrPortFrom(in.Addresses[0], port), Path: c.Path, Host: c.Host, Method: c.Method, Status: c.Status,
-		Service: c.Service, Name: c.Name, Record: c.Record, Insecure: c.Insecure, Timeout: c.Timeout,
+		Service: c.Service, Name: c.Name, Record: c.Record, Insecure: c.Insecure, Keep: c.Keep, Command: health.Command(c.Command), Timeout: c.Timeout,
 	}
 	if err := probe.Validate(t); err != nil {
 		return t, usagef("--check: %w", err)

@@ -134,7 +134,18 @@ type Etcd struct {
 type Health struct {
 	Defaults     CheckDefaults
 	AllowTargets []netip.Prefix // may be probed although loopback, link-local, ...
+	Exec         ExecMode
 }
+
+// ExecMode says which exec checks are run.
+type ExecMode string
+
+// The modes.
+const (
+	ExecOff        ExecMode = "off"        // none
+	ExecConfigured ExecMode = "configured" // those whose command the file has
+	ExecAny        ExecMode = "any"
+)
 
 // CheckDefaults are what checks take where they say nothing themselves.
 type CheckDefaults struct {

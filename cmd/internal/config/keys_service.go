@@ -23,6 +23,8 @@ func healthKeys() key {
 		),
 		many("allow_targets", "[]", "Networks that may be checked although they are loopback, link-local, multicast or a cloud's metadata address. `muster dev` allows loopback.", network(),
 			func(c *Health, v []netip.Prefix) { c.AllowTargets = v }),
+		one("exec", "off", "Whether exec checks run commands of this machine: never (off), those of services[].checks of this file, to the letter (configured), or any that a key in etcd names (any): whoever may register can then run what this server may run.", oneOf(ExecOff, ExecConfigured, ExecAny),
+			func(c *Health, v ExecMode) { c.Exec = v }),
 	)
 }
 
@@ -61,11 +63,11 @@ func serviceKeys() key {
 func checkKeys() key {
 	return each("checks", "", "How instances without checks of their own are checked. An empty list: not at all.",
 		func(s *Service, v []registry.Check) { s.Checks = v },
-		must(one("type", "", "The kind of check; ttl waits for heartbeats.", oneOf(registry.CheckTypes()...),
+		must(one("type", "", "The kind of check; ttl waits for heartbeats, held keeps a connection open whose end is known at once, exec runs a command (health.exec).", oneOf(registry.CheckTypes()...),
 			func(c *registry.Check, v string) { c.Type = v })),
 		one("port", "", "A port's name or number. Default: the instance's port.", text(),
 			func(c *registry.Check, v string) { c.Port = v }),
-		one("path", "", "http, https: what is asked for. Default /.", text(),
+		one("path", "", "http, https: what is asked for. Default /. held: asked for each interval, over the connection; default: nothing is sent.", text(),
 			func(c *registry.Check, v string) { c.Path = v }),
 		one("host", "", "http, https: the Host header and TLS server name. Default: the address.", text(),
 			func(c *registry.Check, v string) { c.Host = v }),
@@ -81,6 +83,10 @@ func checkKeys() key {
 			func(c *registry.Check, v string) { c.Record = v }),
 		one("insecure", "", "https: do not verify the certificate.", boolean(),
 			func(c *registry.Check, v bool) { c.Insecure = v }),
+		one("keep", "", "http, https, grpc: keep the connection from one check to the next, and check again at once when it ends; grpc: watch the status as well. Default false: a connection of its own tests too that new ones are accepted.", boolean(),
+			func(c *registry.Check, v bool) { c.Keep = v }),
+		many("command", "", "exec: the absolute path of a program and its arguments; no shell. See health.exec.", argument(),
+			func(c *registry.Check, v []string) { c.Command = v }),
 		one("interval", "", "As in health.defaults; type ttl: how long a heartbeat is good for.", checkInterval(),
 			func(c *registry.Check, v time.Duration) { c.Interval = v }),
 		one("timeout", "", "As in health.defaults.", checkTimeout(),

@@ -67,14 +67,16 @@ registry:
   snapshot: off
   stale_after: 20s
   max_stale: 1h
-health: {defaults: {interval: 5s, timeout: 5s, rise: 1, fall: 1, fast_interval: 1s}, allow_targets: [127.0.0.0/8]}
+health: {defaults: {interval: 5s, timeout: 5s, rise: 1, fall: 1, fast_interval: 1s}, allow_targets: [127.0.0.0/8], exec: configured}
 services:
   - {name: "*", policy: hash, hash_on: subnet, max_answers: auto, slow_start: 0s, panic_threshold: 0.5}
   - name: Web
     ttl: 9s
     fail: closed
     spill: proportional
-    checks: [{type: http, path: /healthz, interval: 1s, fall: 2}]
+    checks:
+      - {type: http, path: /healthz, interval: 1s, fall: 2, keep: true}
+      - {type: exec, command: [/bin/check, "--level=a b"]}
   - {name: api, checks: []}
 admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
 forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
@@ -110,12 +112,16 @@ access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 		Health: config.Health{
 			Defaults:     config.CheckDefaults{Interval: 5 * time.Second, Timeout: 5 * time.Second, Rise: 1, Fall: 1, FastInterval: time.Second},
 			AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			Exec:         config.ExecConfigured,
 		},
 		Services: []config.Service{
 			{Zone: "svc.example.", Service: registry.Service{Name: "*", Policy: "hash", HashOn: "subnet", MaxAnswers: registry.MaxAnswersAuto, SlowStart: &none, PanicThreshold: &half}},
 			{Zone: "svc.example.", Service: registry.Service{
 				Name: "web", TTL: 9 * time.Second, Fail: "closed", Spill: "proportional",
-				Checks: []registry.Check{{Type: "http", Path: "/healthz", Interval: time.Second, Fall: 2}},
+				Checks: []registry.Check{
+					{Type: "http", Path: "/healthz", Interval: time.Second, Fall: 2, Keep: true},
+					{Type: "exec", Command: []string{"/bin/check", "--level=a b"}},
+				},
 			}},
 			{Zone: "svc.example.", Service: registry.Service{Name: "api", Checks: []registry.Check{}}},
 		},

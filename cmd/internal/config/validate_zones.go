@@ -135,8 +135,8 @@ func (v *validator) isServiceZone(name string) bool {
 
 // checkKinds says which kinds of check each key is for; others are for all.
 var checkKinds = map[string]string{
-	"path": "http https", "host": "http https", "method": "http https", "status": "http https",
-	"insecure": "https", "service": "grpc", "name": "dns", "record": "dns",
+	"path": "http https held", "host": "http https held", "method": "http https held", "status": "http https held",
+	"insecure": "https", "service": "grpc", "name": "dns", "record": "dns", "keep": "http https grpc", "command": "exec",
 }
 
 func (v *validator) check(at string, c registry.Check) {

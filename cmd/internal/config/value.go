@@ -41,6 +41,21 @@ func text() value[string] {
 	}}
 }
 
+// argument is a word of a command: text as long as a path may be.
+func argument() value[string] {
+	v := text()
+	v.parse = func(s string) (string, error) {
+		if len(s) > registry.PathMax {
+			return "", fmt.Errorf("must be at most %d octets long", registry.PathMax)
+		}
+		if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+			return "", errors.New("must not hold control characters")
+		}
+		return s, nil
+	}
+	return v
+}
+
 // file is a path, given absolute. A relative one begins at the directory of
 // the configuration file, or the working directory when it stands elsewhere.
 // Empty, and the word given, stay as they are.
