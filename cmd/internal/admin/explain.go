@@ -140,7 +140,7 @@ func (s *Server) enclosing(name string) (*Zone, string) {
 
 // describe fills in the service's part; below are the labels before its name.
 func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
-	out.Service, out.Policy, out.Mode = info.Name, info.Policy.Policy, api.Mode(info.Mode.String())
+	out.Service, out.Policy, out.Mode = info.Name, info.Policy.Policy, modeOf(info)
 	out.Answers, out.TTL, out.TTLWhy = info.Answers, api.Duration(info.TTL), info.TTLWhy
 	out.Detection, out.DetectionWhy = api.Duration(info.Detection), info.DetectionWhy
 	belongs := func(*pool.InstanceInfo) bool { return true }
@@ -169,6 +169,14 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 	if out.Filter != "" {
 		rescale(out.Instances)
 	}
+}
+
+// modeOf is how a service is answered.
+func modeOf(info *pool.ServiceInfo) api.Mode {
+	if info.Hidden != "" {
+		return api.ModeHidden
+	}
+	return api.Mode(info.Mode.String())
 }
 
 // filterOf names the part of the service that the labels before its name

@@ -23,6 +23,7 @@ const (
 	ModeFailOpen Mode = "fail-open" // nothing passes; all that is registered and undrained is served
 	ModeClosed   Mode = "closed"    // nothing passes; the answer is NODATA
 	ModeEmpty    Mode = "empty"     // nothing is registered, or all of it is drained
+	ModeHidden   Mode = "hidden"    // its name stands for something else too; it is not answered
 )
 
 // Service is one service with its effective policy: what its key, the
