@@ -1,0 +1,283 @@
+package l7
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterdns/muster/lb/dispatch"
+	"github.com/musterdns/muster/lb/l7/http1"
+)
+
+// backend is a dispatch.Backend and the connections to its instances. All
+// routes to one Ref share it.
+type backend struct {
+	p     *Proxy
+	ref   dispatch.Ref
+	d     *dispatch.Backend
+	gate  gate         // of retries
+	inUse atomic.Int64 // exchanges
+
+	mu     sync.Mutex // guards what is below, and the peers
+	peers  map[netip.AddrPort]*peer
+	closed bool // no route uses it any more: nothing is kept
+}
+
+// peer is one instance in one of its terms, from when it came in until it is
+// marked down, drained or gone.
+type peer struct {
+	b    *backend
+	addr netip.AddrPort
+	end  dispatch.End
+	stop func() // ends the watch for its end; nil: not yet
+
+	idle  []*instanceConn // the last one used is the last
+	busy  *instanceConn   // a list of those that carry a request
+	calls map[*call]struct{}
+	h2    *http.Transport // nil: not asked for yet
+}
+
+// The states of what waits for a response.
+const (
+	stateSteady   uint32 = iota // is not to be interrupted
+	stateWaiting                // may be given up for another instance
+	stateGivenUp                // was
+	pooledPerPeer = 8           // idle connections that a peer's list has room for at first
+)
+
+// instanceConn is a connection to an instance.
+type instanceConn struct {
+	c      net.Conn // a *net.TCPConn
+	rd     http1.Reader
+	body   http1.Body
+	peer   *peer
+	since  time.Time // when it became idle
+	state  atomic.Uint32
+	probe  *probe
+	stalls time.Time // until when reading may take, as it was told
+	writes time.Time // and writing
+	// The list of busy connections.
+	prev, next *instanceConn
+}
+
+// call is a request to an instance over HTTP/2 that waits for its response.
+type call struct {
+	state  atomic.Uint32
+	cancel func()
+}
+
+// backend returns the backend of a Ref. p.mu is held.
+func (p *Proxy) backend(ref dispatch.Ref) (*backend, error) {
+	if b := p.backends[ref]; b != nil {
+		return b, nil
+	}
+	d, err := p.cfg.Dispatcher.Acquire(ref)
+	if err != nil {
+		return nil, fmt.Errorf("service %q: %w", ref.Service, err)
+	}
+	b := &backend{p: p, ref: ref, d: d, peers: map[netip.AddrPort]*peer{}}
+	p.backends[ref] = b
+	return b, nil
+}
+
+// peerOf returns the peer of a choice. A new one is watched for its end.
+func (b *backend) peerOf(c dispatch.Choice) *peer {
+	b.mu.Lock()
+	q := b.peers[c.Addr()]
+	if q != nil {
+		b.mu.Unlock()
+		return q
+	}
+	q = &peer{b: b, addr: c.Addr(), idle: make([]*instanceConn, 0, pooledPerPeer), calls: map[*call]struct{}{}}
+	b.peers[c.Addr()] = q
+	b.mu.Unlock()
+	stop := c.OnEnd(q.ended) // without the lock: it may call at once
+	b.mu.Lock()
+	q.stop = stop
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		stop()
+	}
+	return q
+}
+
+// ended is called when the instance's time ends: what is idle is closed, and
+// when the instance is marked down, what waits for a first byte and may be sent
+// again is given up for another instance.
+func (q *peer) ended(end dispatch.End) {
+	b := q.b
+	b.mu.Lock()
+	if b.peers[q.addr] == q {
+		delete(b.peers, q.addr)
+	}
+	q.end = end
+	idle, h2 := q.idle, q.h2
+	q.idle = nil
+	if end == dispatch.EndDown {
+		for c := q.busy; c != nil; c = c.next {
+			if c.state.CompareAndSwap(stateWaiting, stateGivenUp) {
+				c.c.SetReadDeadline(past)
+			}
+		}
+		for c := range q.calls {
+			if c.state.CompareAndSwap(stateWaiting, stateGivenUp) {
+				c.cancel()
+			}
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range idle {
+		c.c.Close()
+	}
+	if h2 != nil {
+		h2.CloseIdleConnections()
+	}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// take returns a connection to the peer that is idle; nil: there is none.
+func (q *peer) take() *instanceConn {
+	b := q.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(q.idle)
+	if n == 0 {
+		return nil
+	}
+	c := q.idle[n-1]
+	q.idle = q.idle[:n-1]
+	q.link(c)
+	return c
+}
+
+// link puts a connection among the busy ones. b.mu is held.
+func (q *peer) link(c *instanceConn) {
+	c.prev, c.next = nil, q.busy
+	if q.busy != nil {
+		q.busy.prev = c
+	}
+	q.busy = c
+}
+
+// unlink takes it out again. b.mu is held.
+func (q *peer) unlink(c *instanceConn) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		q.busy = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+}
+
+// dial connects to the peer.
+func (q *peer) dial(ctx context.Context) (*instanceConn, error) {
+	conn, err := q.b.p.dialer.DialContext(ctx, "tcp", q.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("a connection to %s is no TCP connection", q.addr)
+	}
+	c := &instanceConn{c: tcp, peer: q}
+	c.probe, err = newProbe(tcp)
+	if err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	c.rd.Reset(tcp, make([]byte, bufferSize))
+	q.b.p.counts.dials.Add(1)
+	q.b.mu.Lock()
+	q.link(c)
+	q.b.mu.Unlock()
+	return c, nil
+}
+
+// put keeps a connection, whose response was read to its end, for the next
+// request.
+func (c *instanceConn) put(now time.Time) {
+	q, b := c.peer, c.peer.b
+	c.since = now
+	if buf := c.rd.Buffer(); len(buf) > bufferSize {
+		c.rd.Reset(c.c, make([]byte, bufferSize))
+	}
+	b.mu.Lock()
+	q.unlink(c)
+	keep := q.end == dispatch.EndNone && !b.closed && len(q.idle) < b.p.cfg.Limits.Pooled
+	if keep {
+		q.idle = append(q.idle, c)
+	}
+	b.mu.Unlock()
+	if !keep {
+		c.c.Close()
+	}
+}
+
+// close closes a busy connection.
+func (c *instanceConn) close() {
+	c.peer.b.mu.Lock()
+	c.peer.unlink(c)
+	c.peer.b.mu.Unlock()
+	c.c.Close()
+}
+
+// sweep closes what has been idle since before a time, or was closed by the
+// instance.
+func (b *backend) sweep(before time.Time) {
+	var old []*instanceConn
+	b.mu.Lock()
+	for _, q := range b.peers {
+		kept := q.idle[:0]
+		for _, c := range q.idle {
+			if c.since.Before(before) || c.probe.closed() {
+				old = append(old, c)
+			} else {
+				kept = append(kept, c)
+			}
+		}
+		clear(q.idle[len(kept):])
+		q.idle = kept
+	}
+	b.mu.Unlock()
+	for _, c := range old {
+		c.c.Close()
+	}
+}
+
+// close gives the backend up. Requests under way go on.
+func (b *backend) close() {
+	b.mu.Lock()
+	b.closed = true
+	var idle []*instanceConn
+	var stops []func()
+	for _, q := range b.peers {
+		idle = append(idle, q.idle...)
+		q.idle = nil
+		if q.stop != nil {
+			stops = append(stops, q.stop)
+		}
+		if q.h2 != nil {
+			q.h2.CloseIdleConnections()
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range idle {
+		c.c.Close()
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	b.d.Release()
+}

@@ -1,0 +1,264 @@
+package l7
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/musterdns/muster/lb/dispatch"
+	"github.com/musterdns/muster/lb/l7/http1"
+)
+
+// dialError marks an error of connecting: no byte of a request was sent.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// transport returns the peer's HTTP/2 connections, in cleartext and with prior
+// knowledge (RFC 9113 section 3.3).
+func (q *peer) transport() *http.Transport {
+	q.b.mu.Lock()
+	defer q.b.mu.Unlock()
+	if q.h2 != nil {
+		return q.h2
+	}
+	limits := &q.b.p.cfg.Limits
+	addr := q.addr.String()
+	t := &http.Transport{
+		Protocols: new(http.Protocols), DisableCompression: true, IdleConnTimeout: limits.PoolIdle,
+		MaxResponseHeaderBytes: int64(limits.HeadBytes),
+		// What is silent for so long is asked whether it is there.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			q.b.p.counts.dials.Add(1)
+			c, err := q.b.p.dialer.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, &dialError{err}
+			}
+			return c, nil
+		},
+	}
+	t.Protocols.SetUnencryptedHTTP2(true)
+	q.h2 = t
+	return t
+}
+
+// answerHTTP2 is a response over HTTP/2.
+type answerHTTP2 struct {
+	x     *exchange
+	q     *peer
+	resp  *http.Response
+	call  call
+	ended error // of the body, but io.EOF
+	stall *time.Timer
+	stop  func() bool // the watch of the client's side
+	body  *outbound
+}
+
+// outbound is a request's body as net/http reads it. Close waits for a Read
+// that is under way, so that nobody reads the client's side once the exchange
+// is over.
+type outbound struct {
+	x    *exchange
+	mu   sync.Mutex
+	done bool
+	err  error
+	n    int64
+}
+
+// Read reads from the client.
+func (o *outbound) Read(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.done {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	payload := &o.x.payload
+	if !payload.begun {
+		payload.begun = true
+		if payload.await != nil {
+			if err := payload.await(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	n, err := payload.stream.Read(p)
+	o.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		o.err = err
+	}
+	return n, err
+}
+
+// Close is called by net/http when it needs no more; the exchange itself ends
+// the reading with end.
+func (*outbound) Close() error { return nil }
+
+// end unblocks a Read and lets none begin.
+func (o *outbound) end() {
+	o.x.payload.abort()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done = true
+	o.x.received = o.n
+}
+
+// askHTTP2 sends the request to an instance over HTTP/2 and notes the head of
+// its response in x.resp.
+func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice) (answer, *failure) {
+	q := x.target.backend.peerOf(c)
+	ctx, cancel := context.WithCancel(ctx)
+	a := &answerHTTP2{x: x, q: q}
+	a.call.cancel = cancel
+	if x.repeatable() {
+		a.call.state.Store(stateWaiting)
+	}
+	q.track(&a.call)
+	a.stop = x.to.watch(cancel)
+	req := x.outgoing(ctx, a)
+	now := time.Now()
+	until := x.deadline(now)
+	timer := time.AfterFunc(until.Sub(now), cancel)
+	resp, err := q.transport().RoundTrip(req) //nolint:bodyclose // release closes it
+	timer.Stop()
+	q.untrack(&a.call)
+	if err == nil && (a.call.state.CompareAndSwap(stateWaiting, stateSteady) || a.call.state.Load() == stateSteady) {
+		a.resp = resp
+		a.noteHead()
+		a.stall = time.AfterFunc(p.cfg.Limits.Stall, cancel)
+		return a, nil
+	}
+	f := a.failure(err, until)
+	a.release()
+	return nil, f
+}
+
+// track notes a call, so that it is given up when the instance is marked down.
+func (q *peer) track(c *call) {
+	q.b.mu.Lock()
+	defer q.b.mu.Unlock()
+	q.calls[c] = struct{}{}
+}
+
+func (q *peer) untrack(c *call) {
+	q.b.mu.Lock()
+	defer q.b.mu.Unlock()
+	delete(q.calls, c)
+}
+
+// outgoing makes the request that net/http sends.
+func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
+	req := (&http.Request{
+		Method: x.req.Method, URL: target2(x), Host: x.host(), Header: make(http.Header, len(x.req.Fields)+1),
+		Proto: "HTTP/2.0", ProtoMajor: 2,
+	}).WithContext(ctx)
+	for _, f := range x.req.Fields {
+		req.Header.Add(f.Name, f.Value)
+	}
+	if x.grpc {
+		req.Header.Set("Te", "trailers") // what every gRPC client says
+	}
+	if _, ok := req.Header["User-Agent"]; !ok {
+		req.Header["User-Agent"] = nil // or net/http names itself
+	}
+	switch {
+	case x.payload.stream != nil:
+		x.sending = true
+		a.body = &outbound{x: x}
+		req.Body, req.ContentLength = a.body, x.payload.length
+		if x.payload.trailers != nil {
+			req.Trailer = http.Header{}
+		}
+	case len(x.payload.small) > 0:
+		setSmall(req, x.payload.small)
+	}
+	return req
+}
+
+// failure says what an error of the call means.
+func (a *answerHTTP2) failure(err error, until time.Time) *failure {
+	var dial *dialError
+	var bad *http1.Error
+	var client error
+	if a.body != nil {
+		a.body.mu.Lock()
+		client = a.body.err
+		a.body.mu.Unlock()
+	}
+	switch {
+	case a.call.state.Load() == stateGivenUp:
+		return &failure{again: againSafe, status: 502, why: "the instance was marked down before it answered"}
+	case errors.As(err, &dial):
+		return &failure{result: dispatch.Unreachable, again: againAny, status: 502, why: "no connection to the instance could be made: " + reason(err)}
+	case errors.Is(client, errTooLarge):
+		return &failure{status: 413, why: "the body is larger than the route allows"}
+	case errors.As(client, &bad):
+		return &failure{status: bad.Status, why: "the request's body is malformed: " + bad.Reason}
+	case client != nil || a.x.to.gone():
+		return &failure{status: statusGone, why: "the client has left"}
+	case !time.Now().Before(until):
+		return &failure{result: dispatch.TimedOut, again: againSafe, status: 504, why: "the instance did not answer in time"}
+	default:
+		return &failure{result: dispatch.Failed, again: againSafe, status: 502, why: "the connection to the instance was lost: " + reason(err)}
+	}
+}
+
+// noteHead puts the response's head into x.resp.
+func (a *answerHTTP2) noteHead() {
+	r := &a.x.resp
+	*r = http1.Response{Status: a.resp.StatusCode, Fields: r.Fields[:0], Minor: 1, KeepAlive: true, Framing: http1.ToClose}
+	for name, list := range a.resp.Header {
+		for _, value := range list {
+			r.Fields = append(r.Fields, http1.NewField(name, value))
+		}
+	}
+	switch {
+	case a.x.req.Method == http.MethodHead || r.Status == 204 || r.Status == 304 || a.resp.ContentLength == 0:
+		r.Framing, r.Length = http1.NoBody, a.resp.ContentLength
+	case a.resp.ContentLength > 0:
+		r.Framing, r.Length = http1.Length, a.resp.ContentLength
+	}
+}
+
+// Read reads from the body.
+func (a *answerHTTP2) Read(p []byte) (int, error) {
+	a.stall.Reset(a.q.b.p.cfg.Limits.Stall)
+	n, err := a.resp.Body.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.ended = err
+	}
+	return n, err
+}
+
+func (a *answerHTTP2) trailers() (fields []http1.Field) {
+	for name, list := range a.resp.Trailer {
+		for _, value := range list {
+			fields = append(fields, http1.NewField(name, value))
+		}
+	}
+	return fields
+}
+
+func (a *answerHTTP2) failed() error { return a.ended }
+
+func (a *answerHTTP2) finish() {
+	a.stall.Stop()
+	a.release()
+}
+
+// release ends the call.
+func (a *answerHTTP2) release() {
+	a.stop()
+	if a.body != nil {
+		a.body.end()
+	}
+	if a.resp != nil {
+		a.resp.Body.Close()
+	}
+	a.call.cancel()
+}

@@ -1,0 +1,169 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// listener is one address that is listened on.
+type listener struct {
+	p       *Proxy
+	cfg     Listener
+	routing atomic.Pointer[routing]
+	l       *net.TCPListener
+	tls     *tls.Config // nil: cleartext
+	h2      *h2Server
+
+	mu      sync.Mutex               // guards what is below
+	conns   map[net.Conn]*clientConn // nil for those that have not said yet what they speak, and for HTTP/2
+	tunnels map[*tunnel]struct{}
+}
+
+func newListener(p *Proxy, cfg Listener) *listener {
+	l := &listener{p: p, cfg: cfg, conns: map[net.Conn]*clientConn{}, tunnels: map[*tunnel]struct{}{}}
+	l.h2 = newH2Server(l)
+	if cfg.Certificate != nil {
+		l.tls = &tls.Config{
+			GetCertificate: cfg.Certificate, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
+		}
+	}
+	return l
+}
+
+func (l *listener) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	bound, err := lc.Listen(ctx, "tcp", l.cfg.Address)
+	if err != nil {
+		return err
+	}
+	tcp, ok := bound.(*net.TCPListener)
+	if !ok {
+		bound.Close()
+		return errors.New("it is no TCP address")
+	}
+	l.l = tcp
+	return nil
+}
+
+// acceptPause is how long accepting rests when there are no descriptors left.
+const acceptPause = 10 * time.Millisecond
+
+// serve accepts connections until the listener is closed, and returns when all
+// have ended.
+func (l *listener) serve(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
+	for {
+		c, err := l.l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			l.p.counts.acceptErrors.Add(1)
+			pause := time.NewTimer(acceptPause)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if !l.add(c) {
+			l.p.counts.overflow.Add(1)
+			c.Close()
+			continue
+		}
+		running.Go(func() { l.converse(ctx, c) })
+	}
+}
+
+// add notes a connection; false: there are too many, or no more are taken.
+func (l *listener) add(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) >= l.p.cfg.Limits.Connections || l.p.stopping.Load() {
+		return false
+	}
+	l.conns[c] = nil
+	l.p.counts.accepted.Add(1)
+	return true
+}
+
+func (l *listener) remove(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// converse serves one connection.
+func (l *listener) converse(ctx context.Context, tcp *net.TCPConn) {
+	defer l.remove(tcp)
+	defer tcp.Close()
+	addr, err := netip.ParseAddrPort(tcp.RemoteAddr().String())
+	if err != nil {
+		return
+	}
+	pr, err := newProbe(tcp)
+	if err != nil {
+		return
+	}
+	var conn net.Conn = tcp
+	if l.tls != nil {
+		secure := tls.Server(tcp, l.tls)
+		conn.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
+		if err := secure.HandshakeContext(ctx); err != nil {
+			l.p.counts.handshakes.Add(1)
+			return
+		}
+		conn.SetDeadline(time.Time{})
+		if secure.ConnectionState().NegotiatedProtocol == "h2" {
+			l.h2.converse(secure)
+			return
+		}
+		conn = secure
+		defer secure.Close()
+	}
+	k := newClientConn(l, conn, tcp, pr, newHop(l, addr))
+	l.mu.Lock()
+	l.conns[tcp] = k
+	l.mu.Unlock()
+	if begun := k.serve(ctx); begun != nil {
+		conn.SetDeadline(time.Time{})
+		l.mu.Lock()
+		l.conns[tcp] = nil
+		l.mu.Unlock()
+		l.h2.converse(&begunConn{Conn: tcp, begun: begun})
+	}
+}
+
+// drain stops accepting, closes idle connections and asks the others to go.
+func (l *listener) drain() {
+	l.l.Close()
+	l.h2.drain()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range l.conns {
+		if k != nil {
+			k.stop()
+		}
+	}
+	for t := range l.tunnels {
+		t.closeIn(t.age)
+	}
+}
+
+// cut closes what is left.
+func (l *listener) cut() {
+	l.h2.http.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.Close()
+	}
+}

@@ -1,0 +1,38 @@
+package l7
+
+import (
+	"net"
+	"syscall"
+)
+
+// probe tells whether the other end of a connection has closed it, without
+// reading from it. It is not safe for concurrent use.
+type probe struct {
+	raw  syscall.RawConn
+	peek func(fd uintptr) // made once: a closure a call would be garbage
+	end  bool
+}
+
+func newProbe(c *net.TCPConn) (*probe, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	p := &probe{raw: raw}
+	p.peek = func(fd uintptr) {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		p.end = n == 0 && err == nil || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	}
+	return p, nil
+}
+
+// closed reports that the other end has closed or reset the connection, or sent
+// nothing and it is closed here.
+func (p *probe) closed() bool {
+	p.end = true
+	if err := p.raw.Control(p.peek); err != nil {
+		return true
+	}
+	return p.end
+}
