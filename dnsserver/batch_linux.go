@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	batchSize     = 32   // datagrams a system call; 64 gain nothing measurable
-	queryOctets   = 2048 // a longer datagram is cut, and answered with FORMERR
-	controlOctets = 64   // holds one IP_PKTINFO or IPV6_PKTINFO
+	batchSize = 32 // datagrams a system call; 64 gain nothing measurable
+	// A longer datagram is cut, and answered with FORMERR. Not a power of two:
+	// the beginnings of all queries would fall into the same few sets of the cache.
+	queryOctets   = 2048 + 64
+	controlOctets = 64 // holds one IP_PKTINFO or IPV6_PKTINFO
 )
 
 // mmsghdr is the kernel's struct of that name, which x/sys lacks.

@@ -8,7 +8,8 @@
 // datagrams with one recvmmsg, answers them on its own goroutine and sends the
 // answers with one sendmmsg. Both calls are non-blocking and hidden from the
 // scheduler (RawSyscall), so that a batch costs two system calls and nothing
-// else; an empty socket parks the goroutine in the runtime's poller. Everything
+// else; when the socket is empty, the goroutine waits in poll(2), since the
+// runtime's poller would make every answer dearer (see socket). Everything
 // a worker writes is its own: its buffers, its Query and Builder, its counters.
 //
 // # TCP

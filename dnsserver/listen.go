@@ -18,7 +18,7 @@ const maxBindTries = 32
 type bound struct {
 	addr netip.AddrPort
 	tcp  *net.TCPListener
-	udp  []*net.UDPConn
+	udp  []*socket
 }
 
 // bind binds addr for TCP and, with workers sockets, for UDP; both or none. TCP
@@ -45,12 +45,12 @@ func bindOnce(addr netip.AddrPort, workers int, inherited func(name string) *os.
 	b := &bound{tcp: tcp}
 	b.addr = netip.AddrPortFrom(addr.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port())
 	for i := range workers {
-		conn, err := listenUDP(b.addr, inherited(socketName("udp", addr, i)))
+		s, err := listenUDP(b.addr, inherited(socketName("udp", addr, i)))
 		if err != nil {
 			b.close()
 			return nil, err
 		}
-		b.udp = append(b.udp, conn)
+		b.udp = append(b.udp, s)
 	}
 	return b, nil
 }
@@ -92,7 +92,7 @@ func listenTCP(addr netip.AddrPort, inherited func(name string) *os.File) (*net.
 }
 
 // listenUDP takes over a socket of addr, or makes one where f is nil.
-func listenUDP(addr netip.AddrPort, f *os.File) (*net.UDPConn, error) {
+func listenUDP(addr netip.AddrPort, f *os.File) (*socket, error) {
 	var pc net.PacketConn
 	var err error
 	if f != nil {
@@ -109,12 +109,12 @@ func listenUDP(addr netip.AddrPort, f *os.File) (*net.UDPConn, error) {
 	if !ok {
 		return nil, fmt.Errorf("unexpected %T", pc)
 	}
-	return conn, nil
+	return newSocket(conn)
 }
 
 func (b *bound) close() {
 	b.tcp.Close()
-	for _, c := range b.udp {
-		c.Close()
+	for _, s := range b.udp {
+		s.close()
 	}
 }

@@ -184,14 +184,14 @@ func (s *Server) Sockets() map[string]syscall.Conn {
 		sockets[socketName("tcp", s.cfg.Listen[i], 0)] = l.ln
 	}
 	for i, w := range s.udp {
-		sockets[socketName("udp", s.cfg.Listen[i/s.cfg.Workers], i%s.cfg.Workers)] = w.conn
+		sockets[socketName("udp", s.cfg.Listen[i/s.cfg.Workers], i%s.cfg.Workers)] = w.socket.file
 	}
 	return sockets
 }
 
 func (s *Server) closeAll() {
 	for _, w := range s.udp {
-		w.conn.Close()
+		w.socket.close()
 	}
 	for _, l := range s.tcp {
 		l.ln.Close()
@@ -237,9 +237,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.slow.running.Wait()
 	for _, w := range s.udp {
 		// What has come while streams and deferred queries were finished.
-		if err := w.rest(slowCtx); err != nil {
-			s.cfg.Logger.Warn("answering the last datagrams", "error", err)
-		}
+		w.rest(slowCtx)
 	}
 	s.slow.running.Wait()
 	force.Stop()
@@ -256,9 +254,8 @@ func (s *Server) stop() {
 	s.lingerUntil = time.Now().Add(lingerTimeout)
 	s.stopping.Store(true)
 	close(s.stopped)
-	past := time.Unix(1, 0)
 	for _, w := range s.udp {
-		_ = w.conn.SetReadDeadline(past) // fails only once closed
+		w.socket.wake()
 	}
 	for _, l := range s.tcp {
 		l.ln.Close()

@@ -2,12 +2,8 @@ package dnsserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -24,25 +20,22 @@ const (
 	// drainBatches bounds what is answered after the order to stop: all that a
 	// receive buffer holds, about 5,400 datagrams.
 	drainBatches = 256
-	// sendWait bounds the wait for a full send buffer.
-	sendWait = time.Second
 )
 
 // udpWorker answers the datagrams of one socket.
 type udpWorker struct {
 	counters counters
 	responder
-	srv   *Server
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	batch *batch
-	n     int // datagrams received and being answered
-	next  int // the first of them not yet answered
-	busy  int // batches in a row
+	srv    *Server
+	socket *socket
+	batch  *batch
+	n      int // datagrams received and being answered
+	next   int // the first of them not yet answered
+	busy   int // batches in a row
 }
 
-func newUDPWorker(s *Server, c *net.UDPConn, local netip.Addr) *udpWorker {
-	w := &udpWorker{srv: s, conn: c, batch: newBatch(local)}
+func newUDPWorker(s *Server, c *socket, local netip.Addr) *udpWorker {
+	w := &udpWorker{srv: s, socket: c, batch: newBatch(local)}
 	w.handler = s.cfg.Handler
 	w.client.Transport = UDP
 	return w
@@ -51,33 +44,23 @@ func newUDPWorker(s *Server, c *net.UDPConn, local netip.Addr) *udpWorker {
 // run answers until the server stops, and then once more what has been received
 // by then. ctx is that of deferred queries.
 func (w *udpWorker) run(ctx context.Context) error {
-	var err error
-	if w.raw, err = w.conn.SyscallConn(); err != nil {
-		return fmt.Errorf("dnsserver: udp socket: %w", err)
-	}
-	// Read calls drain, which answers until the socket is empty, and parks the
-	// goroutine in the poller until it no longer is. While it lasts, the
-	// descriptor cannot be closed and given to another socket.
-	err = w.raw.Read(func(fd uintptr) bool { return w.drain(ctx, fd) })
+	err := w.socket.serve(func(fd uintptr) bool { return w.drain(ctx, fd) })
 	if !w.srv.stopping.Load() && err != nil {
-		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
+		return fmt.Errorf("dnsserver: receiving on %s: %w", w.socket.addr, err)
 	}
-	return w.rest(ctx)
+	w.rest(ctx)
+	return nil
 }
 
 // rest answers what has been received, without waiting for more.
-func (w *udpWorker) rest(ctx context.Context) error {
-	err := w.raw.Control(func(fd uintptr) {
+func (w *udpWorker) rest(ctx context.Context) {
+	_ = w.socket.raw.Control(func(fd uintptr) {
 		for range drainBatches {
 			if !w.answerBatch(ctx, fd) {
 				return
 			}
 		}
-	})
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("dnsserver: receiving on %s: %w", w.conn.LocalAddr(), err)
-	}
-	return nil
+	}) // fails only once closed
 }
 
 // drain answers what the socket has. It returns true when the server stops, and
@@ -170,7 +153,7 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int, msg []byte) []byte {
 		zone := strconv.FormatUint(uint64(w.batch.scope(i)), 10)
 		to = netip.AddrPortFrom(to.Addr().WithZone(zone), to.Port())
 	}
-	writer := &udpWriter{conn: w.conn, to: to, limit: replyLimit(&w.query, UDP)}
+	writer := &udpWriter{socket: w.socket, to: to, limit: replyLimit(&w.query, UDP)}
 	if w.batch.wildcard {
 		writer.control = append(writer.control, w.batch.sourceControl(i)...)
 	}
@@ -181,8 +164,12 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int, msg []byte) []byte {
 // send sends the batch's replies.
 func (w *udpWorker) send(fd uintptr) {
 	sent, failed, full := w.batch.send(fd, 0)
-	if full {
-		sent, failed = w.sendWaiting(sent, failed)
+	// What the link cannot take is better dropped from the receive buffer,
+	// unanswered: so it waits.
+	for full && waitToSend(fd) {
+		var more int
+		sent, more, full = w.batch.send(fd, sent)
+		failed += more
 	}
 	if failed += w.batch.replies - sent; failed > 0 {
 		w.counters.n[sendFailed].Add(uint64(failed))
@@ -190,31 +177,10 @@ func (w *udpWorker) send(fd uintptr) {
 	w.batch.replies = 0
 }
 
-// sendWaiting goes on sending where the socket's buffer was full, as it empties:
-// what the link cannot take is better dropped from the receive buffer,
-// unanswered.
-func (w *udpWorker) sendWaiting(sent, failed int) (int, int) {
-	_ = w.conn.SetWriteDeadline(time.Now().Add(sendWait)) // fails only once closed, as Write then does
-	err := w.raw.Write(func(fd uintptr) bool {
-		next, more, full := w.batch.send(fd, sent)
-		sent, failed = next, failed+more
-		return !full
-	})
-	_ = w.conn.SetWriteDeadline(time.Time{}) // deferred queries answer here too
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
-		w.srv.cfg.Logger.Warn("sending answers failed", slog.Any("error", err))
-	}
-	return sent, failed
-}
-
 // overflow is how many datagrams the kernel dropped for want of room.
 func (w *udpWorker) overflow() uint64 {
-	raw, err := w.conn.SyscallConn()
-	if err != nil {
-		return 0
-	}
 	var drops uint64
-	if raw.Control(func(fd uintptr) { drops = socketDrops(fd) }) != nil {
+	if w.socket.raw.Control(func(fd uintptr) { drops = socketDrops(fd) }) != nil {
 		return 0 // closed
 	}
 	return drops
@@ -223,7 +189,7 @@ func (w *udpWorker) overflow() uint64 {
 // udpWriter answers one deferred query from the socket and the address that it
 // came to.
 type udpWriter struct {
-	conn    *net.UDPConn
+	socket  *socket
 	to      netip.AddrPort
 	control []byte
 	limit   int
@@ -237,6 +203,5 @@ func (w *udpWriter) WriteMsg(msg []byte) error {
 	if len(msg) > w.limit {
 		return fmt.Errorf("message of %d octets: the client takes %d", len(msg), w.limit)
 	}
-	_, _, err := w.conn.WriteMsgUDPAddrPort(msg, w.control, w.to)
-	return err
+	return w.socket.sendTo(msg, w.control, w.to)
 }

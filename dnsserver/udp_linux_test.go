@@ -4,10 +4,17 @@ package dnsserver_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/dnstest"
@@ -50,6 +57,51 @@ func TestServer_UDP_WildcardAnswersFromTheAddressAsked(t *testing.T) {
 			at := dnstest.At(netip.AddrPortFrom(netip.MustParseAddr(a), s.Addr.Port()))
 			dnstest.Want(t, at.Query(t, "a. A"), "NOERROR", "answer a. 5 IN A 10.0.0.1")
 			dnstest.Want(t, at.Query(t, "a. TXT"), "NOERROR qr")
+		}
+	}
+}
+
+// TestServer_UDP_NotInThePoller: a poller that waits for a socket makes each
+// answer dearer (see socket).
+func TestServer_UDP_NotInThePoller(t *testing.T) {
+	s := dnstest.Start(t, handlerFunc(address), func(c *dnsserver.Config) { c.Workers = 2 })
+	dnstest.Want(t, s.Query(t, "a. A"), "NOERROR", "answer a. 5 IN A 10.0.0.1")
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	polled, sockets := map[int]bool{}, []int{}
+	for _, file := range files {
+		info, err := os.ReadFile(file)
+		if err != nil {
+			continue // closed since
+		}
+		for line := range strings.Lines(string(info)) { // an epoll instance lists what it watches: proc_pid_fdinfo(5)
+			var fd int
+			if _, err := fmt.Sscanf(line, "tfd: %d", &fd); err == nil {
+				polled[fd] = true
+			}
+		}
+		fd, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if err != nil || kind != unix.SOCK_DGRAM {
+			continue
+		}
+		if name, err := unix.Getsockname(fd); err == nil {
+			if at, ok := name.(*unix.SockaddrInet4); ok && at.Port == int(s.Addr.Port()) {
+				sockets = append(sockets, fd)
+			}
+		}
+	}
+	if len(sockets) != 2 || len(polled) == 0 {
+		t.Fatalf("sockets %v, polled %v", sockets, polled)
+	}
+	for _, fd := range sockets {
+		if polled[fd] {
+			t.Errorf("socket %d is in the poller", fd)
 		}
 	}
 }

@@ -335,7 +335,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 			continue
 		}
 		b.index = append(b.index, n)
-		e := lb.Endpoint{ID: f.hash, Weight: i.weight}
+		e := lb.Endpoint{ID: b.next.faces.hashes[n], Weight: i.weight}
 		if len(b.s.loads) > 0 {
 			if l := b.s.loads[string(b.next.faces.records[n].id())]; l != nil {
 				e.Load = l.shared
@@ -355,6 +355,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	}
 	st := b.s.settings
 	tier.picker = st.pick(b.endpoints)
+	tier.few, tier.small = lb.FewOf(tier.picker)
 	if st.kind == policyHash {
 		tier.hash = tier.picker
 	} else if set.filter.kind == FilterNone {

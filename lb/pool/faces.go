@@ -9,8 +9,8 @@ import (
 // read the faces of a service one after the other instead of its records, each
 // of which would cost a cache miss.
 type face struct {
-	hash     uint64 // identity
-	at       uint32 // where its octets begin in faces.octets
+	addr4    [4]byte // the first IPv4 address
+	at       uint32  // where its octets begin in faces.octets
 	port     uint16
 	weight   uint16 // registered
 	priority uint16
@@ -24,21 +24,23 @@ type face struct {
 // faces is what is registered of a service's instances, by number. Its blocks
 // never change: forms of a service share those in which they do not differ.
 type faces struct {
-	records []record
 	list    []face
-	octets  []byte // of each instance, what record.front has
+	octets  []byte   // of each instance, what record.front has
+	hashes  []uint64 // identities
+	records []record
 }
 
-// newFace makes the face of a record of a service, its octets at at.
-func newFace(service string, rec record, at int) face {
+// newFace makes the face of a record, its octets at at.
+func newFace(rec record, at int) face {
 	f := face{
-		hash: identity(service, string(rec.id())), at: uint32(at), port: rec.port(), weight: rec.weight(), priority: rec.priority(),
+		at: uint32(at), port: rec.port(), weight: rec.weight(), priority: rec.priority(),
 		count4: uint8(rec.count4()), count6: uint8(rec.count6()), label: uint8(len(rec.label())),
 	}
 	if ms := rec.ttlMillis(); ms > 0 {
 		f.ttl = uint16(clampTTL(millis(ms)))
 	}
 	if f.count4 > 0 {
+		f.addr4 = rec.addr4(0)
 		f.families |= 1 << FamilyA
 	}
 	if f.count6 > 0 {
@@ -85,10 +87,10 @@ func newFaces(service string, insts []inst, old *faces, s span) faces {
 	case len(insts) == len(old.list) && s.low == s.newHigh:
 		return *old
 	case s.newHigh == s.oldHigh && old.sameFronts(insts, s):
-		f := faces{slices.Clone(old.records), slices.Clone(old.list), old.octets}
+		f := faces{slices.Clone(old.list), old.octets, old.hashes, slices.Clone(old.records)}
 		for i := s.low; i < s.newHigh; i++ {
 			f.records[i] = insts[i].rec
-			f.list[i] = newFace(service, insts[i].rec, old.begin(i))
+			f.list[i] = newFace(insts[i].rec, old.begin(i))
 		}
 		return f
 	}
@@ -98,14 +100,16 @@ func newFaces(service string, insts []inst, old *faces, s span) faces {
 	}
 	from, to := old.begin(s.low), old.begin(s.oldHigh)
 	f := faces{
-		slices.Concat(old.records[:s.low], make([]record, s.newHigh-s.low), old.records[s.oldHigh:]),
 		slices.Concat(old.list[:s.low], make([]face, s.newHigh-s.low), old.list[s.oldHigh:]),
 		slices.Concat(old.octets[:from], make([]byte, between), old.octets[to:]),
+		slices.Concat(old.hashes[:s.low], make([]uint64, s.newHigh-s.low), old.hashes[s.oldHigh:]),
+		slices.Concat(old.records[:s.low], make([]record, s.newHigh-s.low), old.records[s.oldHigh:]),
 	}
 	at := from
 	for i := s.low; i < s.newHigh; i++ {
 		f.records[i] = insts[i].rec
-		f.list[i] = newFace(service, insts[i].rec, at)
+		f.hashes[i] = identity(service, string(insts[i].rec.id()))
+		f.list[i] = newFace(insts[i].rec, at)
 		at += copy(f.octets[at:], insts[i].rec.front())
 	}
 	for i := s.newHigh; i < len(f.list); i++ {
@@ -133,6 +137,9 @@ func (f *faces) begin(i int) int {
 }
 
 func (f *faces) addr4(i uint32, n int) [4]byte {
+	if n == 0 {
+		return f.list[i].addr4
+	}
 	return [4]byte(f.octets[int(f.list[i].at)+4*n:])
 }
 

@@ -22,10 +22,10 @@ type Service struct {
 	ancestor bool
 	bent     bool // effective weights are not the registered ones
 	distinct bool // no address is served by two instances
-	whole    Set
-	faces    faces
 	origin   *SourceView
 	settings *settings
+	whole    Set
+	faces    faces
 	records  any
 
 	instances []instance
@@ -181,7 +181,7 @@ func (s *Service) Address(i uint32) netip.Addr {
 // Endpoint is instance i as a candidate of lb's policies: its stable identity
 // and effective weight.
 func (s *Service) Endpoint(i uint32) lb.Endpoint {
-	return lb.Endpoint{ID: s.faces.list[i].hash, Weight: s.instances[i].weight}
+	return lb.Endpoint{ID: s.faces.hashes[i], Weight: s.instances[i].weight}
 }
 
 // Health is what the checks of instance i say together.

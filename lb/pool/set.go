@@ -147,9 +147,9 @@ func (g *Group) Draw(r lb.Request, hashed bool) (*Tier, lb.Request) {
 
 // Tier is the instances of one priority that are in, with their picker.
 type Tier struct {
-	picker    lb.Picker
-	hash      lb.Picker // for names that bring a hash; nil: the group has none
-	index     []uint32  // instance numbers; nil: every instance, by its number
+	few       lb.Few   // picker as a value, if small is set
+	small     bool     // an answer need not read what picker points to
+	index     []uint32 // instance numbers; nil: every instance, by its number
 	size      int32
 	auto      int32  // records in an answer when the service leaves it to Muster
 	labels    int32  // octets of the instances' labels in wire form
@@ -157,6 +157,8 @@ type Tier struct {
 	priority  uint16
 	load      uint8 // percent of the group's answers
 	deadlines bool  // some instance has a deadline
+	picker    lb.Picker
+	hash      lb.Picker // for names that bring a hash; nil: the group has none
 }
 
 // Load is the tier's part of the group's choices, in percent.
@@ -181,6 +183,9 @@ func (t *Tier) HasDeadlines() bool { return t.deadlines }
 
 // Pick appends the numbers of up to k distinct instances to dst, best first.
 func (t *Tier) Pick(dst []uint32, k int, r lb.Request) []uint32 {
+	if t.small {
+		return t.number(t.few.Pick(dst, k, r), len(dst))
+	}
 	return t.number(t.picker.Pick(dst, k, r), len(dst))
 }
 
