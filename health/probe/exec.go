@@ -47,7 +47,7 @@ func command(t *health.Target) []string {
 // command has ended.
 func (s *Set) exec(ctx context.Context, t *health.Target) health.Result {
 	argv := command(t)
-	what := "exec " + strings.Join(argv, " ")
+	what := "exec " + argv[0]
 	switch {
 	case s.cfg.Exec == ExecOff:
 		return failed(what, "exec checks are off (health.exec)")

@@ -60,6 +60,7 @@ type Set struct {
 	dialer  net.Dialer
 	links   links
 	readers readers
+	watches watches
 	cfg     Config
 	running chan struct{} // a place for each command that runs
 }
@@ -87,6 +88,7 @@ func New(cfg Config) (*Set, error) {
 		dialer:  net.Dialer{Control: g.control, KeepAlive: -1, FallbackDelay: -1},
 		cfg:     cfg,
 		running: make(chan struct{}, execMax),
+		watches: watches{byKey: map[linkKey]*watch{}},
 		links:   links{max: cfg.KeepMax, lost: cfg.Lost, byKey: map[linkKey]*link{}, byID: map[uint64]*link{}},
 	}, nil
 }
@@ -103,11 +105,18 @@ func descriptors() int {
 
 // Run watches what is kept until ctx ends, and closes it then. It can run once
 // at a time.
-func (s *Set) Run(ctx context.Context) error { return s.links.watch(ctx) }
+func (s *Set) Run(ctx context.Context) error {
+	s.watches.open()
+	defer s.watches.close()
+	return s.links.watch(ctx)
+}
 
 // Forget closes the connection that is kept of a target.
 func (s *Set) Forget(t health.Target) {
-	if t.Keep || t.Type == health.TypeHeld {
+	switch {
+	case t.Type == health.TypeGRPC && t.Keep:
+		s.watches.forget(keyOf(t))
+	case t.Keep, t.Type == health.TypeHeld:
 		s.links.forget(keyOf(t))
 	}
 }
@@ -122,7 +131,7 @@ type Stats struct {
 func (s *Set) Stats() Stats {
 	s.links.mu.Lock()
 	defer s.links.mu.Unlock()
-	return Stats{Kept: len(s.links.byID), Full: s.links.full}
+	return Stats{Kept: len(s.links.byID) + s.watches.count(), Full: s.links.full}
 }
 
 // Probe checks t once, within its Timeout as a whole. The Result's Output says
