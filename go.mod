@@ -3,6 +3,7 @@ module github.com/musterdns/muster
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0 // loading the program of direct server return: lb/kernel/dsr
 	github.com/fsnotify/fsnotify v1.10.1 // file changes: cmd/internal/app
 	github.com/google/go-cmp v0.7.0 // tests
 	github.com/google/nftables v0.3.0 // tables of the NAT data plane: lb/kernel/nat

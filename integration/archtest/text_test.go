@@ -43,7 +43,7 @@ func TestText_TopLevelIsFixed(t *testing.T) {
 }
 
 // binaryExts are files that are no text.
-var binaryExts = []string{".gz", ".zst", ".png", ".ico", ".woff2", ".pcap", ".bin"}
+var binaryExts = []string{".gz", ".zst", ".png", ".ico", ".woff2", ".pcap", ".bin", ".o"}
 
 // texts calls f with each tracked text file's content.
 func texts(t *testing.T, f func(file string, text []byte)) {

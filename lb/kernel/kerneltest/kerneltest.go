@@ -12,7 +12,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -91,6 +94,10 @@ func New(tb testing.TB, name string) *Machine {
 		_ = ns.Close() // the test is over
 	})
 	m.Up("lo")
+	// Link-local addresses are usable at once, too: nobody else has them.
+	m.Sysctl("net/ipv6/conf/default/accept_dad", "0")
+	m.Sysctl("net/ipv6/conf/default/dad_transmits", "0")
+	m.Sysctl("net/ipv6/conf/all/keep_addr_on_down", "1") // as with IPv4
 	return m
 }
 
@@ -150,6 +157,47 @@ func (m *Machine) Address(link, prefix string) {
 	if err := m.handle.AddrAdd(m.Link(link), addr); err != nil {
 		m.tb.Fatalf("giving %s to %s of %s: %v", prefix, link, m.Name, err)
 	}
+}
+
+// MAC gives an interface another MAC address.
+func (m *Machine) MAC(link, mac string) {
+	m.tb.Helper()
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	if err := m.handle.LinkSetHardwareAddr(m.Link(link), hw); err != nil {
+		m.tb.Fatalf("giving %s to %s of %s: %v", mac, link, m.Name, err)
+	}
+}
+
+// Sent counts the packets that an interface has sent.
+func (m *Machine) Sent(link string) uint64 { return m.Link(link).Attrs().Statistics.TxPackets }
+
+// Checksums has the machine compute the checksums of what it sends by an
+// interface, instead of leaving them to the hardware that a veth pair has not.
+func (m *Machine) Checksums(link string) {
+	m.tb.Helper()
+	m.Must(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		// From include/uapi/linux/if.h and ethtool.h.
+		off := struct{ command, value uint32 }{unix.ETHTOOL_STXCSUM, 0}
+		request := struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}{data: unsafe.Pointer(&off)}
+		copy(request.name[:], link)
+		// The kernel takes the request's address, and reads it before it returns.
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			return errno
+		}
+		return nil
+	})
 }
 
 // Route sends what is for a prefix to a gateway.
@@ -251,4 +299,22 @@ func (s *Switch) Attach(m *Machine, link string, prefixes ...string) {
 	for _, p := range prefixes {
 		m.Address(link, p)
 	}
+}
+
+// ReceiveAsXDP puts a program that passes everything at a port, given by its
+// number from 1 on in the order of Attach: without one the other end cannot send
+// to it from XDP.
+func (s *Switch) ReceiveAsXDP(port int) {
+	tb := s.machine.tb
+	tb.Helper()
+	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.LoadImm(asm.R0, 2, asm.DWord), asm.Return()}, // XDP_PASS
+	})
+	if err != nil {
+		tb.Fatalf("loading a program that passes everything: %v", err)
+	}
+	defer pass.Close()
+	at := s.machine.Link(fmt.Sprintf("port%d", port))
+	s.machine.Must(func() error { return netlink.LinkSetXdpFd(at, pass.FD()) })
 }

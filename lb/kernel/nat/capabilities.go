@@ -3,8 +3,6 @@ package nat
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/musterdns/muster/lb/kernel"
 )
 
@@ -66,9 +64,5 @@ func try() error {
 		return err
 	}
 	defer ct.Close()
-	fd, err := openRaw(unix.AF_INET)
-	if err != nil {
-		return err
-	}
-	return unix.Close(fd)
+	return kernel.TryWake()
 }

@@ -4,33 +4,25 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/musterdns/muster/lb"
 	"github.com/musterdns/muster/lb/kernel"
 )
-
-// Choice is where a client's next connection goes.
-type Choice struct {
-	Slot     int
-	Instance string // its id; "" if the service has none: the client is refused
-	Addr     netip.AddrPort
-}
 
 // Explain says which instance the kernel gives to a new connection from a
 // client's address and port. It is computed here from what was last applied, by
 // the kernel's own arithmetic. The error is of a service or address family that
 // the plane has not.
-func (p *Plane) Explain(service string, client netip.AddrPort) (Choice, error) {
+func (p *Plane) Explain(service string, client netip.AddrPort) (kernel.Choice, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, ok := p.services[service]
 	if !ok {
-		return Choice{}, fmt.Errorf("nat: no service %q", service)
+		return kernel.Choice{}, fmt.Errorf("nat: no service %q", service)
 	}
 	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 	if client.Addr().Is4() != s.VIP.Addr().Is4() {
-		return Choice{}, fmt.Errorf("nat: client %v is not of the family of %v", client, s.VIP)
+		return kernel.Choice{}, fmt.Errorf("nat: client %v is not of the family of %v", client, s.VIP)
 	}
-	c := Choice{Slot: slotOf(&s, client)}
+	c := kernel.Choice{Slot: kernel.Slot(&s, client)}
 	for _, h := range p.halves {
 		if v := value(h.slots[service], c.Slot, h.targetSize()); h.of(s.VIP.Addr()) && v != nil {
 			c.Addr = untarget(v)
@@ -42,10 +34,4 @@ func (p *Plane) Explain(service string, client netip.AddrPort) (Choice, error) {
 		}
 	}
 	return c, nil
-}
-
-// slotOf hashes a client as the kernel does.
-func slotOf(s *kernel.Service, client netip.AddrPort) int {
-	key := hashKey(s, client.Addr().AsSlice(), client.Port())
-	return int(reciprocalScale(jhash(key, hashSeed), lb.MaglevSlots))
 }

@@ -98,3 +98,14 @@ func (p *Plane) shared(s *kernel.Service, addr netip.AddrPort) bool {
 	}
 	return false
 }
+
+// wake wakes the clients of established connections.
+func wake(vip netip.AddrPort, flows []flow) error {
+	var clients []netip.AddrPort
+	for _, fl := range flows {
+		if fl.established {
+			clients = append(clients, fl.client)
+		}
+	}
+	return kernel.Wake(vip, clients)
+}

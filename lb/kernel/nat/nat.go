@@ -12,7 +12,7 @@
 // Kill is for an instance that is down. Beside moving its slots it resets its
 // connections: what a client sends is answered with a reset from then on, by this
 // machine, whatever becomes of the instance. Clients that send nothing are asked
-// for an acknowledgement, which is answered so too (see probe.go), so that they
+// for an acknowledgement, which is answered so too (kernel.Wake), so that they
 // learn of it in a round trip and not when their patience ends. Half-open and UDP
 // flows are forgotten: the next packet goes to another instance.
 //

@@ -11,14 +11,6 @@ import (
 	"github.com/musterdns/muster/lb/kernel"
 )
 
-const (
-	// hashSeed is the same everywhere, so that all machines choose alike.
-	hashSeed = 0x6d757374
-	// probeMark is on packets that Muster makes itself, which conntrack must not
-	// take for connections.
-	probeMark = 0x6d757374
-)
-
 // reg is the nth 32-bit register.
 func reg(n uint32) uint32 { return unix.NFT_REG32_00 + n }
 
@@ -152,7 +144,7 @@ func (f *family) bases() []base {
 		{"probes", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityRaw, [][]expr.Any{
 			rule(
 				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: binary.NativeEndian.AppendUint32(nil, probeMark)},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: binary.NativeEndian.AppendUint32(nil, kernel.WakeMark)},
 				&expr.Notrack{},
 			),
 		}},
@@ -206,19 +198,10 @@ func (f *family) choose(s *kernel.Service) [][]expr.Any {
 	return [][]expr.Any{
 		rule(
 			key,
-			&expr.Hash{SourceRegister: reg(0), DestRegister: reg(0), Length: length, Modulus: lb.MaglevSlots, Seed: hashSeed, Type: expr.HashTypeJenkins},
+			&expr.Hash{SourceRegister: reg(0), DestRegister: reg(0), Length: length, Modulus: lb.MaglevSlots, Seed: kernel.HashSeed, Type: expr.HashTypeJenkins},
 			&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(dest), IsDestRegSet: true, SetName: slotsName(s.Name)},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: f.nfproto, RegAddrMin: reg(dest), RegProtoMin: reg(dest + w)},
 		),
 		rule(refuse),
 	}
-}
-
-// hashKey is what choose hashes of a client.
-func hashKey(s *kernel.Service, address []byte, port uint16) []byte {
-	if s.Affinity == kernel.BySource {
-		return address
-	}
-	key := binary.BigEndian.AppendUint16(append([]byte(nil), address...), port)
-	return append(key, 0, 0)
 }

@@ -1,4 +1,4 @@
-package nat
+package kernel
 
 import (
 	"encoding/binary"
@@ -10,45 +10,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wake makes the clients of established connections send something, which the
-// table then answers with a reset: it sends each a segment, as from the VIP, with
-// a sequence number that is almost surely outside of the client's window and
-// without data. RFC 9293 section 3.10.7.4 has the client answer such a segment
-// with an acknowledgement that carries the numbers that a reset must have. Nobody
-// but the client knows them: conntrack does not say.
-func wake(vip netip.AddrPort, flows []flow) error {
-	domain := unix.AF_INET
-	if vip.Addr().Is6() {
-		domain = unix.AF_INET6
+// WakeMark is on the packets that Wake sends (SO_MARK), so that rules can tell
+// conntrack not to take them for connections.
+const WakeMark = 0x6d757374
+
+// Wake makes clients of established connections to a VIP send something, which
+// whoever has their connections now answers with a reset: it sends each a segment,
+// as from the VIP, with a sequence number that is almost surely outside of the
+// client's window and without data. RFC 9293 section 3.10.7.4 has the client answer
+// such a segment with an acknowledgement that carries the numbers that a reset must
+// have. Nobody but the client and the dead instance knows them.
+//
+// It needs CAP_NET_RAW. A segment may get lost; a client that is not awoken learns
+// of its loss when it sends.
+func Wake(vip netip.AddrPort, clients []netip.AddrPort) error {
+	if len(clients) == 0 {
+		return nil
 	}
-	fd, err := openRaw(domain)
+	fd, err := openRaw(vip.Addr())
 	if err != nil {
 		return fmt.Errorf("waking clients: %w", err)
 	}
 	defer unix.Close(fd)
 	var first error
-	for _, fl := range flows {
-		if !fl.established {
-			continue
-		}
-		err := send(fd, probe(vip, fl.client), fl.client)
-		// A full queue loses the segment; a client that is not awoken learns of
-		// the reset when it sends.
-		if err != nil && first == nil && !errors.Is(err, syscall.ENOBUFS) {
-			first = fmt.Errorf("waking client %v: %w", fl.client, err)
+	for _, client := range clients {
+		err := send(fd, probe(vip, client), client)
+		if err != nil && first == nil && !errors.Is(err, syscall.ENOBUFS) { // a full queue
+			first = fmt.Errorf("waking client %v: %w", client, err)
 		}
 	}
 	return first
 }
 
-// openRaw opens a socket that sends packets as they are (IPPROTO_RAW), which
-// conntrack does not see.
-func openRaw(domain int) (int, error) {
+// TryWake reports whether Wake could work here.
+func TryWake() error {
+	fd, err := openRaw(netip.IPv4Unspecified())
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// openRaw opens a socket that sends packets as they are (IPPROTO_RAW).
+func openRaw(family netip.Addr) (int, error) {
+	domain := unix.AF_INET
+	if family.Is6() {
+		domain = unix.AF_INET6
+	}
 	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return -1, fmt.Errorf("opening a raw socket (it needs CAP_NET_RAW): %w", err)
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, probeMark); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, WakeMark); err != nil {
 		_ = unix.Close(fd) // the first error counts
 		return -1, fmt.Errorf("marking a raw socket: %w", err)
 	}
@@ -90,7 +103,7 @@ func probe(vip, client netip.AddrPort) []byte {
 	segment := make([]byte, tcpHeader)
 	binary.BigEndian.PutUint16(segment[0:], vip.Port())
 	binary.BigEndian.PutUint16(segment[2:], client.Port())
-	binary.BigEndian.PutUint32(segment[4:], jhash(packet[8:], hashSeed)) // a sequence number
+	binary.BigEndian.PutUint32(segment[4:], jhash(packet[8:], HashSeed)) // a sequence number
 	segment[12] = tcpHeader / 4 << 4
 	segment[13] = 0x10 // ACK
 	binary.BigEndian.PutUint16(segment[16:], checksum(vip.Addr(), client.Addr(), segment))

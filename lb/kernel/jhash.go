@@ -1,9 +1,34 @@
-package nat
+package kernel
 
 import (
 	"encoding/binary"
 	"math/bits"
+	"net/netip"
+
+	"github.com/musterdns/muster/lb"
 )
+
+// HashSeed is the same everywhere, so that all machines and planes choose alike.
+const HashSeed = 0x6d757374
+
+// Slot is the slot of the service's table that a client's new connection falls
+// into, computed as the kernel does: jhash of the address, and of the port if that
+// counts, scaled to the slots.
+func Slot(s *Service, client netip.AddrPort) int {
+	key := client.Addr().AsSlice()
+	if s.Affinity == BySourcePort {
+		key = binary.BigEndian.AppendUint16(key, client.Port())
+		key = append(key, 0, 0) // a port fills a register
+	}
+	return int(reciprocalScale(jhash(key, HashSeed), lb.MaglevSlots))
+}
+
+// Choice is where a client's next connection goes.
+type Choice struct {
+	Slot     int
+	Instance string // its id; "" if the service has none: the client is refused
+	Addr     netip.AddrPort
+}
 
 // jhash is the kernel's (include/linux/jhash.h: Jenkins' lookup3 over bytes) for
 // lengths that are multiples of 4, as what nftables keeps in its registers is.
