@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -157,6 +158,16 @@ func (m *Machine) Address(link, prefix string) {
 	if err := m.handle.AddrAdd(m.Link(link), addr); err != nil {
 		m.tb.Fatalf("giving %s to %s of %s: %v", prefix, link, m.Name, err)
 	}
+}
+
+// HasAddress reports whether an interface has an address.
+func (m *Machine) HasAddress(link string, address netip.Addr) bool {
+	m.tb.Helper()
+	list, err := m.handle.AddrList(m.Link(link), netlink.FAMILY_ALL)
+	if err != nil {
+		m.tb.Fatalf("listing addresses of %s: %v", m.Name, err)
+	}
+	return slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.IP.Equal(address.AsSlice()) })
 }
 
 // MAC gives an interface another MAC address.
