@@ -79,8 +79,10 @@ type payload struct {
 	length int64  // -1: not known
 	small  []byte // the whole of it, when stream is nil
 	stream io.Reader
-	// trailers are those of the stream once it has ended; may be nil.
-	trailers func() []http1.Field
+	// announced are the names of the trailers that may follow the stream, and
+	// trailers those that did once it has ended.
+	announced []string
+	trailers  func() []http1.Field
 	// abort unblocks a Read of the stream, whose exchange is over.
 	abort func()
 	// await sends 100 (Continue) where the client waits for it; may be nil.

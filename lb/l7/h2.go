@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,6 +209,7 @@ func (e *h2Exchange) payload(r *http.Request) {
 	if b.length > 0 {
 		e.x.req.Framing, e.x.req.Length = http1.Length, b.length
 	}
+	b.announced = slices.Collect(maps.Keys(r.Trailer))
 	b.abort = func() { r.Body.Close() }
 	b.trailers = func() (fields []http1.Field) {
 		for name, list := range r.Trailer {

@@ -142,6 +142,11 @@ func (x *exchange) requestFields() []http1.Field {
 		case http1.Other:
 		case http1.Host, http1.Expect:
 			continue
+		case http1.Trailer:
+			for name := range strings.SplitSeq(f.Value, ",") {
+				x.payload.announced = append(x.payload.announced, strings.TrimSpace(name))
+			}
+			continue
 		case http1.XForwardedFor:
 			chain = join(chain, f.Value)
 			continue

@@ -345,11 +345,7 @@ func (s *sender) copy(stall time.Duration) error {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			if chunked {
-				var trailers []http1.Field
-				if payload.trailers != nil {
-					trailers = payload.trailers()
-				}
-				_, err = s.c.Write(appendLastChunk((*buf)[:0], trailers))
+				_, err = s.c.Write(appendLastChunk((*buf)[:0], payload.trailers()))
 				return err
 			}
 			return nil

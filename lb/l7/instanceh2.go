@@ -69,6 +69,8 @@ type outbound struct {
 	done bool
 	err  error
 	n    int64
+
+	trailer http.Header // the request's; nil: none are announced
 }
 
 // Read reads from the client.
@@ -89,6 +91,13 @@ func (o *outbound) Read(p []byte) (int, error) {
 	}
 	n, err := payload.stream.Read(p)
 	o.n += int64(n)
+	if errors.Is(err, io.EOF) && o.trailer != nil {
+		for _, f := range payload.trailers() {
+			if _, announced := o.trailer[http.CanonicalHeaderKey(f.Name)]; announced {
+				o.trailer.Add(f.Name, f.Value)
+			}
+		}
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		o.err = err
 	}
@@ -171,9 +180,13 @@ func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
 		x.sending = true
 		a.body = &outbound{x: x}
 		req.Body, req.ContentLength = a.body, x.payload.length
-		if x.payload.trailers != nil {
-			req.Trailer = http.Header{}
+		for _, name := range x.payload.announced {
+			if req.Trailer == nil {
+				req.Trailer = http.Header{}
+			}
+			req.Trailer[http.CanonicalHeaderKey(name)] = nil // the values come with the body's end
 		}
+		a.body.trailer = req.Trailer
 	case len(x.payload.small) > 0:
 		setSmall(req, x.payload.small)
 	}

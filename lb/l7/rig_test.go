@@ -28,12 +28,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a running proxy over a real pool.
 type rig struct {
-	t     testing.TB
-	pool  *pool.Pool
-	proxy *l7.Proxy
-	sink  func(registry.Batch) error
-	rev   int64
-	stop  func() // ends the proxy and waits for it
+	t        testing.TB
+	pool     *pool.Pool
+	proxy    *l7.Proxy
+	dispatch *dispatch.Dispatcher
+	sink     func(registry.Batch) error
+	rev      int64
+	stop     func() // ends the proxy and waits for it
 }
 
 // start runs a proxy until the test ends, with a listener "web" whose service
@@ -70,7 +71,7 @@ func start(t testing.TB, change func(*l7.Config)) *rig {
 			t.Errorf("Run returned %v", err)
 		}
 	})
-	r := &rig{t: t, pool: p, proxy: proxy, sink: p.Sink(below)}
+	r := &rig{t: t, pool: p, proxy: proxy, dispatch: d, sink: p.Sink(below)}
 	r.stop = sync.OnceFunc(func() {
 		end()
 		running.Wait()
