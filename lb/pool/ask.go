@@ -215,7 +215,7 @@ func filterInfo(set *Set) FilterInfo {
 // instanceInfo makes an InstanceInfo.
 func (p *Pool) instanceInfo(o *seen, i uint32, now time.Time) InstanceInfo {
 	s := o.pub
-	in, rec := &s.instances[i], s.faces.records[i]
+	in, rec := &s.instances[i], s.faces.records.at(int(i))
 	info := InstanceInfo{
 		Instance: rec.instance(o.name), Health: in.health, In: in.in, Why: s.Why(i),
 	}

@@ -68,7 +68,7 @@ func wait(b *testing.B, p *pool.Pool) {
 // large one.
 func BenchmarkPool_change(b *testing.B) {
 	for _, size := range []struct{ services, instances int }{{100, 10}, {10_000, 10}, {1, 1_000}, {1, 10_000}} {
-		for _, kind := range []string{"weight", "drain", "leave-and-join"} {
+		for _, kind := range []string{"port", "weight", "drain", "leave-and-join"} {
 			b.Run(fmt.Sprintf("%s/services=%d/instances=%d", kind, size.services, size.instances), func(b *testing.B) {
 				p, sink := fill(b, size.services, size.instances, "weighted")
 				b.ReportAllocs()
@@ -79,6 +79,9 @@ func BenchmarkPool_change(b *testing.B) {
 					i := benchInstance(n%size.services, n%size.instances)
 					batch := registry.Batch{Source: 1}
 					switch kind {
+					case "port":
+						i.Port = uint16(2000 + n%2)
+						batch.Instances = []registry.Instance{i}
 					case "weight":
 						i.Weight = uint16(2 + n%2)
 						batch.Instances = []registry.Instance{i}

@@ -42,19 +42,19 @@ func (b *builder) sets(s *svc, next, prev *Service, t *touched, seed uint64) {
 	if len(s.filters.filters) > 0 {
 		next.filters = make([]Set, len(s.filters.filters))
 	}
-	if prev != nil && !t.choice && len(s.loads) == 0 {
+	if prev != nil && !t.choice {
 		next.whole.groups = prev.whole.groups
 		copy(next.filters, prev.filters)
 		for i := range next.filters {
 			next.filters[i].service = next
 		}
-		for i := range next.instances {
-			next.instances[i].in = prev.instances[i].in
-		}
 		return
 	}
 	b.s, b.next, b.seeds = s, next, seed
 	b.set(&next.whole, nil)
+	for i := range next.instances {
+		next.instances[i].in = false
+	}
 	for f, g := range next.whole.groups {
 		if f == 0 || g != next.whole.groups[f-1] {
 			b.markIn(g)
@@ -337,7 +337,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 		b.index = append(b.index, n)
 		e := lb.Endpoint{ID: b.next.faces.hashes[n], Weight: i.weight}
 		if len(b.s.loads) > 0 {
-			if l := b.s.loads[string(b.next.faces.records[n].id())]; l != nil {
+			if l := b.s.loads[string(b.next.faces.records.at(int(n)).id())]; l != nil {
 				e.Load = l.shared
 			}
 		}
@@ -381,10 +381,13 @@ func (b *builder) auto(size int) int {
 	return min(size, 1)
 }
 
-// distinct reports whether no two instances have an address in common. In an
-// older form, from which these differ in s, none had if before is set.
-func (b *builder) distinct(faces *faces, s span, before bool) bool {
+// distinct reports whether no two instances have an address in common. In the
+// form with the faces old, from which these differ in s, none had if before is
+// set.
+func (b *builder) distinct(faces, old *faces, s span, before bool) bool {
 	switch {
+	case len(old.octets) > 0 && len(faces.octets) > 0 && &faces.octets[0] == &old.octets[0]:
+		return before // not one address has changed
 	case before && s.low == s.newHigh:
 		return true
 	case before && s.low+1 == s.newHigh:

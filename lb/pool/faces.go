@@ -27,7 +27,36 @@ type faces struct {
 	list    []face
 	octets  []byte   // of each instance, what record.front has
 	hashes  []uint64 // identities
-	records []record
+	records recordList
+}
+
+// recordList is records in blocks, so that the change of one copies no more than
+// its block: they are pointers, which the collector has to follow.
+type recordList [][]record
+
+const recordBlock = 128
+
+func newRecordList(insts []inst) recordList {
+	all := make([]record, len(insts))
+	for i := range insts {
+		all[i] = insts[i].rec
+	}
+	return slices.Collect(slices.Chunk(all, recordBlock))
+}
+
+func (l recordList) at(i int) record { return l[i/recordBlock][i%recordBlock] }
+
+// with is l with the records of insts from low to high.
+func (l recordList) with(insts []inst, low, high int) recordList {
+	next := slices.Clone(l)
+	for at := low; at < high; {
+		b := at / recordBlock
+		next[b] = slices.Clone(l[b])
+		for ; at < high && at/recordBlock == b; at++ {
+			next[b][at%recordBlock] = insts[at].rec
+		}
+	}
+	return next
 }
 
 // newFace makes the face of a record, its octets at at.
@@ -65,12 +94,12 @@ type span struct{ low, oldHigh, newHigh int }
 
 // spanOf compares two forms. When they differ in places that are far apart, the
 // span covers all between.
-func spanOf(insts []inst, old []record) span {
-	s := span{0, len(old), len(insts)}
-	for s.low < min(s.oldHigh, s.newHigh) && same(insts[s.low].rec, old[s.low]) {
+func spanOf(insts []inst, old *faces) span {
+	s := span{0, len(old.list), len(insts)}
+	for s.low < min(s.oldHigh, s.newHigh) && same(insts[s.low].rec, old.records.at(s.low)) {
 		s.low++
 	}
-	for min(s.oldHigh, s.newHigh) > s.low && same(insts[s.newHigh-1].rec, old[s.oldHigh-1]) {
+	for min(s.oldHigh, s.newHigh) > s.low && same(insts[s.newHigh-1].rec, old.records.at(s.oldHigh-1)) {
 		s.oldHigh--
 		s.newHigh--
 	}
@@ -87,9 +116,8 @@ func newFaces(service string, insts []inst, old *faces, s span) faces {
 	case len(insts) == len(old.list) && s.low == s.newHigh:
 		return *old
 	case s.newHigh == s.oldHigh && old.sameFronts(insts, s):
-		f := faces{slices.Clone(old.list), old.octets, old.hashes, slices.Clone(old.records)}
+		f := faces{slices.Clone(old.list), old.octets, old.hashes, old.records.with(insts, s.low, s.newHigh)}
 		for i := s.low; i < s.newHigh; i++ {
-			f.records[i] = insts[i].rec
 			f.list[i] = newFace(insts[i].rec, old.begin(i))
 		}
 		return f
@@ -103,11 +131,10 @@ func newFaces(service string, insts []inst, old *faces, s span) faces {
 		slices.Concat(old.list[:s.low], make([]face, s.newHigh-s.low), old.list[s.oldHigh:]),
 		slices.Concat(old.octets[:from], make([]byte, between), old.octets[to:]),
 		slices.Concat(old.hashes[:s.low], make([]uint64, s.newHigh-s.low), old.hashes[s.oldHigh:]),
-		slices.Concat(old.records[:s.low], make([]record, s.newHigh-s.low), old.records[s.oldHigh:]),
+		newRecordList(insts),
 	}
 	at := from
 	for i := s.low; i < s.newHigh; i++ {
-		f.records[i] = insts[i].rec
 		f.hashes[i] = identity(service, string(insts[i].rec.id()))
 		f.list[i] = newFace(insts[i].rec, at)
 		at += copy(f.octets[at:], insts[i].rec.front())

@@ -41,12 +41,18 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 		prev = nil
 	}
 	old := cmp.Or(prev, &Service{})
-	differ := spanOf(s.insts, old.faces.records)
+	differ := spanOf(s.insts, &old.faces)
 	next.faces = newFaces(s.name, s.insts, &old.faces, differ)
 	touched := w.judge(s, next, prev, now)
 	whole := s.regroup || s.retune || prev == nil
 	if !whole && !touched.any {
 		return nil, false
+	}
+	touched.choice = touched.choice || whole || len(s.loads) > 0
+	if touched.choice || !slices.Equal(next.instances, old.instances) {
+		next.instances = slices.Clone(next.instances)
+	} else {
+		next.instances = old.instances
 	}
 	w.pool.counts.rebuilds.Add(1)
 	if touched.content || whole {
@@ -58,7 +64,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	}
 	s.filters.edits = 0
 	next.omitted = s.filters.omitted
-	next.distinct = w.build.distinct(&next.faces, differ, old.distinct)
+	next.distinct = w.build.distinct(&next.faces, &old.faces, differ, old.distinct)
 	if whole {
 		prev = nil // what a set holds may have changed in every way
 	}
@@ -172,7 +178,11 @@ const touchedMax = 16
 // and sets the time at which to look again.
 func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	ns := now.UnixNano()
-	next.instances = make([]instance, len(s.insts))
+	if cap(w.judged) < len(s.insts) {
+		w.judged = make([]instance, len(s.insts)+len(s.insts)/4)
+	}
+	next.instances = w.judged[:len(s.insts)]
+	clear(next.instances)
 	wake := s.stepAt
 	slow := 0
 	words := s.words(now)
@@ -210,7 +220,8 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 			out.weight = lb.EffectiveWeight(in.rec.weight(), factor)
 		}
 		if prev != nil && !s.regroup {
-			t.compare(uint32(i), prev, next)
+			out.in = prev.instances[i].in
+			t.compare(i, prev, next)
 		}
 	}
 	if slow > 0 {
@@ -221,9 +232,9 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 }
 
 // compare notes how instance i differs from its last published form.
-func (t *touched) compare(i uint32, prev, next *Service) {
+func (t *touched) compare(i int, prev, next *Service) {
 	a, b := &prev.instances[i], &next.instances[i]
-	sameRecord := same(prev.faces.records[i], next.faces.records[i])
+	sameRecord := same(prev.faces.records.at(i), next.faces.records.at(i))
 	content := !sameRecord || a.weight != b.weight || a.health != b.health || a.admin != b.admin
 	if !content && a.deadline == b.deadline {
 		return
@@ -232,7 +243,7 @@ func (t *touched) compare(i uint32, prev, next *Service) {
 	t.content = t.content || content
 	t.choice = t.choice || a.class != b.class || a.weight != b.weight || (a.deadline == 0) != (b.deadline == 0) ||
 		!sameRecord && !prev.faces.list[i].chosenLike(&next.faces.list[i])
-	t.list = append(t.list, i)
+	t.list = append(t.list, uint32(i))
 }
 
 // judgeOne decides the state of one instance.

@@ -131,7 +131,7 @@ func (s *Service) Label(i uint32) []byte { return s.faces.labelOf(i) }
 
 // TXT is the metadata of instance i as the RDATA of a TXT record; empty: none.
 // Pairs that fit no character-string are left out.
-func (s *Service) TXT(i uint32) []byte { return s.faces.records[i].txt() }
+func (s *Service) TXT(i uint32) []byte { return s.faces.records.at(int(i)).txt() }
 
 // Port is the default port of instance i; 0: none.
 func (s *Service) Port(i uint32) uint16 { return s.faces.list[i].port }

@@ -90,7 +90,7 @@ func (s *Service) ttlNow(g *Group, v *SourceView, now time.Time) (time.Duration,
 			i := g.tiers[t].At(n)
 			if left := LeftTTL(ttl, s.instances[i].deadline, now.UnixNano()); left < ttl {
 				ttl = left
-				why = fmt.Sprintf("what is known of instance %s may change by then", s.faces.records[i].id())
+				why = fmt.Sprintf("what is known of instance %s may change by then", s.faces.labelOf(i)[1:])
 			}
 		}
 	}

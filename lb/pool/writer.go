@@ -27,6 +27,7 @@ type writer struct {
 	waiters []*waiter // for revisions
 	seed    uint64    // of round robin's starting points
 	build   builder
+	judged  []instance // room for judge
 }
 
 // source is what the writer knows of one source.
