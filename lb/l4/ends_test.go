@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,11 +155,7 @@ func TestProxy_Stop(t *testing.T) {
 		p.stop()
 	}()
 	wait(t, "the listener to close", func() bool {
-		files, err := p.Files()
-		for _, f := range files {
-			f.Close()
-		}
-		return err != nil
+		return len(p.Sockets()) == 0
 	})
 	if again, err := net.Dial("tcp", p.Addr().String()); err == nil {
 		again.Close()
@@ -181,6 +179,27 @@ func TestProxy_Stop(t *testing.T) {
 	wantEnding(t, c, "reset")
 	if n := p.Stats().Stopped; n != 1 {
 		t.Errorf("%d connections were counted as stopped", n)
+	}
+}
+
+// inherit hands a proxy's sockets over to the next.
+func inherit(t *testing.T, old *proxy) func(*l4.Config) {
+	sockets := old.Sockets()
+	return func(c *l4.Config) {
+		c.Inherited = func(name string) *os.File {
+			if sockets[name] == nil {
+				t.Fatalf("no socket %s among %v", name, sockets)
+			}
+			raw, err := sockets[name].SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fd int
+			if controlErr := raw.Control(func(from uintptr) { fd, err = syscall.Dup(int(from)) }); controlErr != nil || err != nil {
+				t.Fatal(controlErr, err)
+			}
+			return os.NewFile(uintptr(fd), name)
+		}
 	}
 }
 
@@ -215,11 +234,7 @@ func TestProxy_HandOver(t *testing.T) {
 		from := served.Load()
 		wait(t, "connections", func() bool { return served.Load() > from+50 })
 		old := proxies[len(proxies)-1]
-		files, err := old.Files()
-		if err != nil {
-			t.Fatal(err)
-		}
-		next := e.start(func(c *l4.Config) { c.Inherited = files })
+		next := e.start(inherit(t, old))
 		if next.Addr() != old.Addr() {
 			t.Fatalf("the next listens on %s, want %s", next.Addr(), old.Addr())
 		}

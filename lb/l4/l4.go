@@ -34,8 +34,8 @@
 //
 // # Handing over
 //
-// Files gives the listening sockets to another process, whose Config.Inherited
-// they become. Both accept from one queue until the old one's Run has ended, so
+// Sockets are the listening sockets, for another process, whose Config.Inherited
+// returns them. Both accept from one queue until the old one's Run has ended, so
 // no connection is refused, and none in the queue is lost.
 package l4
 
@@ -84,9 +84,10 @@ type Config struct {
 	Name   string         // of the listener, in logs
 	Listen netip.AddrPort // port 0: any free one
 	UDP    bool           // flows of datagrams; else TCP connections
-	// Inherited are sockets that another process's Files gave; then Listen is
-	// not bound, and says what they are bound to. Listen takes the files over.
-	Inherited []*os.File
+	// Inherited returns a socket that another process has handed over, by the
+	// name that Sockets gave it, or nil. Where there is one, none is bound. A nil
+	// Inherited has none.
+	Inherited func(name string) *os.File
 
 	Dispatcher *dispatch.Dispatcher // required
 	// Default is the service of all that Names does not route. Without a
@@ -171,6 +172,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ConnsMax == 0 {
 		c.ConnsMax = DefaultConnsMax
+	}
+	if c.Inherited == nil {
+		c.Inherited = func(string) *os.File { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

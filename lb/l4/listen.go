@@ -4,7 +4,9 @@ package l4
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +14,106 @@ import (
 // backlog is how many connections the kernel accepts ahead; it takes the least
 // of this and net.core.somaxconn.
 const backlog = 4096
+
+// open returns the listening sockets: one, or of UDP one a loop.
+func (p *Proxy) open() ([]int, error) {
+	n := 1
+	if p.cfg.UDP {
+		n = p.cfg.Workers
+	}
+	var sockets []int
+	at := p.cfg.Listen
+	for i := range n {
+		fd, err := p.openOne(i, at)
+		if err != nil {
+			return sockets, err
+		}
+		sockets = append(sockets, fd)
+		at = localAddr(fd) // the others get the same port
+	}
+	return sockets, nil
+}
+
+// openOne takes the inherited socket number i over, or makes one.
+func (p *Proxy) openOne(i int, at netip.AddrPort) (int, error) {
+	f := p.cfg.Inherited(p.socketName(i))
+	if f == nil {
+		kind := unix.SOCK_STREAM
+		if p.cfg.UDP {
+			kind = unix.SOCK_DGRAM
+		}
+		return listen(kind, at, p.cfg.Transparent)
+	}
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
+	}
+	fd := -1
+	// Not by File.Fd, which may make the socket wait: the old process shares it.
+	controlErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if controlErr != nil {
+		err = controlErr
+	}
+	if err != nil {
+		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
+	}
+	return fd, nil
+}
+
+// socketName is what a socket is handed over as. The address is in it, so that
+// a listener that has moved takes no old one over.
+func (p *Proxy) socketName(i int) string {
+	network := "tcp"
+	if p.cfg.UDP {
+		network = "udp"
+	}
+	return fmt.Sprintf("proxy %s %s %s %d", p.cfg.Name, network, p.cfg.Listen, i)
+}
+
+// Sockets returns the listening sockets, to be handed over, by names that
+// Config.Inherited is asked for. They stay the Proxy's: once Run has begun to
+// stop their use fails with net.ErrClosed.
+func (p *Proxy) Sockets() map[string]syscall.Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sockets := map[string]syscall.Conn{}
+	for i := range p.sockets {
+		sockets[p.socketName(i)] = lent{p, i}
+	}
+	return sockets
+}
+
+// lent is a listening socket that others may duplicate while it is open.
+type lent struct {
+	p *Proxy
+	i int
+}
+
+var (
+	_ syscall.Conn    = lent{}
+	_ syscall.RawConn = lent{}
+)
+
+// SyscallConn returns the socket itself.
+func (s lent) SyscallConn() (syscall.RawConn, error) { return s, nil }
+
+// Control calls f with the descriptor, which f must not keep.
+func (s lent) Control(f func(fd uintptr)) error {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.i >= len(s.p.sockets) {
+		return net.ErrClosed
+	}
+	f(uintptr(s.p.sockets[s.i]))
+	return nil
+}
+
+// Read fails: the Proxy reads.
+func (s lent) Read(func(fd uintptr) bool) error { return syscall.EOPNOTSUPP }
+
+// Write fails: the Proxy writes.
+func (s lent) Write(func(fd uintptr) bool) error { return syscall.EOPNOTSUPP }
 
 // listen makes a listening socket.
 func listen(kind int, at netip.AddrPort, transparent bool) (int, error) {

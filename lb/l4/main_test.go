@@ -24,7 +24,16 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if to := os.Getenv(childVariable); to != "" {
+		if err := child(to); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait; only a failing test waits so long.
 const patience = 30 * time.Second

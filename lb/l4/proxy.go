@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +16,7 @@ import (
 )
 
 // Proxy is one listener and what came to it. Make one with New, then Listen,
-// then Run; Stats, Explain, Addr and Files are safe for concurrent use.
+// then Run; Stats, Explain, Addr and Sockets are safe for concurrent use.
 type Proxy struct {
 	cfg     Config
 	log     *slog.Logger
@@ -73,47 +71,6 @@ func (p *Proxy) Listen() error {
 	return nil
 }
 
-// open returns the listening sockets: one, or of UDP one a loop.
-func (p *Proxy) open() ([]int, error) {
-	if len(p.cfg.Inherited) > 0 {
-		return adopt(p.cfg.Inherited)
-	}
-	n, kind := 1, unix.SOCK_STREAM
-	if p.cfg.UDP {
-		n, kind = p.cfg.Workers, unix.SOCK_DGRAM
-	}
-	var sockets []int
-	at := p.cfg.Listen
-	for range n {
-		fd, err := listen(kind, at, p.cfg.Transparent)
-		if err != nil {
-			return sockets, err
-		}
-		sockets = append(sockets, fd)
-		at = localAddr(fd) // the others get the same port
-	}
-	return sockets, nil
-}
-
-// adopt takes inherited sockets over.
-func adopt(files []*os.File) ([]int, error) {
-	var sockets []int
-	for _, f := range files {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return sockets, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
-		}
-		sockets = append(sockets, fd)
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return sockets, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
-		}
-	}
-	for _, f := range files {
-		f.Close()
-	}
-	return sockets, nil
-}
-
 // makeLoops makes a loop a worker, and of UDP no fewer than there are sockets,
 // as each has a part of the clients.
 func (p *Proxy) makeLoops(sockets []int) error {
@@ -141,28 +98,6 @@ func (p *Proxy) closeLoops() {
 
 // Addr is what the listener is bound to; only after Listen.
 func (p *Proxy) Addr() netip.AddrPort { return p.addr }
-
-// Files returns copies of the listening sockets, for another process to
-// inherit; the caller closes them. They fail once Run has begun to stop.
-func (p *Proxy) Files() ([]*os.File, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.sockets) == 0 {
-		return nil, fmt.Errorf("l4: listener %s: %w", p.cfg.Name, net.ErrClosed)
-	}
-	var files []*os.File
-	for _, fd := range p.sockets {
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
-			return nil, fmt.Errorf("l4: listener %s: copying its socket: %w", p.cfg.Name, err)
-		}
-		files = append(files, os.NewFile(uintptr(dup), p.cfg.Name))
-	}
-	return files, nil
-}
 
 // Run serves until ctx ends, then accepts no more and waits until the
 // connections have ended, StopTimeout at most. Listen must have succeeded. It

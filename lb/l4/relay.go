@@ -11,8 +11,11 @@ import (
 const (
 	// bufferOctets is a loop's buffer: a message that fills it is worth a splice.
 	bufferOctets = 64 << 10
-	// spliceLeast is how much one splice must bring for the next to be worth it.
+	// spliceLeast is how much a splice must bring to be worth it, and smallMax how
+	// many in a row may bring less before copying is taken up again: the end of
+	// each body is small.
 	spliceLeast = 4 << 10
+	smallMax    = 8
 	// turnOctets is how much a direction may move before others have their turn.
 	turnOctets = 1 << 20
 )
@@ -33,6 +36,7 @@ type flow struct {
 	held     []byte // read, and not yet taken by to
 	pipe     *pipe  // nil: none; else it holds octets, after held
 	splicing bool
+	small    uint8 // splices in a row that brought little
 	eof      bool  // from has no more
 	reset    bool  // as it was reset
 	dead     bool  // to takes no more
@@ -88,7 +92,7 @@ func (l *loop) copyOnce(f *flow) (moved int64) {
 		// Not so the end, if it came with this.
 		f.from.readable = f.from.hup
 	} else {
-		f.splicing = true
+		f.splicing, f.small = true, 0
 	}
 	sent, errno := send(f.to.fd, l.buf[:n])
 	if errno != 0 {
@@ -129,8 +133,11 @@ func (l *loop) fill(f *flow) bool {
 		f.ended(errno)
 	case n == 0:
 		f.eof = true
-	case n < spliceLeast:
-		f.splicing = false
+	case n >= spliceLeast:
+		f.small = 0
+	default:
+		f.small++
+		f.splicing = f.small < smallMax
 	}
 	if p.held += n; p.held > 0 {
 		f.pipe = p

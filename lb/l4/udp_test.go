@@ -276,11 +276,7 @@ func TestProxy_UDP_HandOver(t *testing.T) {
 		})
 	}
 	p.count("flows", func(s l4.Stats) uint64 { return s.Accepted }, 8)
-	files, err := p.Files()
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := e.start(udp, func(c *l4.Config) { c.Inherited = files })
+	next := e.start(udp, inherit(t, p))
 	p.stop()
 	stopped.Store(true)
 	group.Wait()
