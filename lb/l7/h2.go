@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -168,21 +167,20 @@ func (s *h2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := &h2Exchange{w: w, r: r, flush: http.NewResponseController(w)}
 	e.x = exchange{version: r.Proto, hop: newHop(s.l, client.addr), listener: s.l, begun: time.Now(), to: e}
 	x := &e.x
-	path, query, _ := strings.Cut(r.RequestURI, "?")
-	x.req = http1.Request{Method: r.Method, Target: r.RequestURI, Path: path, Query: query, Host: r.Host, Minor: 1, KeepAlive: true}
+	x.req = http1.Request{Method: r.Method, Target: r.RequestURI, Host: r.Host, Minor: 1, KeepAlive: true}
 	for name, list := range r.Header {
 		for _, value := range list {
 			x.req.Fields = append(x.req.Fields, http1.NewField(name, value))
 		}
 	}
 	e.payload(r)
-	var err error
-	switch {
-	case r.Method == http.MethodConnect:
-		err = p.refuse(x, &failure{status: 501, why: "CONNECT is not served here"})
-	case path == "" || path[0] != '/' && path != "*":
-		err = p.refuse(x, &failure{status: 400, why: "the path does not begin with a slash"})
-	default:
+	err := x.req.Adopt()
+	if bad, ok := errors.AsType[*http1.Error](err); ok {
+		p.counts.malformed.Add(1)
+		x.client = x.hop.addr
+		err = p.refuse(x, &failure{status: bad.Status, why: bad.Reason})
+		p.done(x)
+	} else {
 		err = p.handle(r.Context(), x)
 	}
 	if err != nil {

@@ -113,17 +113,49 @@ func (r *Request) parseLine(line string) error {
 	default:
 		return malformed("the version is not one of HTTP")
 	}
-	for i := range len(target) {
-		if target[i] <= ' ' || target[i] >= 0x7f {
-			return malformed("the target has a byte that belongs into no target")
+	r.Method, r.Target = method, target
+	return r.parseTarget()
+}
+
+// Adopt checks a request that came over HTTP/2 and is to be written as HTTP/1.1:
+// Method, Target, Host and Fields are given. What would be more than one word
+// of a request line, or what HTTP/2 has no place for, is refused (RFC 9113
+// sections 8.2.2 and 10.3). It sets Path and Query.
+func (r *Request) Adopt() error {
+	host := r.Host
+	switch {
+	case !isToken(r.Method):
+		return malformed("the method is none")
+	case r.Target == "" || r.Target[0] != '/' && r.Target != "*":
+		return malformed("the path does not begin with a slash")
+	case !isHost(host) || host == "":
+		return malformed("the authority is no host")
+	}
+	for _, f := range r.Fields {
+		switch f.Known {
+		case Connection, KeepAlive, ProxyConnection, TransferEncoding, Upgrade:
+			return malformed("a field belongs to HTTP/1.1")
+		case Host:
+			if !strings.EqualFold(f.Value, host) {
+				return malformed("the authority and the Host field differ")
+			}
+		case TE:
+			if f.Value != "trailers" {
+				return malformed("the TE field says more than trailers")
+			}
+		default:
 		}
 	}
-	r.Method, r.Target = method, target
 	return r.parseTarget()
 }
 
 // parseTarget takes the target apart (RFC 9112 section 3.2).
 func (r *Request) parseTarget() error {
+	for i := range len(r.Target) {
+		if c := r.Target[i]; c <= ' ' || c >= 0x7f {
+			return malformed("the target has a byte that belongs into no target")
+		}
+	}
 	rest := r.Target
 	switch {
 	case r.Method == connect:
