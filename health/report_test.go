@@ -173,8 +173,8 @@ func TestMonitor_Report(t *testing.T) {
 						continue
 					}
 					r.Report(x, well)
-				case time.Since(at) > time.Millisecond:
-					if s := state(x); s.State != health.Failing || s.Since.Before(at) || s.Since.Sub(at) > time.Millisecond {
+				case time.Since(at) > tick:
+					if s := state(x); s.State != health.Failing || s.Since.Before(at) || s.Since.Sub(at) > tick {
 						t.Fatalf("%v: %v since %v, want failing since %v", x.Interval, s.State, s.Since.Sub(begun), at.Sub(begun))
 					}
 					r.Report(x, well)

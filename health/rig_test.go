@@ -11,6 +11,9 @@ import (
 	"github.com/musterdns/muster/health"
 )
 
+// tick is how late a Monitor may start what is due.
+const tick = 4 * time.Millisecond
+
 // check is one probe that a fake has seen, in time since the bubble's begin.
 type check struct {
 	target     health.Target

@@ -59,6 +59,7 @@ var benchmarks = []benchmark{
 	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
 	{"kill", "kill -9 of an instance to the last wrong answer", runKill},
+	{"checks", "CPU of a health check, beside gdnsd's", runChecks},
 	{"outage", "answers while etcd is away, and Muster's start without it", runOutage},
 	{"restart", "Muster's start from a snapshot of 100,000 instances, after a crash", runTimes("restart", "start without etcd, from a snapshot of 100,000 instances, to the first right answer", 10, 1, time.Second, restart)},
 	{"hostile", "good services among hostile keys", runHostile},

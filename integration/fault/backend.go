@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterdns/muster/integration/program"
@@ -20,13 +22,29 @@ func Backend(args []string) bool {
 	if len(args) != 3 || args[1] != backendVerb {
 		return false
 	}
+	var conns, requests atomic.Int64
 	srv := &http.Server{
-		Addr: args[2], ReadHeaderTimeout: time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "well") }),
+		Addr: args[2], ReadHeaderTimeout: 5 * time.Minute, // held connections ask nothing
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == countPath {
+				fmt.Fprintln(w, conns.Load(), requests.Load())
+				return
+			}
+			requests.Add(1)
+			fmt.Fprintln(w, "well")
+		}),
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		},
 	}
 	fmt.Fprintln(os.Stderr, srv.ListenAndServe())
 	return true
 }
+
+// countPath is where an instance says how many connections and requests it had.
+const countPath = "/count"
 
 // BackendArgs are the arguments that make this program an instance at addr.
 func BackendArgs(addr string) []string { return []string{backendVerb, addr} }

@@ -34,6 +34,11 @@ func (c *checkCounts) Delayed(time.Duration) {}
 // Changed implements health.Metrics.
 func (c *checkCounts) Changed(_, to health.State) { c.changed[to&3].Add(1) }
 
+// probed are the kinds of check that are probes.
+func probed() []health.Type {
+	return []health.Type{health.TypeHTTP, health.TypeHTTPS, health.TypeTCP, health.TypeGRPC, health.TypeDNS, health.TypeHeld, health.TypeExec}
+}
+
 // newMetrics registers every family of the server.
 func (s *server) newMetrics() (*metrics.Registry, error) {
 	r, err := metrics.New(metrics.Build{Version: s.opt.Version})
@@ -145,7 +150,7 @@ func (s *server) healthFamilies() []metrics.Family {
 		{
 			Name: "muster_health_checks_total", Help: "Checks done, by type and result.", Kind: metrics.Counter, Labels: []string{"type", "result"},
 			Collect: func(emit metrics.Emit) {
-				for t := health.TypeHTTP; t < health.TypeTTL; t++ {
+				for _, t := range probed() {
 					emit(float64(s.checks.done[t][0].Load()), t.String(), "failed")
 					emit(float64(s.checks.done[t][1].Load()), t.String(), "passed")
 				}
@@ -154,7 +159,7 @@ func (s *server) healthFamilies() []metrics.Family {
 		{
 			Name: "muster_health_check_seconds_total", Help: "Time spent in checks, by type.", Kind: metrics.Counter, Labels: []string{"type"},
 			Collect: func(emit metrics.Emit) {
-				for t := health.TypeHTTP; t < health.TypeTTL; t++ {
+				for _, t := range probed() {
 					emit(time.Duration(s.checks.nanos[t].Load()).Seconds(), t.String())
 				}
 			},

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
+)
+
+// kindOfCheck is one row of the checks benchmark.
+type kindOfCheck struct {
+	title, kind, check string
+	gdnsd              string        // its plugin for the same; "": it has none
+	limit              time.Duration // of CPU a check; 0: none
+}
+
+// runChecks measures the CPU of a check, beside gdnsd's at the same targets and
+// interval. All targets are one process on the second core.
+func runChecks(ctx context.Context, args []string, out io.Writer) error {
+	flags, muster := faultFlags("checks", out)
+	c := fault.Checked{}
+	flags.IntVar(&c.Targets, "targets", 5000, "`number` of targets, to 65000")
+	flags.DurationVar(&c.Interval, "interval", 2*time.Second, "from one check of a target to the next, whole seconds")
+	flags.DurationVar(&c.Time, "time", 10*time.Second, "how long to measure")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if c.Targets < 1 || c.Targets > 65000 || c.Interval < time.Second || c.Interval%time.Second != 0 {
+		return fmt.Errorf("-targets %d -interval %s: must be 1 to 65000, and whole seconds", c.Targets, c.Interval)
+	}
+	var over []string
+	for _, k := range []kindOfCheck{
+		{"http, new connections", "http", `{"type":"http","path":"/","interval":%[1]q,"timeout":%[1]q}`, "http_status", 200 * time.Microsecond},
+		{"http, kept connections", "http", `{"type":"http","path":"/","interval":%[1]q,"timeout":%[1]q,"keep":true}`, "", 100 * time.Microsecond},
+		{"tcp", "tcp", `{"type":"tcp","interval":%[1]q,"timeout":%[1]q}`, "tcp_connect", 50 * time.Microsecond},
+		{"held", "held", `{"type":"held","interval":%[1]q,"timeout":%[1]q}`, "", 0},
+	} {
+		err := inLab(*muster, func(l *fault.Lab) error {
+			if err := l.StartTargets(ctx, &c); err != nil {
+				return err
+			}
+			cost, err := c.Measure(ctx, l, k.kind, fmt.Sprintf(k.check, c.Interval))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%-24s muster  %s\n", k.title, costLine(cost))
+			if k.limit > 0 && cost.CPU > k.limit {
+				over = append(over, fmt.Sprintf("%s: %s a check, limit %s", k.title, cost.CPU, k.limit))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := gdnsdChecks(ctx, out, *muster, &c, k); err != nil {
+			return err
+		}
+	}
+	if len(over) > 0 {
+		return fmt.Errorf("checks cost more than they may: %s", strings.Join(over, "; "))
+	}
+	return nil
+}
+
+func costLine(c fault.CheckCost) string {
+	return fmt.Sprintf("%5.1f us a check, %6.0f a second and core; %5.0f checks/s were made, RSS %.0f MiB",
+		float64(c.CPU.Nanoseconds())/1e3, float64(time.Second)/float64(c.CPU), c.Rate, float64(c.RSS)/(1<<20))
+}
+
+// gdnsdChecks is a row for gdnsd, if it is there and has such a check.
+func gdnsdChecks(ctx context.Context, out io.Writer, muster string, c *fault.Checked, k kindOfCheck) error {
+	gdnsd, err := exec.LookPath("gdnsd")
+	if err != nil || k.gdnsd == "" {
+		return nil
+	}
+	return inLab(muster, func(l *fault.Lab) error {
+		if err := l.StartTargets(ctx, c); err != nil {
+			return err
+		}
+		dir := l.Path("gdnsd")
+		port, err := program.FreePort()
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "zones"), 0o750); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config"), []byte(gdnsdTargets(dir, port, c, k.gdnsd)), 0o600); err != nil {
+			return err
+		}
+		p, err := l.Start("gdnsd", "taskset", "-c", "0", gdnsd, "-c", dir, "start")
+		if err != nil {
+			return err
+		}
+		count := func() (float64, error) {
+			conns, _, err := c.Count(ctx)
+			return float64(conns), err
+		}
+		if err := ready(ctx, p, func() error {
+			n, err := count()
+			if err == nil && n < float64(2*c.Targets) {
+				err = fmt.Errorf("%g checks", n)
+			}
+			return err
+		}); err != nil {
+			return fmt.Errorf("%w\n%s", err, p.Output())
+		}
+		cost, err := c.Cost(ctx, func() (time.Duration, error) { return cpu(p) }, count)
+		if err != nil {
+			return err
+		}
+		if cost.RSS, err = rss(p); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%-24s gdnsd   %s\n", k.title, costLine(cost))
+		return nil
+	})
+}
+
+// gdnsdTargets is a configuration that has gdnsd check the targets.
+func gdnsdTargets(dir string, port int, c *fault.Checked, plugin string) string {
+	const each = 50 // a resource has 64 at most
+	var b strings.Builder
+	fmt.Fprintf(&b, "options => { listen => 127.0.0.1:%[2]d, run_dir => %[1]s/run, state_dir => %[1]s/state }\n", dir, port)
+	path := ""
+	if plugin == "http_status" {
+		path = "url_path => /, ok_codes => [ 200 ],"
+	}
+	fmt.Fprintf(&b, "service_types => { s => { plugin => %s, port => %d, %s interval => %d, timeout => %d } }\n",
+		plugin, c.Port, path, int(c.Interval.Seconds()), max(int(c.Interval.Seconds())/2, 1))
+	b.WriteString("plugins => { multifo => {\n")
+	for n := 0; n < c.Targets; n += each {
+		fmt.Fprintf(&b, "r%d => { service_types => s,", n)
+		for k := n; k < min(n+each, c.Targets); k++ {
+			fmt.Fprintf(&b, " a%d => %s,", k, fault.Target(k))
+		}
+		b.WriteString(" }\n")
+	}
+	b.WriteString("} }\n")
+	return b.String()
+}
