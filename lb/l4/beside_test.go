@@ -32,8 +32,11 @@ import (
 // process; a figure is the median of the rounds' ratios.
 
 // childVariable names the instance that this program proxies to when it runs as
-// the process to be measured.
-const childVariable = "L4_PROXY_TO"
+// a process of its own, childListen where a transparent one listens.
+const (
+	childVariable = "L4_PROXY_TO"
+	childListen   = "L4_PROXY_TRANSPARENT"
+)
 
 // child is that process: it prints its address and serves until its input ends.
 func child(to string) error {
@@ -45,7 +48,11 @@ func child(to string) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := l4.New(l4.Config{Name: "bench", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Dispatcher: d, Default: web, StopTimeout: time.Nanosecond})
+	cfg := l4.Config{Name: "child", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Dispatcher: d, Default: web, StopTimeout: time.Nanosecond}
+	if at := os.Getenv(childListen); at != "" {
+		cfg.Listen, cfg.Transparent, cfg.KeepPort = netip.MustParseAddrPort(at), true, true
+	}
+	proxy, err := l4.New(cfg)
 	if err != nil {
 		return err
 	}

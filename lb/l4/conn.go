@@ -57,6 +57,9 @@ type conn struct {
 	queued   bool  // it is in the loop's turn
 }
 
+// inEvents are what is watched for on both sockets.
+const inEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+
 // newConn takes over an accepted connection, which Proxy.active and loop.conns
 // have counted.
 func newConn(l *loop, fd int, source netip.AddrPort) {
@@ -99,7 +102,7 @@ func (c *conn) data(socket int) int32 { return int32(c.ref.index)<<1 | int32(soc
 // watchIn has epoll tell when there is something to read.
 func (c *conn) watchIn(s *side, socket int) bool {
 	if !s.watched {
-		s.watched = c.l.watch(unix.EPOLL_CTL_ADD, s.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, c.data(socket), c.ref.generation) == nil
+		s.watched = c.l.watch(unix.EPOLL_CTL_ADD, s.fd, inEvents, c.data(socket), c.ref.generation) == nil
 	}
 	return s.watched
 }
@@ -109,8 +112,7 @@ func (c *conn) watchOut(s *side, socket int) {
 	if s.watchedOut || !s.watched {
 		return
 	}
-	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
-	s.watchedOut = c.l.watch(unix.EPOLL_CTL_MOD, s.fd, events, c.data(socket), c.ref.generation) == nil
+	s.watchedOut = c.l.watch(unix.EPOLL_CTL_MOD, s.fd, inEvents|unix.EPOLLOUT, c.data(socket), c.ref.generation) == nil
 }
 
 // event is what happened to a socket.
@@ -119,12 +121,14 @@ func (c *conn) event(socket int, events uint32) {
 	if socket == serverSocket {
 		s = &c.server
 	}
-	const hup = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
-	if events&(unix.EPOLLIN|hup) != 0 {
+	// What an edge tells of, but reading less than was asked for does not: an end,
+	// or octets after an urgent one, before which reading stops.
+	const beyond = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLPRI
+	if events&(unix.EPOLLIN|beyond) != 0 {
 		s.readable = true
 	}
-	if events&hup != 0 {
-		s.hup = true
+	if events&beyond != 0 {
+		s.beyond = true
 	}
 	switch {
 	case c.phase == phaseRelaying:
@@ -183,7 +187,7 @@ func (c *conn) move(f *flow) (more bool) {
 		if f == back {
 			back = &c.down
 		}
-		f.to.readable, f.to.hup = true, true
+		f.to.readable, f.to.beyond = true, true
 		back.reset = back.reset || f.cut
 		if f == &c.down && !c.up.finished() {
 			_, again := c.l.pump(&c.up) // it had its turn before

@@ -82,8 +82,7 @@ func (c *conn) begin() beginning {
 	}
 	c.server = side{fd: fd, watchedOut: true}
 	c.phase, c.since = phaseConnecting, c.l.now
-	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
-	if c.l.watch(unix.EPOLL_CTL_ADD, fd, events, c.data(serverSocket), c.ref.generation) != nil {
+	if c.l.watch(unix.EPOLL_CTL_ADD, fd, inEvents|unix.EPOLLOUT, c.data(serverSocket), c.ref.generation) != nil {
 		return impossible // and settled with the connection
 	}
 	c.server.watched = true

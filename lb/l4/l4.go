@@ -113,7 +113,8 @@ type Config struct {
 	HalfCloseTimeout time.Duration // the same with one direction closed
 	OnDown           OnDown
 	// DrainTimeout is how long connections last after their instance was
-	// drained or deregistered; then they are reset. 0: as long as they like.
+	// drained or deregistered, or failed its checks under DownDrain; then they
+	// are reset. 0: as long as they like.
 	DrainTimeout time.Duration
 	// StopTimeout is how long connections last after Run's context has ended.
 	// Flows wait a second for one more answer.
@@ -134,8 +135,9 @@ type Config struct {
 
 	// Transparent keeps the client's address towards the instance and takes
 	// what is sent to any address and port (IP_TRANSPARENT). It needs
-	// CAP_NET_ADMIN, a rule that brings the packets here, and that the
-	// instances' answers come back by this machine. KeepPort connects to the
+	// CAP_NET_ADMIN, rules that bring the packets here (testdata/tproxy.nft has
+	// them; the Proxy makes none), and that the instances' answers come back by
+	// this machine. For TCP. KeepPort connects to the
 	// port that the client asked for instead of the instance's.
 	Transparent bool
 	KeepPort    bool
@@ -199,6 +201,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("on down %d: unknown", c.OnDown)
 	case c.UDP && (len(c.Names) > 0 || len(c.ProxyFrom) > 0 || c.ProxyTo):
 		return errors.New("names and PROXY headers are for TCP")
+	case c.UDP && c.Transparent:
+		return errors.New("transparent mode is for TCP")
 	case c.KeepPort && !c.Transparent:
 		return errors.New("keeping the port needs transparent mode")
 	case c.Default == (dispatch.Ref{}) && len(c.Names) == 0:

@@ -129,7 +129,11 @@ func listen(kind int, at netip.AddrPort, transparent bool) (int, error) {
 }
 
 func setListen(fd, kind int, at netip.AddrPort, transparent bool) error {
-	options := [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}}
+	options := [][3]int{
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // or a client's urgent octet would be lost
+	}
 	if kind == unix.SOCK_DGRAM {
 		options = [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}}
 	}

@@ -85,8 +85,9 @@ type loop struct {
 	conns  atomic.Int64 // written by the loop and by those who hand over to it
 	counts counts
 
-	mu    sync.Mutex // guards inbox
-	inbox []message
+	mu     sync.Mutex // guards inbox, and inboxFD against being closed
+	inbox  []message
+	closed bool
 }
 
 // The orders of a message: to accept no more, and to end with the last
@@ -267,13 +268,15 @@ func (l *loop) leave(r ref) {
 	l.free = append(l.free, r.index)
 }
 
-// post sends a message to the loop, from any goroutine.
+// post sends a message to the loop, from any goroutine. One that has ended
+// takes none.
 func (l *loop) post(m message) {
 	l.mu.Lock()
-	l.inbox = append(l.inbox, m)
-	first := len(l.inbox) == 1
-	l.mu.Unlock()
-	if first {
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if l.inbox = append(l.inbox, m); len(l.inbox) == 1 {
 		var one [8]byte
 		binary.NativeEndian.PutUint64(one[:], 1)
 		_, _ = unix.Write(l.inboxFD, one[:]) // fails only when it is full, and so awake
@@ -383,6 +386,9 @@ func (l *loop) place(fd int, source netip.AddrPort) {
 // close closes what the loop made.
 func (l *loop) close() {
 	l.pipes.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 	for _, fd := range []int{l.epoll, l.inboxFD} {
 		if fd >= 0 {
 			_ = unix.Close(fd)

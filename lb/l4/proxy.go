@@ -26,6 +26,7 @@ type Proxy struct {
 	active  atomic.Int64
 	loops   []*loop
 	left    sync.WaitGroup // loops that still accept
+	closing sync.Once
 
 	mu      sync.Mutex // guards sockets
 	sockets []int      // listening; for UDP one a loop
@@ -165,11 +166,13 @@ func (p *Proxy) closeSockets() {
 
 // Close gives up a Proxy whose Run was not called. Run does it itself.
 func (p *Proxy) Close() {
-	p.closeSockets()
-	for _, l := range p.loops {
-		l.close()
-	}
-	p.routes.release()
+	p.closing.Do(func() {
+		p.closeSockets()
+		for _, l := range p.loops {
+			l.close()
+		}
+		p.routes.release()
+	})
 }
 
 // Stats returns the present figures.

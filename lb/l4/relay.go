@@ -23,11 +23,11 @@ const (
 // side is one of the two sockets of a connection.
 type side struct {
 	fd int // -1: none
-	// readable: there may be something to read. hup: its peer has closed or
-	// reset, so that reading goes on until that is seen.
-	readable, hup bool
-	watched       bool // registered with epoll, edge-triggered
-	watchedOut    bool // for room to write, too
+	// readable: there may be something to read. beyond: so there may be after
+	// reading less than was asked for.
+	readable, beyond bool
+	watched          bool // registered with epoll, edge-triggered
+	watchedOut       bool // for room to write, too
 }
 
 // flow is one direction of a connection.
@@ -90,7 +90,7 @@ func (l *loop) copyOnce(f *flow) (moved int64) {
 	if n < len(l.buf) {
 		// Less than was asked for is all there was: what comes next makes an edge.
 		// Not so the end, if it came with this.
-		f.from.readable = f.from.hup
+		f.from.readable = f.from.beyond
 	} else {
 		f.splicing, f.small = true, 0
 	}

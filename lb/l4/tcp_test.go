@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -224,6 +225,33 @@ func TestProxy_HalfCloseIsBounded(t *testing.T) {
 	}
 	p.idle()
 	p.count("ended half-closed", func(s l4.Stats) uint64 { return s.HalfClosed }, 10)
+}
+
+// TestProxy_UrgentOctets: reading stops before one, with no edge for what is
+// behind it.
+func TestProxy_UrgentOctets(t *testing.T) {
+	e := newEnv(t)
+	e.add("web/a", serve(t, echo).Addr())
+	p := e.start()
+	for range 50 {
+		c := p.dial()
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "before"); err != nil {
+			t.Fatal(err)
+		}
+		controlErr := raw.Control(func(fd uintptr) { err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil) })
+		if controlErr != nil || err != nil {
+			t.Fatal(controlErr, err)
+		}
+		if _, err := io.WriteString(c, "behind"); err != nil {
+			t.Fatal(err)
+		}
+		hear(t, c, "before!behind")
+		c.Close()
+	}
 }
 
 func TestProxy_IdleTimeout(t *testing.T) {

@@ -106,7 +106,7 @@ func (u *udpListener) flow(i int) *udpFlow {
 	l.counts.accepted.Add(1)
 	l.conns.Add(1)
 	f := &udpFlow{u: u, key: key, to: u.batch.from[i], control: control, fd: -1, last: l.now}
-	f.to.size = newSockaddr(key.client).size
+	f.to.size = unix.SizeofSockaddrInet4
 	if f.to.raw.Family == unix.AF_INET6 {
 		f.to.size = unix.SizeofSockaddrInet6
 	}
