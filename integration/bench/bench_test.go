@@ -95,10 +95,33 @@ func TestRun_MeasuresTheEcho(t *testing.T) {
 	}
 }
 
+// TestExchange_MeasuresTheInstance runs what asks against what answers, without
+// a proxy between them.
+func TestExchange_MeasuresTheInstance(t *testing.T) {
+	instance, err := startHTTPInstance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer instance.stop()
+	for k := range l7Kinds {
+		if err := exchangeClosed(t.Context(), instance.addr(), &l7Kinds[k], 3, 20); err != nil {
+			t.Errorf("%s: %v", l7Kinds[k].title, err)
+		}
+	}
+	took, err := exchangeAtRate(t.Context(), instance.addr(), &l7Kinds[0], l7Options{conns: 2, rate: 1000, seconds: 0.1})
+	if err != nil || len(took) != 100 || quantile(took, 0.5) <= 0 || quantile(took, 0.99) < quantile(took, 0.5) {
+		t.Errorf("%d latencies, %v, %v", len(took), took, err)
+	}
+	if err := exchangeClosed(t.Context(), instance.addr(), &l7Kind{request: l7Kinds[0].request, body: "other"}, 1, 1); err == nil {
+		t.Error("a wrong answer is taken for right")
+	}
+}
+
 func TestRun_NamesWhatItDoesNotKnow(t *testing.T) {
 	for want, args := range map[string][]string{
 		`no benchmark "x"`:  {"x"},
 		`no server "bind"`:  {"dns", "-only", "echo,bind"},
+		`no proxy "squid"`:  {"l7", "-only", "nginx,squid"},
 		"must be above 0":   {"dns", "-rounds", "0"},
 		"not defined: -foo": {"dns", "-foo"},
 	} {

@@ -30,6 +30,14 @@
 //
 // RSS is of the process tree after the load; heap is what Muster's own metrics
 // say.
+//
+// # l7: the cost of an HTTP exchange
+//
+// Each proxy runs on core 0 with one worker before one instance, which is part
+// of this program, as the clients are. Turns are interleaved as above; CPU is
+// that of the proxy's process tree over the requests, and the ratio is to nginx
+// in the same round. Latencies are measured at a fixed rate, each from the
+// moment at which its request was due.
 package main
 
 import (
@@ -55,6 +63,7 @@ type benchmark struct {
 // benchmarks are what can be asked for, in the order of the list.
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
 	{"start", "muster dev from its start to the first right answer", runTimes("start", "muster dev to the first answer with all samples", 20, 0.5, time.Second, fault.Start)},
 	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
