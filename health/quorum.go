@@ -1,5 +1,7 @@
 package health
 
+import "slices"
+
 // Several servers that check the same instance come to one verdict by Quorum.
 // Which servers check it is a Share's matter. Both are pure: every server that
 // knows the same members and reports finds the same.
@@ -82,6 +84,17 @@ func (s *Share) Len() int { return len(s.names) }
 
 // Name is the i-th server's.
 func (s *Share) Name(i int) string { return s.names[i] }
+
+// Same reports whether both are of the same servers.
+func (s *Share) Same(other *Share) bool { return slices.Equal(s.names, other.names) }
+
+// Place is the place of a server; -1: it is none of them.
+func (s *Share) Place(name string) int {
+	if i, there := slices.BinarySearch(s.names, name); there {
+		return i
+	}
+	return -1
+}
 
 // Checkers appends to dst which servers check what has the hash key: the
 // CheckersMax, or as many as there are, that rendezvous hashing puts first. When

@@ -72,9 +72,10 @@ type (
 		Capacity int      `json:"capacity,omitempty"`
 	}
 	reportJSON struct {
-		State  string    `json:"state"`
-		Reason string    `json:"reason,omitempty"`
-		Since  time.Time `json:"since,omitzero"`
+		State       string    `json:"state"`
+		Reason      string    `json:"reason,omitempty"`
+		Since       time.Time `json:"since,omitzero"`
+		Incarnation int64     `json:"incarnation,omitempty"`
 	}
 	memberJSON struct {
 		Address string    `json:"address,omitempty"`
@@ -248,7 +249,7 @@ func EncodeReport(r Report) ([]byte, error) {
 	if len(r.Reason) > TextMax {
 		r.Reason = strings.ToValidUTF8(r.Reason[:TextMax], "")
 	}
-	out := reportJSON{State: reportFailing, Reason: r.Reason, Since: r.Since.UTC().Truncate(time.Second)}
+	out := reportJSON{State: reportFailing, Reason: r.Reason, Since: r.Since.UTC().Truncate(time.Second), Incarnation: r.Incarnation}
 	if r.Passing {
 		out.State = reportPassing
 	}

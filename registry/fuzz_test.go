@@ -16,7 +16,7 @@ func fuzzValues() []string {
 		fullInstance, `10.0.0.1:80`, `{"address":"10.0.0.1","meta":{"a":"\ud83d\ude00"}}`, `{"checks":[]}`, "{", "\x00", `{"x":[[[[]]]]}`,
 		`{"policy":"hash","ttl":"2s","max_answers":"auto","hash_on":"name","fail":"tier","panic_threshold":0.5,"slow_start":0,"spill":"when-empty"}`,
 		`{"state":"drain","reason":"r","by":"b","since":"2026-01-02T15:04:05Z","until":"2026-01-02T15:04:05Z"}`,
-		`{"state":"failing","reason":"refused","since":"2026-01-02T15:04:05Z"}`, `{"state":"freeze"}`, `{"suspect":true}`,
+		`{"state":"failing","reason":"refused","incarnation":7,"since":"2026-01-02T15:04:05Z"}`, `{"state":"freeze"}`, `{"suspect":true}`,
 		`{"load":0.5,"active":1,"capacity":2}`, `{"address":"a","version":"v","since":"2026-01-02T15:04:05Z"}`,
 		`{"address":"10.0.0.1","checks":[{"type":"dns","name":"_x.y.","record":"aaaa","port":53,"interval":1.5,"status":200}],"port":1}`,
 	}

@@ -232,7 +232,9 @@ type Report struct {
 	Passing  bool   // else failing
 	Reason   string // what the check said; may be empty
 	Since    time.Time
-	Revision int64
+	// Incarnation is that of the instance that was checked; 0: not given.
+	Incarnation int64
+	Revision    int64
 }
 
 // Problem is one record that could not be used.

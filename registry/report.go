@@ -189,6 +189,10 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 			r.Reason, err = c.text(TextMax)
 		case "since":
 			r.Since, err = c.timestamp()
+		case "incarnation":
+			var n int
+			n, err = c.integer(0, incarnationMax)
+			r.Incarnation = int64(n)
 		default:
 			return c.skip()
 		}
@@ -207,6 +211,10 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 	}
 	return r, nil
 }
+
+// incarnationMax is the greatest integer that JSON's numbers hold exactly in
+// every reader (RFC 8259 section 6). etcd's revisions stay below it.
+const incarnationMax = 1<<53 - 1
 
 // The states of a report.
 const (

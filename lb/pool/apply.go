@@ -30,7 +30,9 @@ type packed struct {
 	loads     []registry.Load
 	members   []registry.Member
 	routes    []registry.Route
+	reports   []registry.Report
 	deleted   []registry.Key
+	lost      []registry.Key
 	problems  []registry.Problem
 	mended    []string
 }
@@ -47,6 +49,7 @@ func pack(b *registry.Batch) packed {
 		source: b.Source, revision: b.Revision, asOf: b.AsOf, reset: b.Reset, more: b.More, snapshot: b.Snapshot,
 		services: slices.Clone(b.Services), admin: slices.Clone(b.Admin), loads: slices.Clone(b.Loads),
 		members: slices.Clone(b.Members), routes: cloneRoutes(b.Routes), deleted: slices.Clone(b.Deleted),
+		reports: slices.Clone(b.Reports), lost: slices.Clone(b.Lost),
 		problems: slices.Clone(b.Problems), mended: slices.Clone(b.Mended),
 	}
 	for i := range p.services {
@@ -109,6 +112,9 @@ func (w *writer) applyState(src *source, now time.Time) {
 		for j := range pages[i].services {
 			w.putService(src, &pages[i].services[j], now)
 		}
+		for j := range pages[i].reports {
+			w.putReport(src, &pages[i].reports[j]) // instances begin by them
+		}
 	}
 	members, routes := map[string]registry.Member{}, map[string]registry.Route{}
 	problems := packed{}
@@ -151,6 +157,7 @@ func (w *writer) applyState(src *source, now time.Time) {
 	if !last.snapshot {
 		src.asOf = max(src.asOf, src.view.asOf.Load())
 	}
+	w.reshare(now)
 }
 
 // setAdmin makes the administrators' words of a complete state the only ones.
@@ -159,13 +166,13 @@ func (w *writer) setAdmin(src *source, admin map[string]map[string]registry.Admi
 		s := w.service(src, name)
 		if !maps.Equal(s.admin, words) {
 			s.admin = words
-			w.mark(s)
+			w.markWords(s)
 		}
 	}
 	for name, s := range src.services {
 		if s.admin != nil && admin[name] == nil {
 			s.admin = nil
-			w.mark(s)
+			w.markWords(s)
 		}
 	}
 }
@@ -175,13 +182,14 @@ func (w *writer) sweep(src *source, now time.Time) {
 	for _, s := range src.services {
 		for i := len(s.insts) - 1; i >= 0; i-- { //nolint:modernize // it shrinks meanwhile
 			if s.insts[i].round != src.round {
-				w.removeInstance(s, i, now)
+				w.loseInstance(s, i, src.live && s.insts[i].rec.leased(), now)
 			}
 		}
 		if s.own != nil && s.round != src.round {
 			w.removeService(s, now)
 		}
 		maps.DeleteFunc(s.loads, func(_ string, l *load) bool { return l.round != src.round })
+		w.sweepReports(s)
 	}
 }
 
@@ -196,6 +204,9 @@ func (w *writer) applyChanges(src *source, b *packed, now time.Time) {
 	for i := range b.admin {
 		w.putAdmin(src, &b.admin[i])
 	}
+	for i := range b.reports {
+		w.putReport(src, &b.reports[i])
+	}
 	for i := range b.loads {
 		w.putLoad(src, &b.loads[i])
 	}
@@ -203,13 +214,17 @@ func (w *writer) applyChanges(src *source, b *packed, now time.Time) {
 		src.members[m.Name] = m
 	}
 	src.changeRoutes(b)
+	lost := make(map[registry.Key]bool, len(b.lost))
+	for _, k := range b.lost {
+		lost[k] = true
+	}
 	for i := range b.deleted {
-		w.remove(src, &b.deleted[i], now)
+		w.remove(src, &b.deleted[i], lost[b.deleted[i]], now)
 	}
 }
 
-// remove applies one deletion.
-func (w *writer) remove(src *source, k *registry.Key, now time.Time) {
+// remove applies one deletion, or one loss.
+func (w *writer) remove(src *source, k *registry.Key, lost bool, now time.Time) {
 	if k.Kind == registry.KindMember {
 		delete(src.members, k.Name)
 		return
@@ -221,7 +236,7 @@ func (w *writer) remove(src *source, k *registry.Key, now time.Time) {
 	switch k.Kind {
 	case registry.KindInstance:
 		if i, there := s.find(k.Name); there {
-			w.removeInstance(s, i, now)
+			w.loseInstance(s, i, lost, now)
 		}
 	case registry.KindService:
 		if s.own != nil {
@@ -231,12 +246,14 @@ func (w *writer) remove(src *source, k *registry.Key, now time.Time) {
 		if _, there := s.admin[k.Name]; there {
 			s.admin = maps.Clone(s.admin)
 			delete(s.admin, k.Name)
-			w.mark(s)
+			w.markWords(s)
 		}
 	case registry.KindLoad:
 		delete(s.loads, k.Name) // the next step of the factors finds it gone
 		w.forget(s)
-	case registry.KindMember, registry.KindRoute, registry.KindHealth, registry.KindUnknown:
+	case registry.KindHealth:
+		w.removeReport(s, k)
+	case registry.KindMember, registry.KindRoute, registry.KindUnknown:
 	}
 }
 
@@ -283,6 +300,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 	if there {
 		i := &s.insts[at]
 		i.round, i.revision = src.round, from.revision
+		w.regain(s, i, now)
 		if !bytes.Equal(i.rec, from.rec) {
 			w.changeInstance(s, at, from.rec, now)
 		}
@@ -295,11 +313,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 	w.mark(s)
 	i := &s.insts[at]
 	if s.settings.policy.Checks != nil || from.rec[14]&flagChecks != 0 {
-		seed := health.Unknown
-		if !src.live && src.cfg.Seed != nil {
-			seed = src.cfg.Seed(s.name, id)
-		}
-		w.setTargets(s, i, seed)
+		w.setTargets(s, i, w.seedOf(s, i))
 	}
 	w.index(s, i.rec, true)
 	w.touchBelow(s, id)
@@ -314,7 +328,7 @@ func (w *writer) changeInstance(s *svc, at int, rec record, now time.Time) {
 	old := i.rec
 	i.rec = rec
 	if old.incarnation() != rec.incarnation() {
-		i.fresh, i.late = true, s.src.live
+		i.fresh, i.late, i.said = true, s.src.live, health.Unknown
 		delete(s.loads, string(rec.id()))
 	}
 	if !sameFilters(old, rec) {
@@ -361,6 +375,7 @@ func (w *writer) removeInstance(s *svc, at int, now time.Time) {
 	for _, t := range i.targets {
 		w.targets.release(t, s)
 	}
+	w.unshare(s, i, now)
 	w.index(s, i.rec, false)
 	s.insts = slices.Delete(s.insts, at, at+1)
 	s.src.instances--
@@ -393,7 +408,7 @@ func (w *writer) putAdmin(src *source, a *registry.Admin) {
 		s.admin = map[string]registry.Admin{}
 	}
 	s.admin[a.Instance] = *a
-	w.mark(s)
+	w.markWords(s)
 }
 
 // applyProblems notes the problems of a batch and those that it mends.

@@ -368,10 +368,13 @@ func (p *Pool) State(ctx context.Context, source registry.SourceID) (pages []reg
 				pages = append(pages, registry.Batch{})
 				page = &pages[len(pages)-1]
 			}
+			if o.insts[j].lostAt() != 0 {
+				continue // it is not registered any more
+			}
 			inst := o.insts[j].rec.instance(o.name)
 			inst.Revision = o.insts[j].revision
 			page.Instances = append(page.Instances, inst)
-			if h := o.insts[j].health; len(o.insts[j].targets) > 0 && h != health.Unknown {
+			if h := o.insts[j].health; o.insts[j].watched && h != health.Unknown {
 				marks = append(marks, registry.HealthMark{Service: o.name, Instance: inst.ID, State: uint8(h)})
 			}
 		}

@@ -163,6 +163,7 @@ const (
 	classOut     class = iota // drained, in maintenance
 	classFailing              // for fail-open
 	classUnknown              // where nothing passes
+	classDamped               // passes, and falls too often: where nothing else passes
 	classPassing
 )
 
@@ -177,8 +178,11 @@ func classOf(i *instance) class {
 		return classFailing
 	case registry.AdminNone, registry.AdminFreeze:
 	}
-	switch i.health {
+	switch i.moved {
 	case health.Passing:
+		if i.kept == keptDamped {
+			return classDamped
+		}
 		return classPassing
 	case health.Unknown:
 		return classUnknown
@@ -218,6 +222,8 @@ func (b *builder) ruleFor(candidates []uint32) (r rule, mode Mode) {
 	switch {
 	case count[classPassing] > 0:
 		return rule{classPassing, weighted[classPassing] > 0}, ModeNormal
+	case count[classDamped] > 0:
+		return rule{classDamped, weighted[classDamped] > 0}, ModeNormal
 	case count[classUnknown] > 0:
 		return rule{classUnknown, weighted[classUnknown] > 0}, ModeUnknown
 	case count[classFailing] == 0:

@@ -188,6 +188,11 @@ func orDefault(d, def time.Duration) time.Duration {
 // that a change of a check is no fall into the unknown.
 func (w *writer) setTargets(s *svc, i *inst, seed health.State) {
 	list, impossible := targetsOf(s.src, s.name, i.rec, s.settings.policy.Checks, w.def)
+	i.watched = len(list)+len(impossible) > 0
+	i.beats = slices.ContainsFunc(list, func(t health.Target) bool { return t.Type == health.TypeTTL })
+	if i.mine = i.watched && w.isMine(s, i); !i.mine {
+		list = nil
+	}
 	old := i.targets
 	i.targets = nil
 	for _, t := range list {

@@ -7,6 +7,7 @@ type counters struct {
 	batches, rebuilds, healthChanges, failOpens    atomic.Uint64
 	problems, problemsDropped, filtersOmitted      atomic.Uint64
 	addressesOmitted, unknownSource, tableRebuilds atomic.Uint64
+	churnHolds, damped, suspected, reportsDropped  atomic.Uint64
 }
 
 // Counters returns what has been counted so far. It is safe for concurrent use.
@@ -17,5 +18,6 @@ func (p *Pool) Counters() Counters {
 		FailOpens: c.failOpens.Load(), Problems: c.problems.Load(), ProblemsDropped: c.problemsDropped.Load(),
 		FiltersOmitted: c.filtersOmitted.Load(), AddressesOmitted: c.addressesOmitted.Load(),
 		EventsLost: p.events.lost.Load(), UnknownSource: c.unknownSource.Load(), TableRebuilds: c.tableRebuilds.Load(),
+		ChurnHolds: c.churnHolds.Load(), Damped: c.damped.Load(), Suspected: c.suspected.Load(), ReportsDropped: c.reportsDropped.Load(),
 	}
 }

@@ -28,6 +28,7 @@ const (
 	EventService // From and To are modes; both empty: the policy changed
 	EventSource  // From and To are "none", "snapshot", "fresh", "stale" and "expired"
 	EventProblem // a record could not be used; To is "mended" when it is well again
+	EventAlarm   // To is "held", "released", "suspect" or "trusted"
 	EventGap     // events before this one were lost to the reader
 )
 

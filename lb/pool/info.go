@@ -154,4 +154,8 @@ type Counters struct {
 	EventsLost       uint64 // by subscribers too slow
 	UnknownSource    uint64 // batches of a source not configured
 	TableRebuilds    uint64 // of the view's table
+	ChurnHolds       uint64 // times that removals were held, since too many fell at once
+	Damped           uint64 // times that an instance was held back, since it flaps
+	Suspected        uint64 // times that this server doubted its own checks
+	ReportsDropped   uint64 // of other servers, beyond health.SharersMax of an instance
 }

@@ -71,6 +71,9 @@ type Settings struct {
 	StaleAfter time.Duration
 	// MaxStale is the age from which on nothing is answered; 0: never.
 	MaxStale time.Duration
+	// ChurnHold is how long removals are held when half of a zone falls at
+	// once, see health.Mass; 0: they never are.
+	ChurnHold time.Duration
 	// Reverse says that the index from addresses to instances is kept.
 	Reverse bool
 }
@@ -121,6 +124,8 @@ type Pool struct {
 	mu       sync.Mutex    // guards notified and passive
 	notified map[health.Target]observation
 	passive  map[passiveKey]passiveSeen
+	outbox   outbox
+	suspect  atomic.Bool
 
 	w writer // owned by Run
 }
@@ -145,6 +150,7 @@ func New(cfg Config) (*Pool, error) {
 		wake:     make(chan struct{}, 1),
 		notified: map[health.Target]observation{},
 		passive:  map[passiveKey]passiveSeen{},
+		outbox:   newOutbox(),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)

@@ -186,6 +186,7 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 	wake := s.stepAt
 	slow := 0
 	words := s.words(now)
+	w.judgeFreeze(s, now, &wake)
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
 		w.judgeOne(s, in, out, words.next(i), now, &wake)
@@ -236,7 +237,7 @@ func (t *touched) compare(i int, prev, next *Service) {
 	a, b := &prev.instances[i], &next.instances[i]
 	sameRecord := same(prev.faces.records.at(i), next.faces.records.at(i))
 	content := !sameRecord || a.weight != b.weight || a.health != b.health || a.admin != b.admin
-	if !content && a.deadline == b.deadline {
+	if !content && a.deadline == b.deadline && a.moved == b.moved && a.kept == b.kept {
 		return
 	}
 	t.any = true
@@ -249,7 +250,7 @@ func (t *touched) compare(i int, prev, next *Service) {
 // judgeOne decides the state of one instance.
 func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin, now time.Time, wake *int64) {
 	ns := now.UnixNano()
-	state, deadline := in.checked()
+	state, deadline := w.findOut(s, in, ns)
 	out.health, out.deadline = state, deadline
 	if word != nil {
 		out.admin = word.State
@@ -259,13 +260,15 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 			out.deadline = earlier(out.deadline, until)
 		}
 	}
+	in.moved, in.kept = w.steady(s, in, state, ns, wake)
+	out.moved, out.kept = in.moved, in.kept
 	began := in.fresh && in.late
 	if state != in.health && !in.fresh {
 		w.pool.counts.healthChanges.Add(1)
 		began = in.health == health.Failing && state == health.Passing
 		w.event(now, s.src, Event{
 			Kind: EventHealth, Service: s.name, Instance: string(in.rec.id()),
-			From: in.health.String(), To: state.String(), Reason: w.output(in, state),
+			From: in.health.String(), To: state.String(), Reason: w.output(s, in, state),
 		})
 	}
 	switch {
@@ -285,7 +288,7 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 }
 
 // output is what the check said that decided a state.
-func (w *writer) output(in *inst, state health.State) string {
+func (w *writer) output(s *svc, in *inst, state health.State) string {
 	for _, t := range in.targets {
 		if t.state == state && w.targets.checker != nil {
 			if st, ok := w.targets.checker.Status(t.Target); ok {
@@ -293,7 +296,7 @@ func (w *writer) output(in *inst, state health.State) string {
 			}
 		}
 	}
-	return ""
+	return s.reason(in, state)
 }
 
 // words yields the administrator's word that is in force for each instance in

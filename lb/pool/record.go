@@ -272,7 +272,7 @@ func (r record) instance(service string) registry.Instance {
 		Service: service, ID: string(r.id()), Addresses: r.addresses(),
 		Port: r.port(), Weight: r.weight(), Priority: r.priority(),
 		TTL:         time.Duration(r.ttlMillis()) * time.Millisecond,
-		Incarnation: r.incarnation(), Leased: r[14]&flagLeased != 0,
+		Incarnation: r.incarnation(), Leased: r.leased(),
 	}
 	in := reader{r.filters()}
 	for range in.u8() {
@@ -343,6 +343,9 @@ func readChecks(in *reader) []registry.Check {
 	}
 	return checks
 }
+
+// leased reports whether the instance goes with its registrant's lease.
+func (r record) leased() bool { return r[14]&flagLeased != 0 }
 
 // identity is the stable hash of an instance's name, the same in every server
 // and after every restart, since the hash policy's choices depend on it: FNV-1a

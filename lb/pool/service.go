@@ -41,6 +41,8 @@ type instance struct {
 	deadline int64  // until when the state surely holds, ns since 1970; 0: not known to end
 	weight   uint32 // effective, in units of 1/lb.WeightScale; registered before slow start and load
 	health   health.State
+	moved    health.State // what the answers go by: health, but for kept
+	kept     kept
 	admin    registry.AdminState
 	class    class
 	in       bool

@@ -30,6 +30,8 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 	}
 	mode := s.Mode()
 	switch {
+	case inst.kept != keptNone:
+		return inst.appendKept(dst)
 	case inst.in && mode == ModeFailOpen:
 		dst = append(dst, inst.health.String()...)
 		return append(dst, ", served all the same: too little passes (fail-open)"...)

@@ -20,6 +20,7 @@ type writer struct {
 	sources map[registry.SourceID]*source
 	def     CheckDefaults
 	reverse bool
+	hold    time.Duration // of removals when too many fall at once
 	targets targets
 	addrs   addressIndex
 	timers  timers
@@ -28,6 +29,7 @@ type writer struct {
 	seed    uint64    // of round robin's starting points
 	build   builder
 	judged  []instance // room for judge
+	sharing sharing
 }
 
 // source is what the writer knows of one source.
@@ -45,6 +47,8 @@ type source struct {
 	round     uint32 // of complete states, for telling what they lack
 	instances int
 	live      bool // a complete state of the source itself was applied
+	alone     bool // its instances are judged by this server's checks alone
+	churn     churn
 	content   bool // what the zone contains has changed since the last serial
 	told      string
 
@@ -62,6 +66,7 @@ type svc struct {
 	own      *registry.Service
 	admin    map[string]registry.Admin // immutable once published: replaced, not written
 	loads    map[string]*load
+	reports  map[string][]report // of all checkers, by instance
 	seqs     map[seqKey]*atomic.Uint64
 	filters  filterList
 	pub      *Service
@@ -74,6 +79,7 @@ type svc struct {
 	mode     Mode
 	dirty    bool
 	linked   bool // counted in its parent's children
+	frozen   bool // health does not move its answers
 	regroup  bool // who is registered, or what filters choose, has changed
 	retune   bool // settings have changed
 }
@@ -89,9 +95,19 @@ type inst struct {
 	health     health.State // as of the last rebuild, for telling changes
 	admin      registry.AdminState
 	in         bool
-	fresh      bool // registered since the last rebuild
-	late       bool // registered after the source's first state
-	impossible bool // a check cannot be run
+	fresh      bool         // registered since the last rebuild
+	late       bool         // registered after the source's first state
+	impossible bool         // a check cannot be run
+	watched    bool         // it has checks
+	beats      bool         // one of them is a heartbeat, which comes to any server
+	mine       bool         // watched by this server: targets are its checks
+	stuck      bool         // stuckAt has a say
+	stuckAt    health.State // what the own checks said when they became the only ones
+	own        health.State // what they said at the last rebuild; unknown while not mine
+	said       health.State // what the other servers were told
+	moved      health.State // what the answers go by
+	kept       kept
+	unsteady   *unsteady // nil: it never fell
 }
 
 func (w *writer) init(p *Pool, seed uint64) {
@@ -100,12 +116,13 @@ func (w *writer) init(p *Pool, seed uint64) {
 	w.sources = map[registry.SourceID]*source{}
 	w.targets = targets{seed: p.view.seed, byHash: map[uint64]*target{}, checker: p.cfg.Checker}
 	w.addrs.init(&p.view)
+	w.sharing.me = -1
 }
 
 // configure puts settings in force. Sources that are gone take their services
 // with them.
 func (w *writer) configure(s Settings, now time.Time) {
-	w.def = s.Health.withDefaults()
+	w.def, w.hold = s.Health.withDefaults(), s.ChurnHold
 	views := []*SourceView{}
 	gone := maps.Clone(w.sources)
 	for i := range s.Sources {
@@ -119,8 +136,8 @@ func (w *writer) configure(s Settings, now time.Time) {
 		}
 		if src == nil {
 			src = &source{
-				view:     &SourceView{view: &w.pool.view, id: cfg.ID, apex: apexWire(cfg.Zone)},
-				services: map[string]*svc{}, members: map[string]registry.Member{}, routes: map[string]registry.Route{}, problems: map[string]registry.Problem{},
+				view:  &SourceView{view: &w.pool.view, id: cfg.ID, apex: apexWire(cfg.Zone)},
+				alone: true, services: map[string]*svc{}, members: map[string]registry.Member{}, routes: map[string]registry.Route{}, problems: map[string]registry.Problem{},
 			}
 			src.view.serial.Store(cfg.Serial)
 			src.view.raiseSerial(now)
@@ -222,6 +239,9 @@ func (p *Pool) Run(ctx context.Context) error {
 		now := time.Now()
 		p.w.due(now.UnixNano())
 		p.w.flush(now)
+		if p.w.doubt(now) || p.w.restrain(now) {
+			p.w.flush(now)
+		}
 		p.w.release()
 		wake.Reset(p.w.timers.wait(now.UnixNano()))
 	}
@@ -277,6 +297,7 @@ func (w *writer) tick(now time.Time) {
 	for _, src := range w.sources {
 		w.tellFreshness(src, now)
 	}
+	w.reshare(now)
 }
 
 // tellFreshness makes an event of a change of a source's freshness.
@@ -306,6 +327,7 @@ func (w *writer) tellFreshness(src *source, now time.Time) {
 // due marks the services whose time has come.
 func (w *writer) due(now int64) {
 	for s := w.timers.pop(now); s != nil; s = w.timers.pop(now) {
+		w.letGo(s, now)
 		w.mark(s)
 	}
 }
@@ -378,7 +400,7 @@ func (w *writer) publish(s *svc, next *Service) {
 
 // forget drops a name of which nothing is left.
 func (w *writer) forget(s *svc) {
-	if s.pub == nil && !s.exists() && s.children == 0 && len(s.admin) == 0 && len(s.loads) == 0 {
+	if s.pub == nil && !s.exists() && s.children == 0 && len(s.admin) == 0 && len(s.loads) == 0 && len(s.reports) == 0 {
 		w.timers.remove(s)
 		delete(s.src.services, s.name)
 	}
