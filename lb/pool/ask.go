@@ -26,13 +26,14 @@ type seen struct {
 	insts    []inst // of a hidden service, else for their revisions
 	loads    map[string]registry.Load
 	def      CheckDefaults
+	frozen   *registry.Admin
 }
 
 // see copies what info needs. It runs on the writer.
 func (w *writer) see(s *svc) seen {
 	o := seen{
 		src: s.src.cfg, view: s.src.view, name: s.name, pub: s.pub, settings: s.settings,
-		own: s.own, hidden: s.hidden, insts: slices.Clone(s.insts), def: w.def,
+		own: s.own, hidden: s.hidden, insts: slices.Clone(s.insts), def: w.def, frozen: s.freezeOf(time.Now()),
 	}
 	if len(s.loads) > 0 {
 		o.loads = make(map[string]registry.Load, len(s.loads))
@@ -119,7 +120,7 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 	policy := o.settings.policy
 	policy.Name = o.name
 	info := ServiceInfo{
-		Source: o.src.ID, Zone: o.src.Zone, Name: o.name, Policy: policy, Registered: o.own, Hidden: o.hidden,
+		Source: o.src.ID, Zone: o.src.Zone, Name: o.name, Policy: policy, Registered: o.own, Hidden: o.hidden, Frozen: o.frozen,
 		TTL: time.Duration(o.settings.ttl) * time.Second, TTLWhy: "the service's or zone's",
 	}
 	s := o.pub

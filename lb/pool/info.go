@@ -58,7 +58,10 @@ type ServiceInfo struct {
 	// Registered is the service's own key; nil when there is none.
 	Registered *registry.Service
 	Mode       Mode // of the whole service
-	Counts     Counts
+	// Frozen is the administrator's word that stops health from moving the
+	// answers; nil: none is in force.
+	Frozen *registry.Admin
+	Counts Counts
 	// Answers is how many A or AAAA records are picked for one answer.
 	Answers int
 	TTL     time.Duration // of an answer given now

@@ -55,7 +55,11 @@ func (e *env) targets() int {
 }
 
 // in is who is answered for web.
-func (e *env) in() string { e.t.Helper(); s := e.find("web"); return in(s, s.Set().Group(pool.FamilyA)) }
+func (e *env) in() string {
+	e.t.Helper()
+	s := e.find("web")
+	return in(s, s.Set().Group(pool.FamilyA))
+}
 
 func (e *env) want(what, want string) {
 	e.t.Helper()

@@ -189,6 +189,7 @@ func (w *writer) restrain(now time.Time) (again bool) {
 		c.forget(ns)
 		// A held one is among src.instances still, one that was removed is not.
 		if of := src.instances + len(c.lost); w.hold > 0 && ns >= c.until && health.Mass(c.falls.Count(ns), of) {
+			src.view.heldUntil.Store(ns + int64(w.hold))
 			c.from, c.until, c.told = ns-int64(health.FallWindow), ns+int64(w.hold), true
 			w.pool.counts.churnHolds.Add(1)
 			w.alarm(now, src, "held", fmt.Sprintf("%d of %d instances fell within %v: removals are held for %v",

@@ -83,6 +83,7 @@ type SourceView struct {
 	maxStale   atomic.Int64  // nanoseconds; 0: never
 	serial     atomic.Uint32 // of the zone
 	services   atomic.Int64  // answered, ancestors not counted
+	heldUntil  atomic.Int64  // nanoseconds since 1970; 0: never held
 	routes     atomic.Pointer[[]registry.Route]
 }
 
@@ -146,6 +147,10 @@ func (s *SourceView) Clock() int64 { return s.view.clock.Load() }
 // Serial is the zone's serial number: max(previous + 1, seconds since 1970) at
 // the last change of what the zone contains.
 func (s *SourceView) Serial() uint32 { return s.serial.Load() }
+
+// Held reports whether removals are held at the time now, in nanoseconds since
+// 1970: half of the zone fell at once.
+func (s *SourceView) Held(now int64) bool { return now < s.heldUntil.Load() }
 
 // Services is how many services the zone answers.
 func (s *SourceView) Services() int { return int(s.services.Load()) }

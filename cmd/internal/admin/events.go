@@ -147,7 +147,7 @@ var eventKinds = map[pool.EventKind]api.EventKind{
 	pool.EventRegistered: api.EventInstanceAdded, pool.EventDeregistered: api.EventInstanceRemoved,
 	pool.EventChanged: api.EventInstanceChanged, pool.EventHealth: api.EventHealth, pool.EventAdmin: api.EventAdmin,
 	pool.EventServing: api.EventServing, pool.EventService: api.EventService, pool.EventSource: api.EventRegistry,
-	pool.EventProblem: api.EventProblem, pool.EventGap: api.EventGap,
+	pool.EventAlarm: api.EventAlarm, pool.EventProblem: api.EventProblem, pool.EventGap: api.EventGap,
 }
 
 // zoneName is the zone that a source feeds; empty for none.

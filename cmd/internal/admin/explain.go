@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
 )
 
 // Reply is what a question was answered by the code that answers DNS.
@@ -148,6 +150,9 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 	if info.Hidden != "" {
 		out.Warnings = append(out.Warnings, "the service is not answered: "+info.Hidden)
 	}
+	if info.Frozen != nil {
+		out.Warnings = append(out.Warnings, frozenWords(info.Frozen))
+	}
 	if info.Policy.MaxAnswers > 1 && info.Policy.Policy != "round-robin" && unequal(info) {
 		out.Warnings = append(out.Warnings, "weights differ and more than one address is answered: "+
 			"shares hold only as far as clients choose among them at random; max_answers: auto answers one")
@@ -177,6 +182,24 @@ func modeOf(info *pool.ServiceInfo) api.Mode {
 		return api.ModeHidden
 	}
 	return api.Mode(info.Mode.String())
+}
+
+// frozenWords says who has frozen the answers, why and until when.
+func frozenWords(a *registry.Admin) string {
+	words := "health does not move the answers: they are frozen"
+	if a.Service == registry.AllServices {
+		words += ", like those of all services,"
+	}
+	if a.By != "" {
+		words += " by " + a.By
+	}
+	if !a.Until.IsZero() {
+		words += " until " + a.Until.Format(time.RFC3339)
+	}
+	if a.Reason != "" {
+		words += ": " + a.Reason
+	}
+	return words
 }
 
 // filterOf names the part of the service that the labels before its name

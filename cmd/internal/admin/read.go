@@ -213,6 +213,9 @@ func findingsOf(info *pool.ServiceInfo) []api.Finding {
 			add(api.SeverityWarning, plural(info.Counts.Failing, "instance fails its checks", "instances fail their checks"), explain)
 		}
 	}
+	if info.Frozen != nil {
+		add(api.SeverityInfo, frozenWords(info.Frozen), "`muster freeze --undo` ends it")
+	}
 	if info.FiltersOmitted > 0 {
 		add(api.SeverityWarning, plural(info.FiltersOmitted, "tag, zone or port name has", "tags, zones or port names have")+" no name of its own",
 			"use at most 64 a service")

@@ -26,6 +26,9 @@ func (s *Server) instanceKey(kind registry.Kind, zone, service, id string) (*Zon
 	if err != nil {
 		return nil, registry.Key{}, err
 	}
+	if kind == registry.KindAdmin && service == registry.AllServices && id == registry.Freeze {
+		return z, registry.Key{Source: z.Source, Kind: kind, Service: service, Name: id}, nil
+	}
 	name, err := foldService(z, service)
 	if err != nil {
 		return nil, registry.Key{}, err
@@ -34,7 +37,7 @@ func (s *Server) instanceKey(kind registry.Kind, zone, service, id string) (*Zon
 		return nil, registry.Key{}, badField("instance", "give the instance's id", "is missing")
 	}
 	folded := id
-	if kind != registry.KindAdmin || id != registry.AllInstances {
+	if kind != registry.KindAdmin || id != registry.AllInstances && id != registry.Freeze {
 		if folded, err = registry.FoldLabel(id); err != nil {
 			return nil, registry.Key{}, fieldError("instance", err)
 		}
@@ -211,46 +214,53 @@ func (s *Server) admin(r *http.Request, in api.AdminRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.info(r.Context(), z, k.Service)
-	if err != nil {
-		return nil, err
-	}
-	if k.Name != registry.AllInstances && !hasInstance(&info, k.Name) {
-		return nil, missing(registry.ErrNotFound, k)
+	if k.Service != registry.AllServices {
+		info, err := s.info(r.Context(), z, k.Service)
+		if err != nil {
+			return nil, err
+		}
+		if k.Name != registry.AllInstances && k.Name != registry.Freeze && !hasInstance(&info, k.Name) {
+			return nil, missing(registry.ErrNotFound, k)
+		}
 	}
 	op := registry.Op{Key: k}
 	var out api.AdminSet
 	if in.State != api.AdminNone {
-		state, err := registry.ParseAdminState(string(in.State))
-		if err != nil {
-			return nil, fieldError("state", err)
-		}
-		if in.For < 0 {
-			return nil, badField("for", "give a time such as 10m", "%s is in the past", in.For)
-		}
-		a := registry.Admin{
-			Service: k.Service, Instance: k.Name, State: state,
-			Reason: printable(in.Reason), By: printable(in.By), Since: time.Now().UTC().Truncate(time.Second),
-		}
-		if in.For > 0 {
-			// Records have whole seconds: no less than was asked for.
-			a.Until = time.Now().UTC().Add(time.Duration(in.For) + time.Second - 1).Truncate(time.Second)
-			out.Until = a.Until
-		}
-		if op.Value, err = registry.EncodeAdmin(a); err != nil {
-			return nil, fieldError("state", err)
-		}
-		switch state {
-		case registry.AdminDrain, registry.AdminMaintenance, registry.AdminDown:
-			out.SafeAfter = api.Duration(info.TTL)
-		case registry.AdminUp, registry.AdminNone, registry.AdminFreeze:
+		if op.Value, out.Until, err = adminValue(k, &in); err != nil {
+			return nil, err
 		}
 	}
 	if out.Revision, err = z.Store.Apply(r.Context(), []registry.Op{op}); err != nil {
 		return nil, err
 	}
-	out.Left = s.left(r.Context(), z, k, out.Revision)
+	if k.Service != registry.AllServices {
+		s.afterAdmin(r.Context(), z, k, in.State, &out)
+	}
 	return out, nil
+}
+
+// adminValue is the record of an administrator's word, and when it ends by
+// itself.
+func adminValue(k registry.Key, in *api.AdminRequest) (value []byte, until time.Time, err error) {
+	state, err := registry.ParseAdminState(string(in.State))
+	if err != nil {
+		return nil, until, fieldError("state", err)
+	}
+	if in.For < 0 {
+		return nil, until, badField("for", "give a time such as 10m", "%s is in the past", in.For)
+	}
+	a := registry.Admin{
+		Service: k.Service, Instance: k.Name, State: state,
+		Reason: printable(in.Reason), By: printable(in.By), Since: time.Now().UTC().Truncate(time.Second),
+	}
+	if in.For > 0 {
+		// Records have whole seconds: no less than was asked for.
+		a.Until = time.Now().UTC().Add(time.Duration(in.For) + time.Second - 1).Truncate(time.Second)
+	}
+	if value, err = registry.EncodeAdmin(a); err != nil {
+		return nil, until, fieldError("state", err)
+	}
+	return value, a.Until, nil
 }
 
 // hasInstance reports whether an instance is registered.
@@ -263,18 +273,23 @@ func hasInstance(info *pool.ServiceInfo, id string) bool {
 	return false
 }
 
-// left is how many instances of the service are served once the pool has
-// applied the write; what it is at present if that takes longer than a moment.
-func (s *Server) left(ctx context.Context, z *Zone, k registry.Key, revision int64) int {
+// afterAdmin says what has come of a word once the pool has applied it, or at
+// present if that takes longer than a moment.
+func (s *Server) afterAdmin(ctx context.Context, z *Zone, k registry.Key, state api.AdminState, out *api.AdminSet) {
 	const moment = time.Second
-	ctx, cancel := context.WithTimeout(ctx, moment)
+	short, cancel := context.WithTimeout(ctx, moment)
 	defer cancel()
-	_ = s.cfg.Pool.WaitFor(ctx, z.Source, revision) // late or not, the count is told
-	info, err := s.cfg.Pool.Service(context.WithoutCancel(ctx), z.Source, k.Service)
+	_ = s.cfg.Pool.WaitFor(short, z.Source, out.Revision) // late or not, it is told
+	info, err := s.cfg.Pool.Service(ctx, z.Source, k.Service)
 	if err != nil {
-		return 0
+		return
 	}
-	return info.Counts.In
+	out.Left = info.Counts.In
+	switch state {
+	case api.AdminDrain, api.AdminMaintenance, api.AdminDown:
+		out.SafeAfter = api.Duration(info.TTL)
+	case api.AdminUp, api.AdminFreeze, api.AdminNone:
+	}
 }
 
 // change reads a record, lets edit make its new value, and writes it unless

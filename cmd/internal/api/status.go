@@ -107,6 +107,7 @@ const (
 	EventRegistry        EventKind = "registry"
 	EventConfig          EventKind = "config"
 	EventProblem         EventKind = "problem" // a record could not be used, or was mended
+	EventAlarm           EventKind = "alarm"   // To is held, released, suspect or trusted
 	// EventGap stands for events that are no longer kept: between Last-Event-ID
 	// and this event's id some were lost, so read the lists anew.
 	EventGap EventKind = "gap"

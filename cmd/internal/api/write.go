@@ -15,10 +15,18 @@ const (
 	AdminMaintenance AdminState = "maintenance"
 	AdminUp          AdminState = "up"
 	AdminDown        AdminState = "down"
+	AdminFreeze      AdminState = "freeze" // of Freeze alone
 )
 
 // AllInstances is the instance in an AdminRequest that means all of a service.
 const AllInstances = "*"
+
+// Freeze is the instance in an AdminRequest with AdminFreeze: health does not
+// move the answers of the service, or, with AllServices, of any.
+const Freeze = "_freeze"
+
+// AllServices is the service in an AdminRequest that means all of a zone.
+const AllServices = "*"
 
 // Written answers a write.
 type Written struct {
@@ -86,7 +94,7 @@ type Heartbeat struct {
 type AdminRequest struct {
 	Zone     string     `json:"zone,omitempty"`
 	Service  string     `json:"service"`
-	Instance string     `json:"instance"` // or AllInstances
+	Instance string     `json:"instance"` // or AllInstances, or Freeze
 	State    AdminState `json:"state"`
 	Reason   string     `json:"reason,omitempty"`
 	By       string     `json:"by,omitempty"`

@@ -89,7 +89,8 @@ type server struct {
 	refused atomic.Pointer[[]string]      // problems of a newer configuration; reload writes
 	loaded  atomic.Int64                  // when cfg was, unix nanoseconds
 
-	reloadsDone, reloadsFailed atomic.Uint64
+	reloadsDone, reloadsFailed    atomic.Uint64
+	reportsWritten, reportsFailed atomic.Uint64
 
 	etcd      *embedded.Server // nil in mode etcd
 	client    *etcd.Client
@@ -97,6 +98,7 @@ type server struct {
 	sources   []source // the service zones, in the configuration's order
 	cluster   *etcd.Source
 	member    atomic.Pointer[string]
+	peers     peers
 
 	pool      *pool.Pool
 	monitor   *health.Monitor
@@ -122,6 +124,7 @@ type source struct {
 // Run runs a server until ctx ends; it then stops in order and returns nil.
 func Run(ctx context.Context, o Options) error {
 	s := &server{opt: o, started: time.Now(), level: new(slog.LevelVar)}
+	s.peers = peers{server: s, members: map[string]registry.Member{}}
 	s.cfg.Store(o.Config)
 	s.loaded.Store(s.started.UnixNano())
 	s.log = newLogger(o.Stderr, o.Config.Log, s.level)
@@ -186,6 +189,9 @@ func (s *server) run(ctx context.Context) error {
 	for i := range s.sources {
 		feeders.Go(func() error { return s.watch(feed, &s.sources[i]) })
 	}
+	if s.cluster != nil && s.sourceZone(s.cluster.ID()) == "" {
+		feeders.Go(func() error { return s.watchCluster(feed) })
+	}
 
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
@@ -221,7 +227,7 @@ func (s *server) run(ctx context.Context) error {
 
 // watch follows one source for as long as the server runs.
 func (s *server) watch(ctx context.Context, src *source) error {
-	err := src.etcd.Watch(ctx, s.pool.Sink(ctx))
+	err := src.etcd.Watch(ctx, s.sink(ctx, src.etcd.ID()))
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -287,13 +293,16 @@ func (s *server) join(ctx context.Context) error {
 		}
 	}
 	s.member.Store(&name)
-	<-ctx.Done()
+	err := s.peers.join(ctx, name)
+	if err == nil {
+		err = s.report(ctx, lease, member)
+	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := lease.Revoke(end); err != nil {
 		s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
 	}
-	return nil
+	return ended(ctx, err)
 }
 
 // pause waits for d or the context's end.

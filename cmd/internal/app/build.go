@@ -105,6 +105,16 @@ func (s *server) sourceID(zone string) registry.SourceID {
 	return 0
 }
 
+// sourceZone is the zone of a source; empty: it is none of a service zone.
+func (s *server) sourceZone(id registry.SourceID) string {
+	for i := range s.sources {
+		if s.sources[i].etcd.ID() == id {
+			return s.sources[i].zone
+		}
+	}
+	return ""
+}
+
 // buildPool makes the monitor and the pool that it feeds.
 func (s *server) buildPool(cfg *config.Config) error {
 	allow := slices.Clone(cfg.Health.AllowTargets)

@@ -140,7 +140,36 @@ func (s *server) poolFamilies() []metrics.Family {
 		count("muster_pool_problems_total", "Records found bad.", func() uint64 { return p.Counters().Problems }),
 		count("muster_pool_problems_dropped_total", "Bad records that are not listed, since too many are.", func() uint64 { return p.Counters().ProblemsDropped }),
 		count("muster_pool_events_lost_total", "Times a reader of events was too slow.", func() uint64 { return p.Counters().EventsLost }),
+		count("muster_pool_churn_holds_total", "Times removals were held, since half of a zone fell at once.", func() uint64 { return p.Counters().ChurnHolds }),
+		count("muster_pool_damped_total", "Times an instance was held back, since it falls too often.", func() uint64 { return p.Counters().Damped }),
+		s.holding(),
 		count("muster_pool_filters_omitted_total", "Tags, zones and ports beyond the limit of a service.", func() uint64 { return p.Counters().FiltersOmitted }),
+	}
+}
+
+// holding says of which zones removals are held.
+func (s *server) holding() metrics.Family {
+	return metrics.Family{
+		Name: "muster_pool_removals_held", Help: "1 while removals of a zone are held, since half of it fell at once.", Kind: metrics.Gauge, Labels: []string{"zone"},
+		Collect: func(emit metrics.Emit) {
+			for i := range s.sources {
+				held := 0.0
+				if s.pool.View().Source(s.sources[i].etcd.ID()).Held(time.Now().UnixNano()) {
+					held = 1
+				}
+				emit(held, s.sources[i].zone)
+			}
+		},
+	}
+}
+
+// bit is 1 for true.
+func bit(f func() bool) func() float64 {
+	return func() float64 {
+		if f() {
+			return 1
+		}
+		return 0
 	}
 }
 
@@ -181,6 +210,10 @@ func (s *server) healthFamilies() []metrics.Family {
 				emit(float64(st.Failing), health.Failing.String())
 			},
 		},
+		one("muster_health_suspect", "1 while this server doubts its own checks, since most of what it checks failed at once.", bit(s.pool.Suspect)),
+		one("muster_health_reports_written_total", "Verdicts of this server's checks told to the others.", func() float64 { return float64(s.reportsWritten.Load()) }),
+		one("muster_health_report_failures_total", "Transactions of such verdicts that failed, and were tried again.", func() float64 { return float64(s.reportsFailed.Load()) }),
+		one("muster_health_reports_dropped_total", "Verdicts of other servers that were not kept, since an instance had too many.", func() float64 { return float64(s.pool.Counters().ReportsDropped) }),
 		one("muster_health_checks_running", "Checks under way.", func() float64 { return float64(s.monitor.Stats().Running) }),
 		one("muster_health_connections_kept", "Connections kept for the next check.", func() float64 { return float64(s.prober.Stats().Kept) }),
 		one("muster_health_connections_not_kept_total", "Connections that were to be kept, for which there was no room.", func() float64 { return float64(s.prober.Stats().Full) }),
@@ -214,11 +247,6 @@ func (s *server) registryFamilies() []metrics.Family {
 		one("muster_snapshot_failures_total", "Writes of the snapshot that failed.", func() float64 { return float64(s.snapshots.failed.Load()) }),
 		one("muster_config_reloads_total", "Times a new configuration was put in force.", func() float64 { return float64(s.reloadsDone.Load()) }),
 		one("muster_config_reload_failures_total", "Times a new configuration or zone file was refused.", func() float64 { return float64(s.reloadsFailed.Load()) }),
-		one("muster_ready", "1 once the server is ready.", func() float64 {
-			if s.ready.Load() {
-				return 1
-			}
-			return 0
-		}),
+		one("muster_ready", "1 once the server is ready.", bit(s.ready.Load)),
 	}
 }

@@ -184,6 +184,7 @@ func needRestart(old, now *config.Config) []string {
 		{"registry.snapshot", old.Registry.Snapshot, now.Registry.Snapshot},
 		{"health.allow_targets", old.Health.AllowTargets, now.Health.AllowTargets},
 		{"health.exec", old.Health.Exec, now.Health.Exec},
+		{"health.share", old.Health.Share, now.Health.Share},
 		{"admin", old.Admin, now.Admin},
 		{"log.format", old.Log.Format, now.Log.Format},
 		{"zones (of source muster)", serviceZones(old), serviceZones(now)},

@@ -171,6 +171,16 @@ func (s *server) findings(ctx context.Context) []api.Finding {
 	case !st.Registry.Connected && s.client != nil:
 		add(api.SeverityWarning, "registry", "etcd does not answer: "+st.Registry.Error, "bring etcd back at "+strings.Join(s.endpoints, ", "))
 	}
+	for i := range s.sources {
+		if s.pool.View().Source(s.sources[i].etcd.ID()).Held(time.Now().UnixNano()) {
+			add(api.SeverityError, "zone "+s.sources[i].zone, "half of its instances fell at once; removals are held for a while",
+				"see whether they are gone, or the network or a check is broken: `muster events`")
+		}
+	}
+	if s.pool.Suspect() {
+		add(api.SeverityError, "health checks", "most of what this server checks failed at once; it doubts its own network, and its failures have no say beside other servers'",
+			"see whether this machine reaches the instances")
+	}
 	if n := s.snapshots.failed.Load(); n > 0 {
 		add(api.SeverityWarning, "snapshot", fmt.Sprintf("%d writes of %s have failed", n, s.snapshots.path), "make room, or set registry.snapshot elsewhere")
 	}

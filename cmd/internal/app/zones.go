@@ -83,7 +83,7 @@ func (s *server) settings(cfg *config.Config) pool.Settings {
 		Health: pool.CheckDefaults{
 			Interval: d.Interval, Timeout: d.Timeout, FastInterval: d.FastInterval, Rise: d.Rise, Fall: d.Fall,
 		},
-		StaleAfter: cfg.Registry.StaleAfter, MaxStale: cfg.Registry.MaxStale,
+		StaleAfter: cfg.Registry.StaleAfter, MaxStale: cfg.Registry.MaxStale, ChurnHold: cfg.Health.ChurnHold,
 	}
 	for i := range cfg.Zones {
 		z := &cfg.Zones[i]

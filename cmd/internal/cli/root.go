@@ -47,7 +47,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 	root.AddCommand(
 		s.checkCommand(), s.configCommand(), s.healthcheckCommand(),
 		s.registerCommand(), s.deregisterCommand(),
-		s.drainCommand(), s.maintenanceCommand(), s.weightCommand(), s.serviceCommand(), s.demoCommand(),
+		s.drainCommand(), s.maintenanceCommand(), s.freezeCommand(), s.weightCommand(), s.serviceCommand(), s.demoCommand(),
 		s.servicesCommand(), s.instancesCommand(), s.watchCommand(), s.explainCommand(), s.queryCommand(),
 		s.eventsCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 	)

@@ -25,6 +25,10 @@ func healthKeys() key {
 			func(c *Health, v []netip.Prefix) { c.AllowTargets = v }),
 		one("exec", "off", "Whether exec checks run commands of this machine: never (off), those of services[].checks of this file, to the letter (configured), or any that a key in etcd names (any): whoever may register can then run what this server may run.", oneOf(ExecOff, ExecConfigured, ExecAny),
 			func(c *Health, v ExecMode) { c.Exec = v }),
+		one("share", "true", "Share the checking with the other servers of the registry: each instance is checked by up to three of them, and a majority decides.", boolean(),
+			func(c *Health, v bool) { c.Share = v }),
+		one("churn_hold", "60s", "How long removals are held when half of a zone, and ten instances or more, fall within 10s by health or lost leases.", duration(time.Second, time.Hour, "they never are"),
+			func(c *Health, v time.Duration) { c.ChurnHold = v }),
 	)
 }
 

@@ -67,7 +67,7 @@ registry:
   snapshot: off
   stale_after: 20s
   max_stale: 1h
-health: {defaults: {interval: 5s, timeout: 5s, rise: 1, fall: 1, fast_interval: 1s}, allow_targets: [127.0.0.0/8], exec: configured}
+health: {defaults: {interval: 5s, timeout: 5s, rise: 1, fall: 1, fast_interval: 1s}, allow_targets: [127.0.0.0/8], exec: configured, share: false, churn_hold: 0s}
 services:
   - {name: "*", policy: hash, hash_on: subnet, max_answers: auto, slow_start: 0s, panic_threshold: 0.5}
   - name: Web
@@ -111,7 +111,7 @@ access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 		},
 		Health: config.Health{
 			Defaults:     config.CheckDefaults{Interval: 5 * time.Second, Timeout: 5 * time.Second, Rise: 1, Fall: 1, FastInterval: time.Second},
-			AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, // share is false, and churn_hold 0s
 			Exec:         config.ExecConfigured,
 		},
 		Services: []config.Service{
