@@ -207,12 +207,12 @@ func (w *writer) setTargets(s *svc, i *inst, seed health.State) {
 // health is the state of all of an instance's checks together, and the earliest
 // time at which failures now running may end it: failing if one is, unknown if
 // one is, passing if there is none.
-func (i *inst) checked() (state health.State, deadline int64) {
+func (in *inst) checked() (state health.State, deadline int64) {
 	state = health.Passing
-	if i.impossible {
+	if in.impossible {
 		state = health.Unknown
 	}
-	for _, t := range i.targets {
+	for _, t := range in.targets {
 		switch t.state {
 		case health.Failing:
 			state = health.Failing

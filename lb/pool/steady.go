@@ -166,7 +166,7 @@ func (w *writer) regain(s *svc, in *inst, now time.Time) {
 
 // letGo removes the lost instances of s that are held no longer.
 func (w *writer) letGo(s *svc, now int64) {
-	for i := len(s.insts) - 1; i >= 0; i-- { //nolint:modernize // it shrinks meanwhile
+	for i := len(s.insts) - 1; i >= 0; i-- {
 		if at := s.insts[i].lostAt(); at != 0 && !s.src.churn.holds(at, now) {
 			w.removeInstance(s, i, time.Unix(0, now))
 		}
