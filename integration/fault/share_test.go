@@ -1,0 +1,127 @@
+package fault_test
+
+import (
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+// TestPeers_ShareTheChecking goes with four servers, of which each checks three
+// quarters of the instances, through the loss of one's network, of an instance
+// and of a server.
+func TestPeers_ShareTheChecking(t *testing.T) {
+	t.Parallel()
+	const servers, instances, share = 4, 200, 150
+	p := startPeers(t, servers, instances)
+	for i := range servers {
+		if err := p.AwaitTargets(t.Context(), i, share*0.85, share*1.15); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rates, err := p.Rates(t.Context(), 4*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("checks a second: %.0f", rates)
+	mean := 0.0
+	for _, r := range rates {
+		mean += r / servers
+	}
+	for i, r := range rates {
+		if r < 0.85*mean || r > 1.15*mean {
+			t.Errorf("server %d sends %.0f checks a second, want %.0f within 15 %%", i, r, mean)
+		}
+	}
+
+	p.Fleet.Cut(p.Host(2))
+	if err := p.AwaitMetric(t.Context(), 2, "muster_health_suspect", 1); err != nil {
+		t.Fatal(err)
+	}
+	p.Fleet.Kill(7)
+	for i := range servers {
+		if err := p.AwaitServing(t.Context(), i, instances-1); err != nil {
+			t.Errorf("one server is cut off from the instances, and one instance is killed: %v", err)
+		}
+		if n, err := p.Changes(t.Context(), i); err != nil || n != instances+1 {
+			t.Errorf("server %d found %v changes of health, %v; want %d first verdicts and one failure", i, n, err, instances)
+		}
+	}
+	p.Fleet.Cut("")
+	if err := p.AwaitMetric(t.Context(), 2, "muster_health_suspect", 0); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := fault.Kill(p.Servers[3].Process); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	for i := range servers - 1 {
+		if err := p.AwaitTargets(t.Context(), i, instances, instances); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the share of the server that died is taken over after %s", time.Since(killed))
+	p.Fleet.Kill(8)
+	for i := range servers - 1 {
+		if err := p.AwaitServing(t.Context(), i, instances-2); err != nil {
+			t.Errorf("one server is dead, and another instance is killed: %v", err)
+		}
+		if n, err := p.Changes(t.Context(), i); err != nil || n != instances+2 {
+			t.Errorf("server %d found %v changes of health, %v; want %d first verdicts and two failures", i, n, err, instances)
+		}
+	}
+}
+
+// TestPeers_HoldWhatIsLostAtOnce takes most instances away, by deleting them
+// and by ending their leases.
+func TestPeers_HoldWhatIsLostAtOnce(t *testing.T) {
+	t.Parallel()
+	const instances, most = 100, 60
+	p := startPeers(t, 1, instances)
+	revoke, err := p.Lease(t.Context(), 0, most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := `muster_pool_removals_held{zone="` + fault.Zone + `"}`
+	dir := fault.Instance(fault.FleetService, "")
+	if _, err := p.Etcd.Delete(t.Context(), dir+p.Fleet.ID(0), clientv3.WithRange(dir+p.Fleet.ID(most))); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.AwaitServing(t.Context(), 0, instances-most); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := p.Servers[0].Metric(t.Context(), held); err != nil || v != 0 {
+		t.Errorf("60 of 100 are deleted: removals held is %v, %v; want 0", v, err)
+	}
+	if err := revoke(); err != nil { // nothing is under them any more
+		t.Fatal(err)
+	}
+	if revoke, err = p.Lease(t.Context(), 0, most); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.AwaitServing(t.Context(), 0, instances); err != nil {
+		t.Fatal(err)
+	}
+	if err := revoke(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.AwaitMetric(t.Context(), 0, held, 1); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := p.Serving(t.Context(), 0); err != nil || n != instances {
+		t.Errorf("60 of 100 are lost: %d are answered, %v; want all", n, err)
+	}
+}
+
+func startPeers(t *testing.T, servers, instances int) *fault.Peers {
+	t.Helper()
+	p, err := newLab(t).StartPeers(t.Context(), servers, instances, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
