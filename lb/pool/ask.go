@@ -221,6 +221,7 @@ func (p *Pool) instanceInfo(o *seen, i uint32, now time.Time) InstanceInfo {
 		Instance: rec.instance(o.name), Health: in.health, In: in.in, Why: s.Why(i),
 	}
 	info.Revision = o.insts[i].revision
+	info.Cached = o.cachedFor(i, p.w.began, now.UnixNano())
 	if in.in {
 		info.EffectiveWeight = float64(in.weight) / lb.WeightScale
 	}

@@ -26,6 +26,8 @@ type builder struct {
 	index      []uint32
 	priorities []uint16
 	loads      []lb.Tier
+	stays      []bool  // of noteCached
+	places     []int32 // likewise
 	seen       []uint64
 	ttl        uint16 // least of the group being built; 0: none
 

@@ -113,6 +113,9 @@ type InstanceInfo struct {
 	// unit of Weight; 0 while out.
 	EffectiveWeight float64
 	Share           float64 // of the choices of the service's SRV and A clients, 0 to 1
+	// Cached is how long from now on caches may hold an answer with it, if it
+	// leaves the answers now or has left them: by the greatest TTL sent lately.
+	Cached time.Duration
 }
 
 // CheckInfo is one check of an instance and what it found.

@@ -69,6 +69,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 		prev = nil // what a set holds may have changed in every way
 	}
 	w.build.sets(s, next, prev, &touched, w.seed)
+	w.noteCached(s, s.pub, next, now.UnixNano())
 	s.regroup, s.retune = false, false
 	w.tellServing(s, next, now)
 	if w.pool.cfg.Encode != nil {

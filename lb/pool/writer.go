@@ -30,6 +30,7 @@ type writer struct {
 	build   builder
 	judged  []instance // room for judge
 	sharing sharing
+	began   int64 // ns since 1970
 }
 
 // source is what the writer knows of one source.
@@ -86,28 +87,29 @@ type svc struct {
 
 // inst is the writer's state of one instance.
 type inst struct {
-	rec        record
-	targets    []*target
-	revision   int64
-	slowSince  int64   // ns since 1970; 0: not in slow start
-	passive    float32 // factor on the weight by what proxies saw; 0: none
-	round      uint32
-	health     health.State // as of the last rebuild, for telling changes
-	admin      registry.AdminState
-	in         bool
-	fresh      bool         // registered since the last rebuild
-	late       bool         // registered after the source's first state
-	impossible bool         // a check cannot be run
-	watched    bool         // it has checks
-	beats      bool         // one of them is a heartbeat, which comes to any server
-	mine       bool         // watched by this server: targets are its checks
-	stuck      bool         // stuckAt has a say
-	stuckAt    health.State // what the own checks said when they became the only ones
-	own        health.State // what they said at the last rebuild; unknown while not mine
-	said       health.State // what the other servers were told
-	moved      health.State // what the answers go by
-	kept       kept
-	unsteady   *unsteady // nil: it never fell
+	rec         record
+	targets     []*target
+	revision    int64
+	slowSince   int64   // ns since 1970; 0: not in slow start
+	cachedUntil int64   // when the last answer without it that caches may hold ends, ns since 1970
+	passive     float32 // factor on the weight by what proxies saw; 0: none
+	round       uint32
+	health      health.State // as of the last rebuild, for telling changes
+	admin       registry.AdminState
+	in          bool
+	fresh       bool         // registered since the last rebuild
+	late        bool         // registered after the source's first state
+	impossible  bool         // a check cannot be run
+	watched     bool         // it has checks
+	beats       bool         // one of them is a heartbeat, which comes to any server
+	mine        bool         // watched by this server: targets are its checks
+	stuck       bool         // stuckAt has a say
+	stuckAt     health.State // what the own checks said when they became the only ones
+	own         health.State // what they said at the last rebuild; unknown while not mine
+	said        health.State // what the other servers were told
+	moved       health.State // what the answers go by
+	kept        kept
+	unsteady    *unsteady // nil: it never fell
 }
 
 func (w *writer) init(p *Pool, seed uint64) {
@@ -117,6 +119,7 @@ func (w *writer) init(p *Pool, seed uint64) {
 	w.targets = targets{seed: p.view.seed, byHash: map[uint64]*target{}, checker: p.cfg.Checker}
 	w.addrs.init(&p.view)
 	w.sharing.me = -1
+	w.began = time.Now().UnixNano()
 }
 
 // configure puts settings in force. Sources that are gone take their services

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/health"
@@ -78,7 +79,7 @@ func instanceOf(info *pool.ServiceInfo, in *pool.InstanceInfo) api.Instance {
 		Addresses: in.Addresses, Port: in.Port, Weight: in.Weight, Effective: in.EffectiveWeight,
 		Priority: in.Priority, Tags: in.Tags, Meta: in.Meta, Region: in.Region, Locality: in.Zone,
 		TTL: api.Duration(in.TTL), Leased: in.Leased,
-		Serving: in.In, Why: whyOf(in), Health: in.Health, Since: in.Since, Admin: adminOf(in.Admin),
+		Serving: in.In, Cached: roundUp(in.Cached), Why: whyOf(in), Health: in.Health, Since: in.Since, Admin: adminOf(in.Admin),
 	}
 	for _, p := range in.Ports {
 		if out.Ports == nil {
@@ -93,6 +94,12 @@ func instanceOf(info *pool.ServiceInfo, in *pool.InstanceInfo) api.Instance {
 		out.Checks = append(out.Checks, checkOf(&in.Checks[i]))
 	}
 	return out
+}
+
+// roundUp is a time in whole tenths of a second: no less than it is.
+func roundUp(d time.Duration) api.Duration {
+	const step = 100 * time.Millisecond
+	return api.Duration((d + step - 1) / step * step)
 }
 
 // whyOf says why an instance is in or out, with what its failing check found.

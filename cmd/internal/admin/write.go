@@ -287,7 +287,11 @@ func (s *Server) afterAdmin(ctx context.Context, z *Zone, k registry.Key, state 
 	out.Left = info.Counts.In
 	switch state {
 	case api.AdminDrain, api.AdminMaintenance, api.AdminDown:
-		out.SafeAfter = api.Duration(info.TTL)
+		for i := range info.Instances {
+			if in := &info.Instances[i]; (k.Name == registry.AllInstances || k.Name == in.ID) && in.Cached > 0 {
+				out.SafeAfter = max(out.SafeAfter, roundUp(in.Cached)+api.DrainGrace)
+			}
+		}
 	case api.AdminUp, api.AdminFreeze, api.AdminNone:
 	}
 }

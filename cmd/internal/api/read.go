@@ -90,13 +90,16 @@ type Instance struct {
 	TTL       Duration          `json:"ttl,omitempty"`      // 0: the service's
 	Leased    bool              `json:"leased"`             // goes with its registrant's lease
 
-	Serving bool         `json:"serving"` // may be answered now
-	Why     string       `json:"why"`     // one sentence: why it is in or out
-	Health  health.State `json:"health"`
-	Since   time.Time    `json:"since,omitzero"` // of the last change of Health
-	Admin   *Admin       `json:"admin,omitempty"`
-	Load    *Load        `json:"load,omitempty"`
-	Checks  []Check      `json:"checks,omitempty"`
+	Serving bool `json:"serving"` // may be answered now
+	// Cached is how long from now on caches may hold an answer with it, if it
+	// leaves the answers now or has left them.
+	Cached Duration     `json:"cached,omitempty"`
+	Why    string       `json:"why"` // one sentence: why it is in or out
+	Health health.State `json:"health"`
+	Since  time.Time    `json:"since,omitzero"` // of the last change of Health
+	Admin  *Admin       `json:"admin,omitempty"`
+	Load   *Load        `json:"load,omitempty"`
+	Checks []Check      `json:"checks,omitempty"`
 }
 
 // Admin is an administrator's word on an instance.

@@ -101,13 +101,19 @@ type AdminRequest struct {
 	For      Duration   `json:"for,omitempty"` // withdrawn by itself after this; 0: never
 }
 
+// DrainGrace is what is added to the time that caches may hold an instance: the
+// other servers hear of a drain a moment later, and who has just asked has still
+// to connect.
+const DrainGrace = Duration(time.Second)
+
 // AdminSet answers an AdminRequest.
 type AdminSet struct {
 	Revision int64     `json:"revision"`
 	Until    time.Time `json:"until,omitzero"`
-	// SafeAfter is, for drain, maintenance and down, the time after which
-	// well-behaved caches hold no answer with the instance any more: the
-	// greatest TTL lately served for the service.
+	// SafeAfter is, for drain, maintenance and down, the time after which it is
+	// safe to stop the instance: by then well-behaved caches hold no answer with
+	// it any more (the greatest TTL lately sent with it), and DrainGrace more. 0:
+	// no cache holds any now.
 	SafeAfter Duration `json:"safe_after,omitempty"`
 	// Left is how many instances of the service are still served.
 	Left int `json:"left"`

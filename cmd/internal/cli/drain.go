@@ -99,6 +99,8 @@ func (s *session) tellAdmin(t target, state api.AdminState, set api.AdminSet) {
 	}
 	if set.SafeAfter > 0 {
 		fmt.Fprintf(s.stdout, "safe to stop in %s, when caches have let go of it\n", duration(set.SafeAfter))
+	} else {
+		fmt.Fprintln(s.stdout, "safe to stop now: no cache holds it")
 	}
 	if set.Left == 0 {
 		fmt.Fprintf(s.stderr, "muster: warning: no instance of %s is served now\n", t.service)
