@@ -79,9 +79,13 @@ func (w *writer) setPeers(self string, members []registry.Member) {
 	if next == nil && sh.share == nil && sh.self == self {
 		return
 	}
+	level := slog.LevelInfo
+	if next == nil && sh.share == nil {
+		level = slog.LevelDebug // alone, as before
+	}
 	sh.self, sh.share, sh.suspects, sh.changed = self, next, suspects, true
 	sh.me = slices.Index(names[:min(len(names), health.SharersMax)], self)
-	w.pool.log.LogAttrs(context.Background(), slog.LevelInfo, "servers that check", slog.Int("servers", len(names)), slog.Bool("member", sh.member))
+	w.pool.log.LogAttrs(context.Background(), level, "servers that check", slog.Int("servers", len(names)), slog.Bool("member", sh.member))
 }
 
 // reshare gives every instance to those who are to check it, where the servers

@@ -99,7 +99,7 @@ func instanceOf(info *pool.ServiceInfo, in *pool.InstanceInfo) api.Instance {
 // roundUp is a time in whole tenths of a second: no less than it is.
 func roundUp(d time.Duration) api.Duration {
 	const step = 100 * time.Millisecond
-	return api.Duration((d + step - 1) / step * step)
+	return api.Duration((d + step - 1).Truncate(step))
 }
 
 // whyOf says why an instance is in or out, with what its failing check found.

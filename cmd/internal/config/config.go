@@ -135,8 +135,8 @@ type Health struct {
 	Defaults     CheckDefaults
 	AllowTargets []netip.Prefix // may be probed although loopback, link-local, ...
 	Exec         ExecMode
-	Share        bool           // the checking is shared with the other servers of the registry
-	ChurnHold    time.Duration  // how long removals are held when half of a zone falls at once; 0: never
+	Share        bool          // the checking is shared with the other servers of the registry
+	ChurnHold    time.Duration // how long removals are held when half of a zone falls at once; 0: never
 }
 
 // ExecMode says which exec checks are run.
