@@ -44,7 +44,7 @@ type report struct {
 }
 
 // SetPeers says which servers of the registry live, and by which name this one
-// is among them; empty: it is not. Until it is called, and while nobody else is
+// is among them, once it is. Until it is called, and while nobody else is
 // there, this server's own checks decide. A change costs O(all instances).
 func (p *Pool) SetPeers(ctx context.Context, self string, members []registry.Member) error {
 	list := slices.Clone(members)

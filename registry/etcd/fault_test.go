@@ -142,21 +142,25 @@ func threeMembers(t *testing.T) (urls []string, cluster string) {
 func TestSource_HoldMember(t *testing.T) {
 	url, _ := startEmbedded(t, "", "127.0.0.1:0")
 	source := newSource(t, 1, prefix, url)
-	member := registry.Member{Name: "Host_1.example.com", Address: "http://10.0.0.5:8653", Version: "1.0"}
-	first, lease1, err := source.HoldMember(t.Context(), member, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
+	var leases []registry.Lease
+	names := map[string]bool{}
+	for range 2 {
+		member := registry.Member{Name: etcd.NewMemberName("Host_1.example.com"), Address: "http://10.0.0.5:8653", Version: "1.0"}
+		lease, err := source.HoldMember(t.Context(), member, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases, names[member.Name] = append(leases, lease), true
+		if !strings.HasPrefix(member.Name, "host-1-") {
+			t.Errorf("named %q", member.Name)
+		}
 	}
-	second, lease2, err := source.HoldMember(t.Context(), member, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first == second || !strings.HasPrefix(first, "host-1-") {
-		t.Errorf("held as %q and %q", first, second)
+	if len(names) != 2 {
+		t.Errorf("two members are named %v", names)
 	}
 	r := registrytest.Record(t, source, 1)
 	r.Await("both members", func(s registrytest.State) bool { return len(s.Members) == 2 && len(s.Problems) == 0 })
-	for _, lease := range []registry.Lease{lease1, lease2} {
+	for _, lease := range leases {
 		if err := lease.Close(t.Context()); err != nil {
 			t.Error(err)
 		}

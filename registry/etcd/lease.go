@@ -21,8 +21,7 @@ const (
 	LeaseMax = 24 * time.Hour
 )
 
-// memberSuffixBytes is the randomness in a member's key: two servers on one
-// host, or one restarted before its lease ran out, must not share a key.
+// memberSuffixBytes is the randomness in a member's name.
 const memberSuffixBytes = 5
 
 // held is a record being held. One goroutine, keep, owns the lease.
@@ -235,19 +234,23 @@ func (s *Source) Register(ctx context.Context, in registry.Instance, ttl time.Du
 	return s.Hold(ctx, registry.Key{Source: s.id, Kind: registry.KindInstance, Service: in.Service, Name: in.ID}, value, ttl)
 }
 
-// HoldMember holds the record of a Muster server. m.Name is the server's own
-// name; what the record is held under, the name with a random suffix, is
-// returned and is what the server knows itself by among the members.
-func (s *Source) HoldMember(ctx context.Context, m registry.Member, ttl time.Duration) (name string, lease registry.Lease, err error) {
+// NewMemberName makes the name of a Muster server among the members from its
+// own: with a random suffix, since two servers on one host, or one restarted
+// before its lease ran out, must not share a key.
+func NewMemberName(host string) string {
 	suffix := make([]byte, memberSuffixBytes)
 	rand.Read(suffix) // never fails (crypto/rand)
-	m.Name = memberName(m.Name) + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(suffix))
+	return memberName(host) + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(suffix))
+}
+
+// HoldMember holds the record of a Muster server, whose name NewMemberName has
+// made.
+func (s *Source) HoldMember(ctx context.Context, m registry.Member, ttl time.Duration) (registry.Lease, error) {
 	value, err := registry.EncodeMember(m)
 	if err != nil {
-		return "", nil, fmt.Errorf("becoming member %q: %w", m.Name, err)
+		return nil, fmt.Errorf("becoming member %q: %w", m.Name, err)
 	}
-	lease, err = s.Hold(ctx, registry.Key{Source: s.id, Kind: registry.KindMember, Name: m.Name}, value, ttl)
-	return m.Name, lease, err
+	return s.Hold(ctx, registry.Key{Source: s.id, Kind: registry.KindMember, Name: m.Name}, value, ttl)
 }
 
 // memberName makes a label of a host's name: its first label, with what a

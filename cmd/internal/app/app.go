@@ -97,7 +97,6 @@ type server struct {
 	endpoints []string
 	sources   []source // the service zones, in the configuration's order
 	cluster   *etcd.Source
-	member    atomic.Pointer[string]
 	peers     peers
 
 	pool      *pool.Pool
@@ -124,7 +123,7 @@ type source struct {
 // Run runs a server until ctx ends; it then stops in order and returns nil.
 func Run(ctx context.Context, o Options) error {
 	s := &server{opt: o, started: time.Now(), level: new(slog.LevelVar)}
-	s.peers = peers{server: s, members: map[string]registry.Member{}}
+	s.peers = peers{server: s, self: etcd.NewMemberName(o.Config.Node), members: map[string]registry.Member{}}
 	s.cfg.Store(o.Config)
 	s.loaded.Store(s.started.UnixNano())
 	s.log = newLogger(o.Stderr, o.Config.Log, s.level)
@@ -279,24 +278,19 @@ func (s *server) join(ctx context.Context) error {
 		return nil
 	}
 	member := registry.Member{
-		Name: s.cfg.Load().Node, Address: "http://" + s.admin.Addr().String(), Version: s.opt.Version, Since: s.started.UTC().Truncate(time.Second),
+		Name: s.peers.self, Address: "http://" + s.admin.Addr().String(), Version: s.opt.Version, Since: s.started.UTC().Truncate(time.Second),
 	}
-	var name string
 	var lease registry.Lease
 	for lease == nil {
 		var err error
-		if name, lease, err = s.cluster.HoldMember(ctx, member, memberTTL); err != nil {
+		if lease, err = s.cluster.HoldMember(ctx, member, memberTTL); err != nil {
 			pause(ctx, time.Second)
 		}
 		if ctx.Err() != nil && lease == nil {
 			return nil
 		}
 	}
-	s.member.Store(&name)
-	err := s.peers.join(ctx, name)
-	if err == nil {
-		err = s.report(ctx, lease, member)
-	}
+	err := s.report(ctx, lease, member)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := lease.Revoke(end); err != nil {

@@ -16,9 +16,9 @@ import (
 // share the checking with.
 type peers struct {
 	server *server
+	self   string // this server's name among them, once it is one
 
 	mu      sync.Mutex
-	self    string // this server's name among them; empty: it is none
 	members map[string]registry.Member
 	next    map[string]registry.Member // of a complete state that is still coming; nil: none is
 }
@@ -58,23 +58,15 @@ func (p *peers) note(b *registry.Batch) bool {
 	return changed && p.next == nil
 }
 
-// join says by which name this server is a member.
-func (p *peers) join(ctx context.Context, self string) error {
-	p.mu.Lock()
-	p.self = self
-	p.mu.Unlock()
-	return p.tell(ctx)
-}
-
 // tell tells the pool who is there.
 func (p *peers) tell(ctx context.Context) error {
 	p.mu.Lock()
-	self, list := p.self, slices.Collect(maps.Values(p.members))
+	list := slices.Collect(maps.Values(p.members))
 	p.mu.Unlock()
 	if !p.server.cfg.Load().Health.Share {
 		return nil
 	}
-	return p.server.pool.SetPeers(ctx, self, list)
+	return p.server.pool.SetPeers(ctx, p.self, list)
 }
 
 // sink is the pool's sink, with the members of the cluster's source told first:

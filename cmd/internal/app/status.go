@@ -131,17 +131,13 @@ func (s *server) zoneNames() []string {
 // members are the servers of this registry, as far as a service zone shares
 // the prefix where they are listed.
 func (s *server) members(sources []pool.SourceStatus) []api.Member {
-	self := ""
-	if p := s.member.Load(); p != nil {
-		self = *p
-	}
 	out := []api.Member{}
 	for i := range sources {
 		if sources[i].ID != s.cluster.ID() {
 			continue
 		}
 		for _, m := range sources[i].Members {
-			out = append(out, api.Member{Name: m.Name, Address: m.Address, Version: m.Version, Since: m.Since, Self: m.Name == self})
+			out = append(out, api.Member{Name: m.Name, Address: m.Address, Version: m.Version, Since: m.Since, Self: m.Name == s.peers.self})
 		}
 	}
 	return out
