@@ -50,20 +50,20 @@ func (c *child) wait(end context.CancelFunc) {
 
 // stop ends the command, if it has not ended, and returns its exit code as a
 // codeError. A signal while it drains makes an end of that.
-func (c *child) stop(o holdOptions) error {
+func (c *child) stop(drain, kill time.Duration) error {
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
 	select {
 	case <-c.ended:
 	case <-again:
-	case <-time.After(o.drain):
+	case <-time.After(drain):
 	}
 	// A process that has ended already cannot be signalled: nothing is lost.
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-c.ended:
-	case <-time.After(o.kill):
+	case <-time.After(kill):
 		_ = c.cmd.Process.Kill()
 		<-c.ended
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/registry"
@@ -18,13 +19,14 @@ import (
 // holdOptions are the times of a held registration.
 type holdOptions struct {
 	lease time.Duration // the registration goes this long after this process
-	drain time.Duration // from leaving the answers to SIGTERM for the command
+	drain drainTime     // from leaving the answers to SIGTERM for the command
 	kill  time.Duration // from SIGTERM to SIGKILL
 }
 
 func (o *holdOptions) flags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.lease, "lease", 10*time.Second, "how long the registration outlives a dead machine")
-	fs.DurationVar(&o.drain, "drain", 5*time.Second, "with a COMMAND: how long it still works for clients with old answers; at least the TTL")
+	o.drain = drainAuto
+	fs.Var(&o.drain, "drain", "with a COMMAND: how `long` it still works for clients with old answers; auto: as long as caches may hold it")
 	fs.DurationVar(&o.kill, "kill-after", 30*time.Second, "with a COMMAND: how long it may take to end before SIGKILL")
 }
 
@@ -57,15 +59,19 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 		s.keep(ctx, life, lease)
 	}
 	var drained registry.Lease
-	if lease != nil && life.Err() == nil && child != nil && f.hold.drain > 0 {
+	if lease != nil && life.Err() == nil && child != nil && f.hold.drain != 0 {
 		drained = s.drainHeld(ctx, source, in, f.hold.lease)
+	}
+	wait := time.Duration(f.hold.drain)
+	if f.hold.drain == drainAuto {
+		wait = s.drainTime(ctx, f.zone, in, life.Err() == nil && child != nil)
 	}
 	if lease != nil && drained == nil {
 		s.release(ctx, in, f.hold.lease, lease)
 	}
 	var code error
 	if child != nil {
-		code = child.stop(f.hold)
+		code = child.stop(wait, f.hold.kill)
 	}
 	if drained != nil { // the instance first: it must not come back
 		s.release(ctx, in, f.hold.lease, lease, drained)
@@ -75,6 +81,71 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 	}
 	return err
 }
+
+// drainTime is how long caches may hold the instance, as the server at --addr
+// says, and api.DrainGrace; nothing is asked for a command that has ended.
+func (s *session) drainTime(ctx context.Context, zone string, in registry.Instance, runs bool) time.Duration {
+	if !runs {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTimeout)
+	defer cancel()
+	c, err := s.api()
+	if err == nil {
+		var list api.InstanceList
+		if list, err = c.Instances(ctx, zone, in.Service); err == nil {
+			for i := range list.Instances {
+				if list.Instances[i].ID == in.ID {
+					return s.tellDrain(time.Duration(list.Instances[i].Cached + api.DrainGrace))
+				}
+			}
+			err = errors.New("it does not know the instance")
+		}
+	}
+	fmt.Fprintf(s.stderr, "muster: how long caches may hold it is not known: %v; %s is waited for\n", err, drainUnknown)
+	return drainUnknown
+}
+
+func (s *session) tellDrain(d time.Duration) time.Duration {
+	fmt.Fprintf(s.stderr, "muster: its command gets SIGTERM in %s, when caches have let go of it\n", d)
+	return d
+}
+
+// drainTime is a time, or drainAuto.
+type drainTime time.Duration
+
+const (
+	// drainAuto: what the server says.
+	drainAuto drainTime = -1
+	// drainUnknown is for when no server says it: the TTL of a zone that is left
+	// as it is, and a grace.
+	drainUnknown = 6 * time.Second
+)
+
+// Set implements pflag.Value.
+func (d *drainTime) Set(text string) error {
+	if text == "auto" {
+		*d = drainAuto
+		return nil
+	}
+	v, err := time.ParseDuration(text)
+	if err != nil || v < 0 {
+		return errors.New("must be auto, or a time such as 5s")
+	}
+	*d = drainTime(v)
+	return nil
+}
+
+// String implements pflag.Value.
+func (d *drainTime) String() string {
+	if *d == drainAuto {
+		return "auto"
+	}
+	return time.Duration(*d).String()
+}
+
+// Type implements pflag.Value.
+func (d *drainTime) Type() string { return "time" }
 
 // drainHeld takes the instance out of the answers while its own name is still
 // answered: clients that hold an older SRV record go on to ask for that. It
