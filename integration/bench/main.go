@@ -69,6 +69,7 @@ var benchmarks = []benchmark{
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
 	{"kill", "kill -9 of an instance to the last wrong answer", runKill},
 	{"checks", "CPU of a health check, beside gdnsd's", runChecks},
+	{"share", "checks of three and four servers of one registry, and the death of one", runShare},
 	{"outage", "answers while etcd is away, and Muster's start without it", runOutage},
 	{"restart", "Muster's start from a snapshot of 100,000 instances, after a crash", runTimes("restart", "start without etcd, from a snapshot of 100,000 instances, to the first right answer", 10, 1, time.Second, restart)},
 	{"hostile", "good services among hostile keys", runHostile},
