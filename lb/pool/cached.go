@@ -43,7 +43,7 @@ func (b *builder) renumber(s *svc, prev *Service) {
 	b.places = b.places[:0]
 	at := 0
 	for i := range prev.instances {
-		id := prev.faces.records[i].id()
+		id := prev.faces.records.at(i).id()
 		for at < len(s.insts) && bytes.Compare(s.insts[at].rec.id(), id) < 0 {
 			at++
 		}
