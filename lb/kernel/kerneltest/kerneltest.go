@@ -242,12 +242,12 @@ func (m *Machine) Listen(address string) net.Listener {
 	return l
 }
 
-// ListenPacket is Listen for UDP.
-func (m *Machine) ListenPacket(address string) net.PacketConn {
+// ListenPacket is Listen for what has no connections: "udp", "ip4:icmp".
+func (m *Machine) ListenPacket(network, address string) net.PacketConn {
 	m.tb.Helper()
 	var c net.PacketConn
 	m.Must(func() (err error) {
-		c, err = new(net.ListenConfig).ListenPacket(m.tb.Context(), "udp", address)
+		c, err = new(net.ListenConfig).ListenPacket(m.tb.Context(), network, address)
 		return err
 	})
 	m.tb.Cleanup(func() { _ = c.Close() }) // the test may have closed it

@@ -3,7 +3,6 @@ package nat
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -14,21 +13,6 @@ import (
 	"github.com/musterdns/muster/lb/kernel"
 )
 
-// Counters is what the kernel has counted.
-type Counters struct {
-	// Instances are those of all services; one that serves two services at one
-	// address, port and protocol has the traffic of both in one. It begins anew
-	// when an instance is listed again after it was not.
-	Instances map[Endpoint]kernel.Traffic
-	Conntrack Conntrack
-}
-
-// Endpoint is where an instance is.
-type Endpoint struct {
-	Addr     netip.AddrPort
-	Protocol kernel.Protocol
-}
-
 // Conntrack is how full the table of connections is. When it is full, new
 // connections through this machine fail, all of them: watch Count against Max.
 type Conntrack struct {
@@ -38,15 +22,18 @@ type Conntrack struct {
 	InsertFailed, Dropped, EarlyDropped uint64
 }
 
-// Counters reads the counters of instances and of conntrack.
-func (p *Plane) Counters() (Counters, error) {
+// Counters reads what was counted, by service and id of the instance. Of an
+// instance that serves two services at one address, port and protocol, both have
+// the traffic of both. It begins anew when an instance is listed again after it
+// was not.
+func (p *Plane) Counters() (map[string]map[string]kernel.Traffic, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := Counters{Instances: map[Endpoint]kernel.Traffic{}}
 	c, err := dial()
 	if err != nil {
-		return out, err
+		return nil, err
 	}
+	counted := map[string]kernel.Traffic{}
 	for _, h := range p.halves {
 		if !h.exists {
 			continue
@@ -55,25 +42,29 @@ func (p *Plane) Counters() (Counters, error) {
 			table := &nftables.Table{Name: p.config.Table, Family: h.table}
 			elements, err := c.GetSetElements(&nftables.Set{Table: table, Name: name})
 			if err != nil {
-				return out, fmt.Errorf("nat: reading counters %s: %w", name, err)
+				return nil, fmt.Errorf("nat: reading counters %s: %w", name, err)
 			}
 			for i := range elements {
-				out.add(name, &elements[i])
+				count(counted, name, &elements[i])
 			}
 		}
 	}
-	out.Conntrack, err = readConntrack()
-	return out, err
+	out := map[string]map[string]kernel.Traffic{}
+	for _, s := range p.services {
+		out[s.Name] = map[string]kernel.Traffic{}
+		for i := range s.Instances {
+			out[s.Name][s.Instances[i].ID] = counted[endpoint(s.Instances[i].Addr, s.Protocol)]
+		}
+	}
+	return out, nil
 }
 
-// add enters one counter.
-func (c *Counters) add(set string, e *nftables.SetElement) {
-	addr, protocol, ok := unendpoint(string(e.Key))
-	if !ok || e.Counter == nil {
+// count enters one counter.
+func count(counted map[string]kernel.Traffic, set string, e *nftables.SetElement) {
+	if e.Counter == nil {
 		return
 	}
-	at := Endpoint{addr, protocol}
-	t := c.Instances[at]
+	t := counted[string(e.Key)]
 	switch set {
 	case setConnections:
 		t.Connections = e.Counter.Packets
@@ -82,7 +73,7 @@ func (c *Counters) add(set string, e *nftables.SetElement) {
 	case setReplied:
 		t.ReplyPackets, t.ReplyBytes = e.Counter.Packets, e.Counter.Bytes
 	}
-	c.Instances[at] = t
+	counted[string(e.Key)] = t
 }
 
 // Where the kernel says how full the table is, in this network namespace.
@@ -91,7 +82,8 @@ const (
 	conntrackMax   = "/proc/sys/net/netfilter/nf_conntrack_max"
 )
 
-func readConntrack() (Conntrack, error) {
+// ReadConntrack reads how full this network namespace's table is.
+func ReadConntrack() (Conntrack, error) {
 	var out Conntrack
 	for _, row := range []struct {
 		file string

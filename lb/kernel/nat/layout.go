@@ -97,17 +97,6 @@ func endpoint(a netip.AddrPort, p kernel.Protocol) string {
 // endpointSize is the length of endpoint.
 func (f *family) endpointSize() int { return f.size + 8 }
 
-// unendpoint is the inverse of endpoint.
-func unendpoint(key string) (netip.AddrPort, kernel.Protocol, bool) {
-	b := []byte(key)
-	if len(b) < 12 {
-		return netip.AddrPort{}, 0, false
-	}
-	n := len(b) - 8
-	a, ok := netip.AddrFromSlice(b[:n])
-	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[n+4:])), kernel.Protocol(b[n]), ok
-}
-
 // slotKey is the key of a slot: the word that the hash leaves in a register.
 func slotKey(slot int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(slot)) }
 

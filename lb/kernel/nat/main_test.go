@@ -52,7 +52,7 @@ func newLab(t testing.TB, backends int) *lab {
 	kerneltest.Require(t)
 	l := &lab{client: kerneltest.New(t, "client"), balancer: kerneltest.New(t, "balancer")}
 	outer, inner := kerneltest.NewSwitch(t, "outer"), kerneltest.NewSwitch(t, "inner")
-	outer.Attach(l.client, "eth0", "10.1.0.2/24", "fd00:1::2/64")
+	outer.Attach(l.client, "eth0", "10.1.0.2/24", "fd00:1::2/64", "10.1.0.253/24", "fd00:1::89ab:cdef:1234:5678/64")
 	outer.Attach(l.balancer, "eth0", "10.1.0.1/24", "fd00:1::1/64")
 	inner.Attach(l.balancer, "eth1", "10.2.0.1/24", "fd00:2::1/64")
 	l.client.Route("0.0.0.0/0", "10.1.0.1")
@@ -119,15 +119,22 @@ func (b *backend) hang(t testing.TB) {
 	b.Down("eth0")
 }
 
-// services are the two that the tests use: web4 and web6.
+// services are web4 and web6, of all backends.
 func (l *lab) services() []kernel.Service {
-	web4 := kernel.Service{Name: "web4", VIP: vip4, Protocol: kernel.TCP}
 	web6 := kernel.Service{Name: "web6", VIP: vip6, Protocol: kernel.TCP}
 	for _, b := range l.backends {
-		web4.Instances = append(web4.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
 		web6.Instances = append(web6.Instances, kernel.Instance{ID: b.Name, Addr: b.addr6, Weight: 1})
 	}
-	return []kernel.Service{web4, web6}
+	return []kernel.Service{l.web4(), web6}
+}
+
+// web4 is enough where the address family makes no difference.
+func (l *lab) web4() kernel.Service {
+	s := kernel.Service{Name: "web4", VIP: vip4, Protocol: kernel.TCP}
+	for _, b := range l.backends {
+		s.Instances = append(s.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
+	}
+	return s
 }
 
 // apply applies on the balancer.

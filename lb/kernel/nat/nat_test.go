@@ -13,13 +13,17 @@ func TestPlane_Balances(t *testing.T) {
 	l := newLab(t, 3)
 	l.apply(t, l.services()...)
 	for _, row := range []struct {
-		service, client string
-		vip             netip.AddrPort
-	}{{"web4", "10.1.0.2", vip4}, {"web6", "[fd00:1::2]", vip6}} {
+		service string
+		clients [2]string
+		vip     netip.AddrPort
+	}{
+		{"web4", [2]string{"10.1.0.2", "10.1.0.253"}, vip4},
+		{"web6", [2]string{"[fd00:1::2]", "[fd00:1::89ab:cdef:1234:5678]"}, vip6},
+	} {
 		t.Run(row.service, func(t *testing.T) {
 			seen := map[string]int{}
 			for port := 20_000; port < 20_100; port++ {
-				local := fmt.Sprintf("%s:%d", row.client, port)
+				local := fmt.Sprintf("%s:%d", row.clients[port%2], port)
 				c, err := dial(l.client, local, row.vip)
 				if err != nil {
 					t.Fatal(err)
@@ -58,7 +62,11 @@ func TestPlane_KillResetsClients(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := newLab(t, 2)
-			l.apply(t, l.services()...)
+			s := l.services()[0]
+			if row.vip == vip6 {
+				s = l.services()[1]
+			}
+			l.apply(t, s)
 			byName := map[string][]*conn{}
 			for range 16 {
 				c := l.dial(t, row.vip)

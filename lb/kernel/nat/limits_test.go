@@ -1,0 +1,56 @@
+package nat_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/musterdns/muster/lb/kernel"
+	"github.com/musterdns/muster/lb/kernel/nat"
+)
+
+func TestPlane_SaysWhatIsWrong(t *testing.T) {
+	good := kernel.Instance{ID: "a", Addr: netip.MustParseAddrPort("10.2.0.10:80"), Weight: 1}
+	for _, row := range []struct {
+		name     string
+		services []kernel.Service
+	}{
+		{"no name", []kernel.Service{{VIP: vip4, Protocol: kernel.TCP}}},
+		{"a name that nft cannot read", []kernel.Service{{Name: "a b", VIP: vip4, Protocol: kernel.TCP}}},
+		{"no VIP", []kernel.Service{{Name: "web", Protocol: kernel.TCP}}},
+		{"no protocol", []kernel.Service{{Name: "web", VIP: vip4}}},
+		{"an instance of another family", []kernel.Service{{Name: "web", VIP: vip6, Protocol: kernel.TCP, Instances: []kernel.Instance{good}}}},
+		{"one id twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP, Instances: []kernel.Instance{good, good}}}},
+		{"one name twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP}, {Name: "web", VIP: vip6, Protocol: kernel.TCP}}},
+		{"one VIP twice", []kernel.Service{{Name: "web", VIP: vip4, Protocol: kernel.TCP}, {Name: "api", VIP: vip4, Protocol: kernel.TCP}}},
+		{"too many", make([]kernel.Service, 257)},
+	} {
+		p, err := nat.New(nat.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Apply(t.Context(), row.services); err == nil {
+			t.Errorf("%s: no error", row.name)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	l := newLab(t, 0)
+	l.balancer.Must(func() error {
+		if needs := nat.Capabilities(); len(needs) != 0 {
+			return fmt.Errorf("lacking: %+v", needs)
+		}
+		return nil
+	})
+	if left := l.ruleset(t); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	l.balancer.Sysctl("net/ipv4/ip_forward", "0")
+	l.balancer.Must(func() error {
+		if needs := nat.Capabilities(); len(needs) != 1 || needs[0].Mend != "sysctl -w net.ipv4.ip_forward=1" {
+			return fmt.Errorf("without forwarding, lacking: %+v", needs)
+		}
+		return nil
+	})
+}
