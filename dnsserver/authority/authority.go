@@ -74,6 +74,7 @@ type scratch struct {
 
 	names  [chainMax]wire.Name // what aliases led to
 	dnames [chainMax]dname     // by which they did, where it was a DNAME
+	hops   int                 // how many aliases were followed
 }
 
 // New returns a Handler without zones: it refuses everything until SetTree.

@@ -41,7 +41,8 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		s.shard.count(from.Transport, o)
 	}
 	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
-	clear(s.dnames[:])
+	clear(s.dnames[:s.hops])
+	s.hops = 0
 	h.scratch.Put(s)
 	return verdict
 }
@@ -112,6 +113,7 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 			return s.finish(name, owner, start, hop)
 		}
 		s.b.SetAA(true)
+		s.hops = min(hop+1, chainMax)
 		next, ref, o := s.follow(name, owner, hop)
 		if o != OutcomeUnknown {
 			return o

@@ -20,27 +20,39 @@ const (
 // find answers a name below the apex from a state that is ready.
 func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NXDomain
-	s := z.view.Find(z.source, relative(name, 0, below))
-	if s != nil && !s.Ancestor() {
-		whole(s, typ, a)
-		return
+	first := name.Label(0)
+	ours := below > 1 && unregistered(name.Label(1)) // then so is all that the label is in
+	if !ours && !unregistered(first) {
+		s := z.view.Find(z.source, relative(name, 0, below))
+		if s != nil && !s.Ancestor() {
+			whole(s, typ, a)
+			return
+		}
+		if s != nil {
+			a.Kind = zones.NoData // an empty non-terminal: RFC 8020 section 2, RFC 4592 section 2.2.2
+		}
 	}
-	if s != nil {
-		a.Kind = zones.NoData // an empty non-terminal: RFC 8020 section 2, RFC 4592 section 2.2.2
-	}
-	first := string(name.Label(0))
 	if below == 1 {
-		if (first == labelTCP || first == labelUDP) && state.Services() > 0 {
+		if isProtocol(first) && state.Services() > 0 {
 			a.Kind = zones.NoData
 		}
 		return
 	}
-	if parent := z.view.Find(z.source, relative(name, 1, below)); parent != nil {
-		z.child(parent, first, typ, a)
-		return
+	if !ours {
+		if parent := z.view.Find(z.source, relative(name, 1, below)); parent != nil {
+			z.child(parent, first, typ, a)
+			return
+		}
 	}
 	z.grandchild(name, below, first, typ, a)
 }
+
+// unregistered reports whether no registered name can have the label: those have
+// no underscores, and a lookup of what is not there costs as much as another.
+func unregistered(label []byte) bool { return label[0] == '_' }
+
+// isProtocol reports whether the label is one of RFC 2782's.
+func isProtocol(label []byte) bool { return string(label) == labelTCP || string(label) == labelUDP }
 
 // relative is the name without its first skip labels and without the zone.
 func relative(name *wire.Name, skip, below int) []byte {
@@ -49,15 +61,15 @@ func relative(name *wire.Name, skip, below int) []byte {
 }
 
 // child answers a name right below a service or an ancestor of one.
-func (z *Zone) child(parent *pool.Service, first string, typ wire.Type, a *zones.Answer) {
-	if first == labelTCP || first == labelUDP {
+func (z *Zone) child(parent *pool.Service, first []byte, typ wire.Type, a *zones.Answer) {
+	if isProtocol(first) {
 		a.Kind = zones.NoData // below are ports, or services asked for by RFC 2782
 		return
 	}
 	if parent.Ancestor() {
 		return
 	}
-	switch first {
+	switch string(first) {
 	case labelTag:
 		nonTerminal(a, parent.HasFilters(pool.FilterTag, false) || parent.FiltersOmitted() > 0)
 	case labelZone:
@@ -70,7 +82,7 @@ func (z *Zone) child(parent *pool.Service, first string, typ wire.Type, a *zones
 			found(a, (*whySet)(parent))
 		}
 	default:
-		if i := parent.Instance([]byte(first)); i >= 0 {
+		if i := parent.Instance(first); i >= 0 {
 			answerInstance(parent, uint32(i), typ, a)
 		}
 	}
@@ -86,25 +98,25 @@ func nonTerminal(a *zones.Answer, exists bool) {
 // grandchild answers a name two labels below a service: a filter's, a hashed
 // key's or a port's; and `_web._tcp.Z`, which is a service asked for in the
 // manner of RFC 2782.
-func (z *Zone) grandchild(name *wire.Name, below int, first string, typ wire.Type, a *zones.Answer) {
-	second := string(name.Label(1))
+func (z *Zone) grandchild(name *wire.Name, below int, first []byte, typ wire.Type, a *zones.Answer) {
+	second := name.Label(1)
 	var s *pool.Service
 	if below > 2 {
 		s = z.view.Find(z.source, relative(name, 2, below))
 	}
 	registered := s != nil && !s.Ancestor()
-	switch second {
+	switch string(second) {
 	case labelTag, labelZone:
 		if registered {
 			kind := pool.FilterTag
-			if second == labelZone {
+			if string(second) == labelZone {
 				kind = pool.FilterZone
 			}
-			filtered(s, s.Filter(kind, []byte(first), false), typ, a)
+			filtered(s, s.Filter(kind, first, false), typ, a)
 		}
 	case labelHash:
 		if registered {
-			a.Hash, a.Hashed = hashBytes([]byte(first)), true
+			a.Hash, a.Hashed = hashBytes(first), true
 			a.Kind = zones.NoData
 			answer(s.Set(), typ, a)
 		}
@@ -113,7 +125,7 @@ func (z *Zone) grandchild(name *wire.Name, below int, first string, typ wire.Typ
 			return
 		}
 		if registered {
-			if set := s.Filter(pool.FilterPort, []byte(first[1:]), second == labelUDP); set != nil {
+			if set := s.Filter(pool.FilterPort, first[1:], string(second) == labelUDP); set != nil {
 				filtered(s, set, typ, a)
 				return
 			}
