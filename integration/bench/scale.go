@@ -26,7 +26,7 @@ func runScale(ctx context.Context, args []string, out io.Writer) error {
 	if *changes < 1 {
 		return fmt.Errorf("-changes %d: must be above 0", *changes)
 	}
-	scales := []fault.Scale{{Services: 100, Each: 10}, {Services: 10_000, Each: 10}, {Services: 1, Each: 10_000}}
+	scales := []fault.Scale{{Services: 100, Each: 10}, {Services: 10_000, Each: 10}, {Services: 1, Each: 1000}, {Services: 1, Each: 10_000}}
 	results := make([]fault.ScaleResult, len(scales))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "services\tinstances each\tload\tRSS MiB\theap in use MiB\tRSS bytes/instance\theap bytes/instance\tCPU of a change\tidle\tbatches a change")
@@ -43,9 +43,9 @@ func runScale(ctx context.Context, args []string, out io.Writer) error {
 			mib(r.RSS), mib(r.Heap), sc.Bytes(r.RSS), sc.Bytes(r.Heap), r.Change, r.Idle, r.Batches)
 	}
 	w.Flush()
-	few, many, wide := &results[0], &results[1], &results[2]
+	few, many, narrow, wide := &results[0], &results[1], &results[2], &results[3]
 	return errors.Join(
 		held(out, "the load of 100,000 instances", many.Load, 5*time.Second),
 		held(out, "a change among 100,000 instances", many.Change, min(time.Millisecond, 3*few.Change)),
-		held(out, "a change of a service of 10,000 instances", wide.Change, time.Millisecond))
+		held(out, "a change of a service of 10,000 instances", wide.Change, min(time.Millisecond, 3*narrow.Change)))
 }

@@ -43,13 +43,13 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	old := cmp.Or(prev, &Service{})
 	differ := spanOf(s.insts, &old.faces)
 	next.faces = newFaces(s.name, s.insts, &old.faces, differ)
-	touched := w.judge(s, next, prev, now)
+	touched := w.judge(s, next, prev, differ, now)
 	whole := s.regroup || s.retune || prev == nil
 	if !whole && !touched.any {
 		return nil, false
 	}
 	touched.choice = touched.choice || whole || len(s.loads) > 0
-	if touched.choice || !slices.Equal(next.instances, old.instances) {
+	if touched.choice || touched.states {
 		next.instances = slices.Clone(next.instances)
 	} else {
 		next.instances = old.instances
@@ -168,6 +168,7 @@ type touched struct {
 	any     bool
 	content bool     // what the zone contains
 	choice  bool     // what sets are chosen by
+	states  bool     // what is published of instances beside their records
 	list    []uint32 // instances that differ; nil when they are all to be taken anew
 }
 
@@ -177,7 +178,7 @@ const touchedMax = 16
 
 // judge decides the state and the weight of every instance, tells of changes,
 // and sets the time at which to look again.
-func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
+func (w *writer) judge(s *svc, next, prev *Service, differ span, now time.Time) touched {
 	ns := now.UnixNano()
 	if cap(w.judged) < len(s.insts) {
 		w.judged = make([]instance, len(s.insts)+len(s.insts)/4)
@@ -217,12 +218,16 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 		}
 		next.bent = next.bent || factor != 1
 		out.class = classOf(out)
-		out.weight = uint32(in.rec.weight()) * lb.WeightScale
+		registered := next.faces.list[i].weight
+		out.weight = uint32(registered) * lb.WeightScale
 		if factor != 1 {
-			out.weight = lb.EffectiveWeight(in.rec.weight(), factor)
+			out.weight = lb.EffectiveWeight(registered, factor)
 		}
-		if prev != nil && !s.regroup {
-			out.in = prev.instances[i].in
+		if prev == nil || s.regroup {
+			continue
+		}
+		out.in = prev.instances[i].in
+		if *out != prev.instances[i] || i >= differ.low && i < differ.newHigh {
 			t.compare(i, prev, next)
 		}
 	}
@@ -236,6 +241,7 @@ func (w *writer) judge(s *svc, next, prev *Service, now time.Time) touched {
 // compare notes how instance i differs from its last published form.
 func (t *touched) compare(i int, prev, next *Service) {
 	a, b := &prev.instances[i], &next.instances[i]
+	t.states = t.states || *a != *b
 	sameRecord := same(prev.faces.records.at(i), next.faces.records.at(i))
 	content := !sameRecord || a.weight != b.weight || a.health != b.health || a.admin != b.admin
 	if !content && a.deadline == b.deadline && a.moved == b.moved && a.kept == b.kept {
