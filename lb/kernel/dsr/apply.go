@@ -187,9 +187,12 @@ func (p *Plane) install(next *installed) error {
 	if next.Affinity == kernel.BySource {
 		next.value.BySource = 1
 	}
+	held, told := p.held[next.VIP.Addr()]
 	switch {
 	case !next.Fenced:
 		next.value.Deadline = 0
+	case told:
+		next.value.Deadline = held
 	case next.value.Deadline == 0:
 		next.value.Deadline = 1 // long ago
 	}

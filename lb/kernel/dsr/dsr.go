@@ -93,6 +93,8 @@ type Plane struct {
 	retired  []uint32 // indexes whose instances are gone, the longest gone first
 	next     uint32   // the lowest index that was never used
 	macs     map[netip.Addr]mac
+	silent   map[netip.Addr]bool   // instances that Apply has waited for in vain
+	held     map[netip.Addr]uint64 // VIPs: the deadlines that Hold was told
 	left     []Left
 }
 
@@ -179,7 +181,7 @@ func New(c Config) (*Plane, error) {
 	}
 	p := &Plane{
 		config: c, ifi: ifi, services: map[string]*installed{}, ids: map[name]uint32{},
-		macs: map[netip.Addr]mac{}, adopted: map[front]service{}, next: 1,
+		macs: map[netip.Addr]mac{}, silent: map[netip.Addr]bool{}, held: map[netip.Addr]uint64{}, adopted: map[front]service{}, next: 1,
 	}
 	if err := p.load(); err != nil {
 		return nil, fmt.Errorf("dsr: %w", err)

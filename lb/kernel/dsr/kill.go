@@ -65,8 +65,7 @@ func (p *Plane) kill(service string, addr netip.AddrPort) (int, error) {
 
 // Hold says that this machine holds the VIP until then; its fenced services are
 // served that long and no longer, whatever becomes of this process. A time that
-// has passed means that the VIP is not held. It is of the services that Apply was
-// told of.
+// has passed means that the VIP is not held.
 func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,6 +77,7 @@ func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error
 		return fmt.Errorf("dsr: holding %v: %w", vip, err)
 	}
 	deadline := uint64(max(now+time.Until(until), 1)) // 0 would be for ever
+	p.held[vip] = deadline
 	for _, s := range p.services {
 		if !s.Fenced || s.VIP.Addr() != vip {
 			continue

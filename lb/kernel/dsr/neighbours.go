@@ -2,8 +2,8 @@ package dsr
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -60,9 +60,11 @@ func (p *Plane) find(ctx context.Context, services []kernel.Service) error {
 			if _, ok := p.macs[a]; ok {
 				continue
 			}
-			missing++
 			if !asked {
 				p.ask(a)
+			}
+			if !p.silent[a] {
+				missing++
 			}
 		}
 		asked = true
@@ -72,8 +74,13 @@ func (p *Plane) find(ctx context.Context, services []kernel.Service) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-deadline.C:
-			return nil // Left says who is missing
+		case <-deadline.C: // Left says who is missing
+			for a := range wanted {
+				if _, ok := p.macs[a]; !ok {
+					p.silent[a] = true
+				}
+			}
+			return nil
 		case <-look.C:
 		}
 	}
@@ -89,8 +96,10 @@ func (p *Plane) learn(wanted map[netip.Addr]bool) error {
 	for i := range list {
 		if a, m, ok := neighbour(&list[i]); ok && wanted[a] {
 			macs[a] = m
+			delete(p.silent, a)
 		}
 	}
+	maps.DeleteFunc(p.silent, func(a netip.Addr, _ bool) bool { return !wanted[a] })
 	p.macs = macs
 	return nil
 }
@@ -203,7 +212,7 @@ func (p *Plane) follow() error {
 		return nil
 	}
 	if err := p.change(services); err != nil {
-		return errors.Join(fmt.Errorf("dsr: following neighbours: %w", err))
+		return fmt.Errorf("dsr: following neighbours: %w", err)
 	}
 	return nil
 }

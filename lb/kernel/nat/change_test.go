@@ -415,11 +415,14 @@ func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 	l := newLab(t, 1)
 	services := l.services()
 	services[0].Fenced = true
-	l.apply(t, services...)
 	hold := func(until time.Time) {
 		t.Helper()
 		l.balancer.Must(func() error { return l.plane.Hold(t.Context(), vip4.Addr(), until) })
 	}
+	hold(time.Now().Add(time.Hour)) // before there is a table
+	l.apply(t, services...)
+	l.spread(t, vip4)
+	hold(time.Time{})
 	served := func() error {
 		c, err := l.client.Dial(net.Dialer{Timeout: 300 * time.Millisecond}, "tcp", "", vip4.String())
 		if err == nil {

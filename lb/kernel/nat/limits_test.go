@@ -54,3 +54,30 @@ func TestCapabilities(t *testing.T) {
 		return nil
 	})
 }
+
+// More slots than one transaction takes.
+func TestPlane_StartsManyServices(t *testing.T) {
+	l := newLab(t, 2)
+	var services []kernel.Service
+	for i := range 9 {
+		s := l.web4()
+		s.Name, s.VIP = fmt.Sprintf("web-%d", i), netip.AddrPortFrom(vip4.Addr(), uint16(8000+i))
+		services = append(services, s)
+	}
+	l.apply(t, services...)
+	for _, s := range services {
+		c := l.dial(t, s.VIP)
+		if err := c.echo(); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
+	for i := range services {
+		services[i].Instances = services[i].Instances[1:]
+	}
+	l.apply(t, services...)
+	for _, s := range services {
+		if c := l.dial(t, s.VIP); c.name != "backend-1" {
+			t.Errorf("%s: a connection went to %s", s.Name, c.name)
+		}
+	}
+}

@@ -69,6 +69,8 @@ type Plane struct {
 	mu       sync.Mutex
 	services map[string]kernel.Service // as applied, less what was killed
 	halves   [2]*half                  // IPv4 and IPv6
+	// early are the VIPs that were held while known was false.
+	early map[netip.Addr]time.Time
 	// known is whether halves mirror the kernel: not before the first call and
 	// after a failed transaction.
 	known bool
@@ -99,7 +101,7 @@ func New(c Config) (*Plane, error) {
 	if c.ServicesMax < 0 {
 		return nil, fmt.Errorf("nat: ServicesMax %d is negative", c.ServicesMax)
 	}
-	p := &Plane{config: c, services: map[string]kernel.Service{}}
+	p := &Plane{config: c, services: map[string]kernel.Service{}, early: map[netip.Addr]time.Time{}}
 	for i, f := range families() {
 		p.halves[i] = newHalf(f)
 	}
@@ -113,9 +115,14 @@ func newHalf(f family) *half {
 	}
 }
 
-// writeBuffer holds the largest transaction: all slots of a new IPv6 service are
-// 5 MB; a machine with more services than fit sends them one after the other.
-const writeBuffer = 64 << 20
+const (
+	// slotsMax is how many slots one transaction rewrites. Beyond it services
+	// change one after the other, each in a transaction of its own.
+	slotsMax = 8 * lb.MaglevSlots
+	// writeBuffer holds such a transaction: a slot takes up to 100 octets, with
+	// the message that deletes what it was.
+	writeBuffer = 100 * (slotsMax + lb.MaglevSlots)
+)
 
 // dial opens a connection to nftables whose buffers hold a whole transaction and
 // its answers.
@@ -134,9 +141,10 @@ func dial() (*nftables.Conn, error) {
 
 // Apply makes the services, all of them and no other, what the kernel does, in
 // one transaction: either all changes take effect between two packets, or none
-// and an error is returned. Established connections stay where they are. Applying
-// the same again changes nothing. An instance that was killed and is listed again
-// is alive again.
+// and an error is returned. Where more than 500,000 slots change, as at the start
+// of many services, that holds for each service. Established connections stay
+// where they are. Applying the same again changes nothing. An instance that was
+// killed and is listed again is alive again.
 func (p *Plane) Apply(ctx context.Context, services []kernel.Service) error {
 	if err := kernel.Validate(services); err != nil {
 		return fmt.Errorf("nat: %w", err)
@@ -152,6 +160,12 @@ func (p *Plane) Apply(ctx context.Context, services []kernel.Service) error {
 	defer p.mu.Unlock()
 	if err := p.change(ctx, wanted, ""); err != nil {
 		return fmt.Errorf("nat: applying %d services: %w", len(services), err)
+	}
+	for vip, until := range p.early {
+		if err := p.hold(vip, until); err != nil {
+			return fmt.Errorf("nat: holding %v: %w", vip, err)
+		}
+		delete(p.early, vip)
 	}
 	return nil
 }
@@ -177,19 +191,49 @@ func (p *Plane) change(ctx context.Context, wanted map[string]kernel.Service, ki
 		p.known = true
 	}
 	next := [2]*half{}
+	changes := 0
 	for i, h := range p.halves {
 		next[i] = h.want(wanted, before)
 		next[i].bury(h, wanted, kill, time.Now())
+		changes += changed(h, next[i])
+	}
+	// From here on the kernel has it or has not: only reading can tell.
+	p.known = false
+	for i, h := range p.halves {
+		if changes <= slotsMax {
+			break
+		}
+		if err := p.fillOneByOne(c, h, next[i]); err != nil {
+			return err
+		}
+	}
+	for i, h := range p.halves {
 		if err := newTransaction(c, p.config.Table, h, next[i]).write(); err != nil {
 			return err
 		}
 	}
-	// From here on the kernel has it or has not: only reading can tell.
 	if err := c.Flush(); err != nil {
-		p.known = false
 		return explainError(err)
 	}
+	p.known = true
 	p.halves, p.services = next, wanted
+	return nil
+}
+
+// fillOneByOne changes the slots of each service in a transaction of its own, and
+// notes that the kernel has them. Those of new services nothing refers to yet.
+func (p *Plane) fillOneByOne(c *nftables.Conn, h, next *half) error {
+	for name, slots := range next.slots {
+		t := newTransaction(c, p.config.Table, h, next)
+		if err := t.fill(name); err != nil {
+			return err
+		}
+		if err := c.Flush(); err != nil {
+			return explainError(err)
+		}
+		h.exists = true
+		h.slots[name] = slots
+	}
 	return nil
 }
 
@@ -271,13 +315,26 @@ func (h *half) bury(before *half, services map[string]kernel.Service, kill strin
 
 // Hold says that this machine holds the VIP until then; its fenced services are
 // served that long and no longer, whatever becomes of this process. A time that
-// has passed means that the VIP is not held.
+// has passed means that the VIP is not held. Before the first Apply it is only
+// noted.
 func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !p.known {
+		p.early[vip] = until
+		return nil
+	}
+	if err := p.hold(vip, until); err != nil {
+		return fmt.Errorf("nat: holding %v: %w", vip, err)
+	}
+	return nil
+}
+
+// hold writes how long a VIP is held.
+func (p *Plane) hold(vip netip.Addr, until time.Time) error {
 	c, err := dial()
 	if err != nil {
 		return err
@@ -285,25 +342,17 @@ func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error
 	i := slices.IndexFunc(p.halves[:], func(h *half) bool { return h.of(vip) })
 	table := &nftables.Table{Name: p.config.Table, Family: p.halves[i].table}
 	set := &nftables.Set{Table: table, Name: setHeld, HasTimeout: true}
-	key := nftables.SetElement{Key: vip.AsSlice()}
-	// There may be one or none: adding makes sure that there is one to delete.
 	left := time.Until(until)
-	for _, step := range []struct {
-		do   func(*nftables.Set, []nftables.SetElement) error
-		skip bool
-	}{{c.SetAddElements, false}, {c.SetDeleteElements, false}, {c.SetAddElements, left < time.Millisecond}} {
-		if step.skip {
-			continue
-		}
-		key.Timeout = max(left, time.Millisecond)
-		if err := step.do(set, []nftables.SetElement{key}); err != nil {
-			return fmt.Errorf("nat: holding %v: %w", vip, err)
-		}
+	element := []nftables.SetElement{{Key: vip.AsSlice(), Timeout: max(left, time.Millisecond)}}
+	// There may be one or none: adding makes sure that there is one to delete.
+	err = errors.Join(c.SetAddElements(set, element), c.SetDeleteElements(set, element))
+	if left >= time.Millisecond {
+		err = errors.Join(err, c.SetAddElements(set, element))
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nat: holding %v: %w", vip, explainError(err))
+	if err != nil {
+		return err
 	}
-	return nil
+	return explainError(c.Flush())
 }
 
 // Remove takes away the tables and all that is in them. Connections through them

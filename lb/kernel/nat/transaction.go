@@ -3,6 +3,7 @@ package nat
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"syscall"
@@ -49,8 +50,24 @@ func (t *transaction) write() error {
 		}
 	}
 	t.graves()
-	t.slots()
+	for service := range t.next.slots {
+		t.slots(service)
+	}
 	t.sweep()
+	return t.err
+}
+
+// fill queues the slots of one service alone.
+func (t *transaction) fill(service string) error {
+	t.small, t.err = t.next.smallSets(t.table)
+	if t.err != nil {
+		return t.err
+	}
+	if !t.before.exists {
+		t.create()
+	}
+	t.newSlots(service)
+	t.slots(service)
 	return t.err
 }
 
@@ -86,11 +103,7 @@ func (t *transaction) rules(chain *nftables.Chain, rules [][]expr.Any) {
 // services makes the maps and the chains of new services.
 func (t *transaction) services() {
 	for name := range t.next.slots {
-		if _, ok := t.before.slots[name]; !ok {
-			set, err := t.next.newSlots(t.table, name)
-			t.note(err)
-			t.note(t.AddSet(set, nil))
-		}
+		t.newSlots(name)
 	}
 	for name, service := range t.next.chains {
 		if _, ok := t.before.chains[name]; ok {
@@ -99,6 +112,16 @@ func (t *transaction) services() {
 		chain := t.AddChain(&nftables.Chain{Name: name, Table: t.table})
 		t.rules(chain, t.next.choose(service))
 	}
+}
+
+// newSlots makes the map of a service that has none.
+func (t *transaction) newSlots(service string) {
+	if _, ok := t.before.slots[service]; ok {
+		return
+	}
+	set, err := t.next.newSlots(t.table, service)
+	t.note(err)
+	t.note(t.AddSet(set, nil))
 }
 
 // elements changes a small set.
@@ -144,30 +167,50 @@ func (t *transaction) graves() {
 	t.replace(t.small[setDead], gone, come)
 }
 
-// slots rewrites the slots that have changed.
-func (t *transaction) slots() {
-	size := t.next.targetSize()
-	for name, is := range t.next.slots {
-		was := t.before.slots[name]
-		if len(was) > 0 && len(is) > 0 && &was[0] == &is[0] {
-			continue // carried over
+// slots rewrites the slots of a service that have changed.
+func (t *transaction) slots(service string) {
+	var gone, come []nftables.SetElement
+	for slot, v := range differences(t.before, t.next, service) {
+		key := slotKey(slot)
+		if v.before != nil {
+			gone = append(gone, nftables.SetElement{Key: key})
 		}
-		var gone, come []nftables.SetElement
-		for slot := range lb.MaglevSlots {
-			a, b := value(was, slot, size), value(is, slot, size)
-			if string(a) == string(b) {
-				continue
-			}
-			key := slotKey(slot)
-			if a != nil {
-				gone = append(gone, nftables.SetElement{Key: key})
-			}
-			if b != nil {
-				come = append(come, nftables.SetElement{Key: key, Val: b})
-			}
+		if v.next != nil {
+			come = append(come, nftables.SetElement{Key: key, Val: v.next})
 		}
-		t.replace(&nftables.Set{Table: t.table, Name: slotsName(name), IsMap: true}, gone, come)
 	}
+	t.replace(&nftables.Set{Table: t.table, Name: slotsName(service), IsMap: true}, gone, come)
+}
+
+// values are those of one slot; nil for none.
+type values struct{ before, next []byte }
+
+// differences yields the slots of a service that change.
+func differences(before, next *half, service string) iter.Seq2[int, values] {
+	return func(yield func(int, values) bool) {
+		was, is := before.slots[service], next.slots[service]
+		if len(was) > 0 && len(is) > 0 && &was[0] == &is[0] {
+			return // carried over
+		}
+		size := next.targetSize()
+		for slot := range lb.MaglevSlots {
+			v := values{value(was, slot, size), value(is, slot, size)}
+			if string(v.before) != string(v.next) && !yield(slot, v) {
+				return
+			}
+		}
+	}
+}
+
+// changed counts the slots that change.
+func changed(before, next *half) int {
+	n := 0
+	for service := range next.slots {
+		for range differences(before, next, service) {
+			n++
+		}
+	}
+	return n
 }
 
 // value is one slot's part; nil if the service has no slots.
@@ -208,6 +251,8 @@ func (t *transaction) sweep() {
 // explainError adds to what the kernel says what most often is behind it.
 func explainError(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w (nftables needs CAP_NET_ADMIN)", err)
 	case errors.Is(err, syscall.EMSGSIZE), errors.Is(err, syscall.ENOBUFS):
