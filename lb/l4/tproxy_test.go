@@ -126,7 +126,7 @@ func TestProxy_Transparent(t *testing.T) {
 func TestProxy_UDP_Transparent(t *testing.T) {
 	client, server := transparentLab(t, "udp")
 	for _, port := range []string{"7000", "7009"} {
-		s := server.ListenPacket("10.2.0.2:" + port)
+		s := server.ListenPacket("udp", "10.2.0.2:"+port)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
