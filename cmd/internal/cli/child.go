@@ -48,6 +48,24 @@ func (c *child) wait(end context.CancelFunc) {
 	c.err = c.cmd.Wait()
 }
 
+// hasEnded reports whether the command has ended, and status how; "exit status
+// 3", "signal: killed".
+func (c *child) hasEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *child) status() string {
+	if c.err != nil {
+		return c.err.Error()
+	}
+	return c.cmd.ProcessState.String()
+}
+
 // stop ends the command, if it has not ended, and returns its exit code as a
 // codeError. A signal while it drains makes an end of that.
 func (c *child) stop(drain, kill time.Duration) error {

@@ -56,7 +56,9 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 		f.hold.drain = 0
 	} else {
 		fmt.Fprintf(s.stderr, "muster: %s/%s is registered at %s\n", in.Service, in.ID, addresses(in.Addresses, in.Port))
-		s.keep(ctx, life, lease)
+		if s.keep(ctx, life, lease); child != nil && child.hasEnded() {
+			fmt.Fprintf(s.stderr, "muster: the command has ended: %s\n", child.status())
+		}
 	}
 	var drained registry.Lease
 	if lease != nil && life.Err() == nil && child != nil && f.hold.drain != 0 {

@@ -40,7 +40,8 @@ long as this command, and goes within --lease when the machine dies.
 With a COMMAND, that is started first, the instance is registered after its checks
 have passed once, and on SIGTERM it is drained: taken out of the answers and given
 --drain for the clients to leave. Only then it is sent SIGTERM itself, and deregistered
-when it has ended. Its exit code is passed on.
+when it has ended. When it ends by itself it is deregistered at that moment. Its exit
+code is passed on.
 
 Without one the registration is held until SIGTERM. With --forever it is written and
 stays until muster deregister.
