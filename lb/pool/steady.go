@@ -255,6 +255,8 @@ func (w *writer) alarm(now time.Time, src *source, to, reason string) {
 func (w *writer) markWords(s *svc) {
 	w.mark(s)
 	if s.name == registry.AllServices {
+		now := time.Now()
+		w.tellFreeze(s, s.freezeOf(now) != nil, now)
 		for _, other := range s.src.services {
 			w.mark(other)
 		}
@@ -281,14 +283,20 @@ func (w *writer) judgeFreeze(s *svc, now time.Time, wake *int64) {
 	if a != nil && !a.Until.IsZero() {
 		*wake = earlier(*wake, a.Until.UnixNano())
 	}
-	if frozen := a != nil; frozen != s.frozen {
-		s.frozen = frozen
-		from, to := adminName(registry.AdminFreeze), adminName(registry.AdminNone)
-		if frozen {
-			from, to = to, from
-		}
-		w.event(now, s.src, Event{Kind: EventAdmin, Service: s.name, From: from, To: to})
+	frozen, all := a != nil, a != nil && a.Service == registry.AllServices
+	if frozen != s.frozen && !all && !s.frozenLikeAll { // of all, one is told
+		w.tellFreeze(s, frozen, now)
 	}
+	s.frozen, s.frozenLikeAll = frozen, all
+}
+
+// tellFreeze makes an event of the beginning or the end of a freeze.
+func (w *writer) tellFreeze(s *svc, frozen bool, now time.Time) {
+	from, to := adminName(registry.AdminFreeze), adminName(registry.AdminNone)
+	if frozen {
+		from, to = to, from
+	}
+	w.event(now, s.src, Event{Kind: EventAdmin, Service: s.name, From: from, To: to})
 }
 
 // appendKept is AppendWhy for an instance of which the answers do not go by its

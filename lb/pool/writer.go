@@ -81,8 +81,10 @@ type svc struct {
 	dirty    bool
 	linked   bool // counted in its parent's children
 	frozen   bool // health does not move its answers
-	regroup  bool // who is registered, or what filters choose, has changed
-	retune   bool // settings have changed
+	// frozenLikeAll says that it is by the word on all services.
+	frozenLikeAll bool
+	regroup       bool // who is registered, or what filters choose, has changed
+	retune        bool // settings have changed
 }
 
 // inst is the writer's state of one instance.
