@@ -97,19 +97,39 @@ func (p *Peers) serve(i int, interval time.Duration) error {
 	return err
 }
 
-// Serving is how many instances the i-th server answers.
-func (p *Peers) Serving(ctx context.Context, i int) (int, error) {
+// status is what a server says of itself.
+type status struct {
+	Instances struct {
+		Serving int `json:"serving"`
+	} `json:"instances"`
+	Members []struct{} `json:"members"`
+}
+
+func (p *Peers) status(ctx context.Context, i int) (status, error) {
+	var st status
 	text, err := p.Servers[i].get(ctx, "/v1/status")
 	if err != nil {
-		return 0, err
-	}
-	var st struct {
-		Instances struct {
-			Serving int `json:"serving"`
-		} `json:"instances"`
+		return st, err
 	}
 	err = json.Unmarshal(text, &st)
+	return st, err
+}
+
+// Serving is how many instances the i-th server answers.
+func (p *Peers) Serving(ctx context.Context, i int) (int, error) {
+	st, err := p.status(ctx, i)
 	return st.Instances.Serving, err
+}
+
+// AwaitMembers waits until the i-th server knows n living ones.
+func (p *Peers) AwaitMembers(ctx context.Context, i, n int) error {
+	return p.await(ctx, i, func() error {
+		st, err := p.status(ctx, i)
+		if err == nil && len(st.Members) != n {
+			err = fmt.Errorf("server %d knows %d members, want %d", i, len(st.Members), n)
+		}
+		return err
+	})
 }
 
 // AwaitServing waits until the i-th server answers n instances.
