@@ -27,6 +27,7 @@ type seen struct {
 	loads    map[string]registry.Load
 	def      CheckDefaults
 	frozen   *registry.Admin
+	reasons  map[string]string // why those fail that other servers check, by id
 }
 
 // see copies what info needs. It runs on the writer.
@@ -34,6 +35,14 @@ func (w *writer) see(s *svc) seen {
 	o := seen{
 		src: s.src.cfg, view: s.src.view, name: s.name, pub: s.pub, settings: s.settings,
 		own: s.own, hidden: s.hidden, insts: slices.Clone(s.insts), def: w.def, frozen: s.freezeOf(time.Now()),
+	}
+	for i := range s.insts {
+		if in := &s.insts[i]; in.watched && !in.mine && in.health == health.Failing {
+			if o.reasons == nil {
+				o.reasons = map[string]string{}
+			}
+			o.reasons[string(in.rec.id())] = s.reason(in, health.Failing)
+		}
 	}
 	if len(s.loads) > 0 {
 		o.loads = make(map[string]registry.Load, len(s.loads))
@@ -237,6 +246,9 @@ func (p *Pool) instanceInfo(o *seen, i uint32, now time.Time) InstanceInfo {
 		c := CheckInfo{Target: t}
 		if p.cfg.Checker != nil {
 			c.Status, _ = p.cfg.Checker.Status(t)
+		}
+		if !o.insts[i].mine { // what the others found
+			c.Status = health.Status{State: in.health, Output: o.reasons[info.ID]}
 		}
 		if c.Status.State == in.health && c.Status.Since.After(info.Since) {
 			info.Since = c.Status.Since

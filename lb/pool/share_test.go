@@ -239,6 +239,15 @@ func TestPool_Run_sharedStart(t *testing.T) {
 				t.Errorf("i%03d begins %v, want what the others say: %v", i, got, want)
 			}
 		}
+		info, err := e.pool.Service(t.Context(), 1, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, in := range info.Instances {
+			if _, here := e.has()[in.Checks[0].Target.Addr.String()]; !here && in.Health == health.Failing && !strings.Contains(in.Checks[0].Status.Output, " says (found by ns-") {
+				t.Errorf("%s fails by what others found: %+v", in.ID, in.Checks[0].Status)
+			}
+		}
 		e.checker.mu.Lock()
 		defer e.checker.mu.Unlock()
 		for target, st := range e.checker.status {
