@@ -110,6 +110,53 @@ func TestPeers_GoOnWhileOneHangs(t *testing.T) {
 	}
 }
 
+// TestPeers_GoOnWithoutEtcd kills etcd for longer than it takes the servers to
+// go on alone, and starts it again.
+func TestPeers_GoOnWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	const servers, instances = 4, 80
+	p := startPeers(t, servers, instances)
+	low, high := instances*0.75*0.7, instances*0.75*1.3
+	for i := range servers {
+		if err := p.AwaitTargets(t.Context(), i, low, high); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flips := countFlips(t, p)
+	if err := p.Etcd.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	for i := range servers {
+		if err := p.AwaitTargets(t.Context(), i, instances, instances); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("each server checks everything %s after etcd's end", time.Since(killed).Round(time.Millisecond))
+	p.Fleet.Kill(7)
+	for i := range servers {
+		if err := p.AwaitServing(t.Context(), i, instances-1); err != nil {
+			t.Errorf("etcd is away, and an instance is killed: %v", err)
+		}
+		flips("etcd is away, one instance failed", i, 1)
+	}
+	if err := p.Etcd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range servers {
+		if err := p.AwaitTargets(t.Context(), i, low, high); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Fleet.Kill(8)
+	for i := range servers {
+		if err := p.AwaitServing(t.Context(), i, instances-2); err != nil {
+			t.Errorf("etcd is back, and another instance is killed: %v", err)
+		}
+		flips("etcd is back, two instances failed", i, 2)
+	}
+}
+
 // TestPeers_HoldWhatIsLostAtOnce takes most instances away, by deleting them
 // and by ending their leases.
 func TestPeers_HoldWhatIsLostAtOnce(t *testing.T) {

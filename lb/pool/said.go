@@ -99,10 +99,10 @@ func (p *Pool) SayAgain(ctx context.Context) error {
 // new to them. To nobody nothing is told, but what was told is kept right.
 func (w *writer) say(s *svc, in *inst, own health.State) {
 	sh := &w.sharing
-	if !sh.member || sh.share != nil && s.src.alone || sh.share == nil && in.said == health.Unknown {
+	switch {
+	case !sh.member, own == in.said, s.src.away:
 		return
-	}
-	if own == in.said {
+	case in.said == health.Unknown && (sh.share == nil || s.src.alone && !w.isAssigned(s, in)):
 		return
 	}
 	in.said = own

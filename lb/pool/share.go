@@ -88,18 +88,30 @@ func (w *writer) setPeers(self string, members []registry.Member) {
 	w.pool.log.LogAttrs(context.Background(), level, "servers that check", slog.Int("servers", len(names)), slog.Bool("member", sh.member))
 }
 
+// settleTime is how long a server that was cut off from the registry goes on
+// alone after that: the reports that are there are of before, and others that
+// were cut off tell what they have found meanwhile as soon as they can.
+const settleTime = 5 * time.Second
+
 // reshare gives every instance to those who are to check it, where the servers
 // or a source's freshness have changed.
 func (w *writer) reshare(now time.Time) {
 	sh := &w.sharing
 	for _, src := range w.sources {
-		stale := src.snapshot || now.UnixNano()-src.asOf > src.view.staleAfter.Load()
-		alone := sh.share == nil || stale
+		ns := now.UnixNano()
+		stale := src.snapshot || ns-src.asOf > src.view.staleAfter.Load()
+		if src.away && !stale {
+			src.away, src.settleAt = false, ns+int64(settleTime)
+			for _, s := range src.services {
+				w.mark(s) // to be told of
+			}
+		}
+		alone := sh.share == nil || stale || ns < src.settleAt
 		if alone == src.alone && (alone || !sh.changed) {
 			continue
 		}
 		begins := alone && !src.alone
-		src.alone = alone
+		src.alone, src.away = alone, src.away || begins && stale
 		for _, s := range src.services {
 			w.reshareService(s, begins)
 		}
@@ -134,10 +146,13 @@ func (w *writer) reshareService(s *svc, begins bool) {
 // isMine reports whether this server checks an instance. Heartbeats come to any
 // server, so every one waits for them.
 func (w *writer) isMine(s *svc, in *inst) bool {
+	return s.src.alone || in.beats || w.isAssigned(s, in)
+}
+
+// isAssigned reports whether this server is one of those that are to check an
+// instance.
+func (w *writer) isAssigned(s *svc, in *inst) bool {
 	sh := &w.sharing
-	if s.src.alone || in.beats {
-		return true
-	}
 	sh.places = sh.share.Checkers(sh.places[:0], identity(s.name, string(in.rec.id())))
 	return slices.Contains(sh.places, sh.me)
 }

@@ -282,8 +282,19 @@ func TestPool_Run_cutOffFromTheRegistry(t *testing.T) {
 		e.want("at the hand-over nothing flips", before)
 		e.setMany(0, 1, health.Failing)
 		e.want("then the own checks decide", strings.TrimPrefix(before, "i000 "))
+		e.pool.TakeSaid(1000)
 		e.apply(registry.Batch{}) // a proof
 		time.Sleep(2 * time.Second)
+		e.want("the reports of before have no say yet", strings.TrimPrefix(before, "i000 "))
+		e.setMany(39, 40, health.Failing)
+		told := map[string]bool{}
+		for _, s := range e.pool.TakeSaid(1000) {
+			told[s.Report.Instance] = true
+		}
+		if e.targets() != 40 || len(told) > 2 {
+			t.Errorf("%d checked here, told of %v; want still all 40, and what is new to the others", e.targets(), told)
+		}
+		time.Sleep(4 * time.Second)
 		if n := e.targets(); n != mine {
 			t.Errorf("%d checked here, want %d again", n, mine)
 		}

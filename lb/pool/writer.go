@@ -47,8 +47,10 @@ type source struct {
 	revision  int64
 	round     uint32 // of complete states, for telling what they lack
 	instances int
-	live      bool // a complete state of the source itself was applied
-	alone     bool // its instances are judged by this server's checks alone
+	live      bool  // a complete state of the source itself was applied
+	alone     bool  // its instances are judged by this server's checks alone
+	away      bool  // alone since the source is stale, and was shared before
+	settleAt  int64 // until when it stays so, to let all servers tell what they found meanwhile
 	churn     churn
 	content   bool // what the zone contains has changed since the last serial
 	told      string
