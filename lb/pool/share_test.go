@@ -294,7 +294,8 @@ func TestPool_Run_cutOffFromTheRegistry(t *testing.T) {
 		if e.targets() != 40 || len(told) > 2 {
 			t.Errorf("%d checked here, told of %v; want still all 40, and what is new to the others", e.targets(), told)
 		}
-		time.Sleep(4 * time.Second)
+		time.Sleep(5 * time.Second)
+		e.wait()
 		if n := e.targets(); n != mine {
 			t.Errorf("%d checked here, want %d again", n, mine)
 		}
