@@ -38,6 +38,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/musterdns/muster/lb/dispatch"
@@ -48,6 +49,10 @@ import (
 type Config struct {
 	Dispatcher *dispatch.Dispatcher // required; run by the caller
 	Listeners  []Listener           // at least one, with distinct names
+	// Inherited returns a listening socket that another process has handed over,
+	// by the name that Proxy.Sockets gave it, or nil. Where there is one, none is
+	// bound. A nil Inherited has none.
+	Inherited func(name string) *os.File
 	// Source is where services of routes without a zone are found, and Zones
 	// where those of routes with one are, by the zone's name.
 	Source registry.SourceID // required
@@ -129,6 +134,9 @@ func (c Config) withDefaults() (Config, error) {
 		if _, err := rand.Read(c.Secret); err != nil {
 			return c, fmt.Errorf("l7: making a secret: %w", err)
 		}
+	}
+	if c.Inherited == nil {
+		c.Inherited = func(string) *os.File { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

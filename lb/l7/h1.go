@@ -16,6 +16,9 @@ import (
 // section 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+// outMax is how large a buffer for writing is kept for the next request.
+const outMax = 4 * bufferSize
+
 // clientConn is a client's connection that speaks HTTP/1.1. One goroutine
 // serves it; only a streamed body is read by another, while the first does not
 // read.
@@ -23,13 +26,19 @@ type clientConn struct {
 	p     *Proxy
 	l     *listener
 	c     net.Conn
-	tcp   *net.TCPConn // nil: TLS
+	sock  *net.TCPConn // what c is, or is over
+	tcp   *net.TCPConn // sock; nil: c is TLS
 	probe *probe       // of the TCP connection
 	rd    http1.Reader
 	body  http1.Body
 	out   []byte // what is being written
-	x     exchange
+	x     *exchange
+	hop   *hop
+	// scratch holds the buffers and the exchange; nil while it is parked.
+	scratch *scratch
+	fd      int32 // while it is parked
 
+	first         bool        // no request has come yet
 	idle          atomic.Bool // no request is under way: it may be closed
 	reads, writes time.Time   // until when they may take, as it was told
 	close         bool        // after the response
@@ -38,35 +47,38 @@ type clientConn struct {
 }
 
 func newClientConn(l *listener, c net.Conn, tcp *net.TCPConn, pr *probe, hop *hop) *clientConn {
-	k := &clientConn{p: l.p, l: l, c: c, probe: pr}
+	k := &clientConn{p: l.p, l: l, c: c, sock: tcp, probe: pr, hop: hop, first: true}
 	if c == net.Conn(tcp) {
 		k.tcp = tcp
 	}
-	k.rd.Reset(c, make([]byte, bufferSize))
-	k.out = make([]byte, 0, bufferSize)
-	k.x = exchange{version: "HTTP/1.1", hop: hop, listener: l, to: k}
 	return k
 }
 
-// serve serves requests until the connection ends. It returns the bytes read so
-// far when the client speaks HTTP/2, else nil.
-func (k *clientConn) serve(ctx context.Context) (h2 []byte) {
+// serve serves requests until the connection ends, or is to be parked. It
+// returns the bytes read so far when the client speaks HTTP/2.
+func (k *clientConn) serve(ctx context.Context) (h2 []byte, parked bool) {
 	limits := &k.p.cfg.Limits
-	for first := true; ; first = false {
+	k.equip()
+	for ; ; k.first = false {
 		k.idle.Store(true)
-		n, err := k.readHead(limits, first)
+		n, err := k.readHead(limits, k.first)
+		if errors.Is(err, errPark) {
+			k.first = false
+			k.strip()
+			return nil, true
+		}
 		if err != nil {
 			if bad, ok := errors.AsType[*http1.Error](err); ok {
 				k.idle.Store(false)
 				k.refuse(bad)
 			}
-			return nil
+			return nil, false
 		}
-		if first && n == 0 {
-			return bytes.Clone(k.rd.Buffered())
+		if k.first && n == 0 {
+			return bytes.Clone(k.rd.Buffered()), false
 		}
-		k.x.reset()
-		x := &k.x
+		x := k.x
+		x.reset()
 		x.begun = time.Now()
 		k.p.counts.requests.Add(1)
 		k.close = false
@@ -74,7 +86,7 @@ func (k *clientConn) serve(ctx context.Context) (h2 []byte) {
 			if bad, ok := errors.AsType[*http1.Error](err); ok {
 				k.refuse(bad)
 			}
-			return nil
+			return nil, false
 		}
 		k.prepare(limits.Stall)
 		err = k.p.handle(ctx, x)
@@ -83,10 +95,13 @@ func (k *clientConn) serve(ctx context.Context) (h2 []byte) {
 			k.linger()
 		}
 		if err != nil || unread || k.close {
-			return nil
+			return nil, false
 		}
 		if k.streamed {
 			k.reads = time.Time{} // whatever the deadline is now, it was the body's
+		}
+		if cap(k.out) > outMax {
+			k.out = make([]byte, 0, bufferSize)
 		}
 	}
 }
@@ -131,8 +146,12 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		k.reads = *until
 		k.c.SetReadDeadline(k.reads)
 	default:
-		if now := time.Now(); k.reads.Sub(now) < limits.Idle {
-			k.reads = now.Add(stallSlack * limits.Idle)
+		wait := limits.Idle
+		if k.tcp != nil {
+			wait = min(wait, parkAfter)
+		}
+		if now := time.Now(); k.reads.Sub(now) < wait || k.reads.Sub(now) > stallSlack*wait {
+			k.reads = now.Add(stallSlack * wait)
 			k.c.SetReadDeadline(k.reads)
 		}
 	}
@@ -140,6 +159,9 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		return io.EOF // stop may have come before the deadline that was set here
 	}
 	err := k.rd.Fill()
+	if err != nil && isTimeout(err) && !some && until.IsZero() && k.tcp != nil {
+		return errPark
+	}
 	if err != nil && isTimeout(err) && some {
 		k.p.counts.slow.Add(1)
 		k.idle.Store(false)
@@ -155,7 +177,7 @@ func isTimeout(err error) bool {
 
 // prepare makes the exchange of a head that was parsed.
 func (k *clientConn) prepare(stall time.Duration) {
-	x := &k.x
+	x := k.x
 	k.close, k.streamed = !x.req.KeepAlive, false
 	if x.req.Minor == 0 {
 		x.version = "HTTP/1.0"
@@ -215,7 +237,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // refuse answers a head that cannot be taken, after which nothing can be known
 // of what follows.
 func (k *clientConn) refuse(bad *http1.Error) {
-	x := &k.x
+	x := k.x
 	x.reset()
 	x.begun = time.Now()
 	k.p.counts.malformed.Add(1)

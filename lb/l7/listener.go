@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -19,6 +20,7 @@ type listener struct {
 	l       *net.TCPListener
 	tls     *tls.Config // nil: cleartext
 	h2      *h2Server
+	park    *park
 
 	mu      sync.Mutex               // guards what is below
 	conns   map[net.Conn]*clientConn // nil for those that have not said yet what they speak, and for HTTP/2
@@ -36,9 +38,16 @@ func newListener(p *Proxy, cfg Listener) *listener {
 	return l
 }
 
-func (l *listener) listen(ctx context.Context) error {
-	var lc net.ListenConfig
-	bound, err := lc.Listen(ctx, "tcp", l.cfg.Address)
+// listen takes an inherited socket over, or binds one.
+func (l *listener) listen(ctx context.Context) (err error) {
+	var bound net.Listener
+	if f := l.p.cfg.Inherited(l.socketName()); f != nil {
+		defer f.Close()
+		bound, err = net.FileListener(f)
+	} else {
+		var lc net.ListenConfig
+		bound, err = lc.Listen(ctx, "tcp", l.cfg.Address)
+	}
 	if err != nil {
 		return err
 	}
@@ -47,8 +56,18 @@ func (l *listener) listen(ctx context.Context) error {
 		bound.Close()
 		return errors.New("it is no TCP address")
 	}
+	if l.park, err = newPark(); err != nil {
+		bound.Close()
+		return err
+	}
 	l.l = tcp
 	return nil
+}
+
+// socketName is what the socket is handed over as. The address is in it, so
+// that a listener that has moved takes no old one over.
+func (l *listener) socketName() string {
+	return fmt.Sprintf("proxy %s http %s", l.cfg.Name, l.cfg.Address)
 }
 
 // acceptPause is how long accepting rests when there are no descriptors left.
@@ -60,6 +79,9 @@ func (l *listener) serve(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
+	running.Go(func() {
+		l.park.run(func(k *clientConn) { running.Go(func() { l.attend(ctx, k) }) })
+	})
 	for {
 		c, err := l.l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -79,7 +101,14 @@ func (l *listener) serve(ctx context.Context) {
 			c.Close()
 			continue
 		}
-		running.Go(func() { l.converse(ctx, c) })
+		running.Go(func() {
+			if k := l.greet(ctx, c); k != nil {
+				l.attend(ctx, k)
+				return
+			}
+			c.Close()
+			l.remove(c)
+		})
 	}
 }
 
@@ -101,17 +130,16 @@ func (l *listener) remove(c net.Conn) {
 	delete(l.conns, c)
 }
 
-// converse serves one connection.
-func (l *listener) converse(ctx context.Context, tcp *net.TCPConn) {
-	defer l.remove(tcp)
-	defer tcp.Close()
+// greet finds out what a connection speaks. It returns nil when it has ended
+// already, or was one of HTTP/2.
+func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 	addr, err := netip.ParseAddrPort(tcp.RemoteAddr().String())
 	if err != nil {
-		return
+		return nil
 	}
 	pr, err := newProbe(tcp)
 	if err != nil {
-		return
+		return nil
 	}
 	var conn net.Conn = tcp
 	if l.tls != nil {
@@ -119,33 +147,52 @@ func (l *listener) converse(ctx context.Context, tcp *net.TCPConn) {
 		conn.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			l.p.counts.handshakes.Add(1)
-			return
+			return nil
 		}
 		conn.SetDeadline(time.Time{})
 		if secure.ConnectionState().NegotiatedProtocol == "h2" {
 			l.h2.converse(secure)
-			return
+			return nil
 		}
 		conn = secure
-		defer secure.Close()
 	}
 	k := newClientConn(l, conn, tcp, pr, newHop(l, addr))
+	l.note(tcp, k)
+	return k
+}
+
+// note says who serves a connection; nil: net/http.
+func (l *listener) note(c net.Conn, k *clientConn) {
 	l.mu.Lock()
-	l.conns[tcp] = k
-	l.mu.Unlock()
-	if begun := k.serve(ctx); begun != nil {
-		conn.SetDeadline(time.Time{})
-		l.mu.Lock()
-		l.conns[tcp] = nil
-		l.mu.Unlock()
-		l.h2.converse(&begunConn{Conn: tcp, begun: begun})
+	defer l.mu.Unlock()
+	l.conns[c] = k
+}
+
+// attend serves a connection of HTTP/1.1 until it ends or is parked.
+func (l *listener) attend(ctx context.Context, k *clientConn) {
+	begun, idle := k.serve(ctx)
+	if idle && l.park.add(k) {
+		return
 	}
+	if begun != nil {
+		k.c.SetDeadline(time.Time{})
+		l.note(k.tcp, nil)
+		l.h2.converse(&begunConn{Conn: k.c, begun: begun})
+	}
+	l.finish(k)
+}
+
+// finish closes a connection.
+func (l *listener) finish(k *clientConn) {
+	k.c.Close()
+	l.remove(k.sock)
 }
 
 // drain stops accepting, closes idle connections and asks the others to go.
 func (l *listener) drain() {
 	l.l.Close()
 	l.h2.drain()
+	l.park.close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range l.conns {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/musterdns/muster/lb/dispatch"
@@ -24,6 +25,7 @@ type Proxy struct {
 	cfg       Config
 	dialer    net.Dialer
 	buffers   bufferPool
+	scratches scratches
 	listeners []*listener
 	access    *accessLog // nil: none
 	counts    counters
@@ -263,6 +265,8 @@ func (p *Proxy) Listen(ctx context.Context) error {
 			for _, bound := range p.listeners[:i] {
 				bound.l.Close()
 				bound.l = nil
+				bound.park.close()
+				bound.park.release()
 			}
 			return fmt.Errorf("listener %q: %w", l.cfg.Name, err)
 		}
@@ -279,6 +283,18 @@ func (p *Proxy) Addr(name string) net.Addr {
 		}
 	}
 	return nil
+}
+
+// Sockets returns the listening sockets, to be handed over, by the names that
+// Config.Inherited is asked for. They stay the Proxy's.
+func (p *Proxy) Sockets() map[string]syscall.Conn {
+	sockets := map[string]syscall.Conn{}
+	for _, l := range p.listeners {
+		if l.l != nil {
+			sockets[l.socketName()] = l.l
+		}
+	}
+	return sockets
 }
 
 // sweep is how often what has been idle for too long is looked for.
@@ -352,6 +368,9 @@ func (p *Proxy) tick(now time.Time) {
 	p.now(now)
 	for _, b := range p.all() {
 		b.sweep(now.Add(-p.cfg.Limits.PoolIdle))
+	}
+	for _, l := range p.listeners {
+		l.park.expire(now.Add(-p.cfg.Limits.Idle), false)
 	}
 }
 

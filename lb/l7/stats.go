@@ -33,6 +33,7 @@ type Stats struct {
 	Dropped      uint64    // lines of the access log that were not written
 
 	Connections int   // of clients, now
+	Parked      int   // of those, without a goroutine
 	Tunnels     int64 // upgraded connections, now
 	InFlight    int64 // requests at instances, now
 	Pooled      int   // idle connections to instances, now
@@ -57,6 +58,7 @@ func (p *Proxy) Stats() Stats {
 		l.mu.Lock()
 		s.Connections += len(l.conns)
 		l.mu.Unlock()
+		s.Parked += l.park.size()
 	}
 	for _, b := range p.all() {
 		s.InFlight += b.inUse.Load()
