@@ -34,7 +34,8 @@ type peer struct {
 	b    *backend
 	addr netip.AddrPort
 	end  dispatch.End
-	stop func() // ends the watch for its end; nil: not yet
+	down atomic.Bool // end is EndDown
+	stop func()      // ends the watch for its end; nil: not yet
 
 	idle  []*instanceConn // the last one used is the last
 	busy  *instanceConn   // a list of those that carry a request
@@ -120,6 +121,7 @@ func (q *peer) ended(end dispatch.End) {
 	idle, h2 := q.idle, q.h2
 	q.idle = nil
 	if end == dispatch.EndDown {
+		q.down.Store(true)
 		for c := q.busy; c != nil; c = c.next {
 			if c.state.CompareAndSwap(stateWaiting, stateGivenUp) {
 				c.c.SetReadDeadline(past)

@@ -79,6 +79,7 @@ type Limits struct {
 	Connect     time.Duration // to an instance; 1 s
 	Response    time.Duration // to the first byte, all tries together, where a route says nothing; 30 s
 	Retries     int           // further tries where a route says nothing; 3, negative: none
+	Active      int64         // requests in flight at one instance through one service; 0: any number
 	Pooled      int           // idle connections kept to one instance; 256
 	PoolIdle    time.Duration // after which they are closed; 30 s
 	TunnelAge   time.Duration // how long upgraded connections to an instance that drains may stay; 10 min

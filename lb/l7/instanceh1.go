@@ -65,7 +65,10 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 	if !reused {
 		var err error
 		if conn, err = q.dial(ctx); err != nil {
-			if ctx.Err() != nil {
+			switch {
+			case x.to.gone():
+				return nil, &failure{status: statusGone, why: "the client has left"}
+			case ctx.Err() != nil:
 				return nil, &failure{status: 503, why: "the proxy is stopping"}
 			}
 			return nil, &failure{result: dispatch.Unreachable, again: againAny, status: 502, why: "no connection to the instance could be made: " + reason(err)}
@@ -81,8 +84,10 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 	if len(x.head) == 0 {
 		x.appendHead()
 	}
-	begun := time.Now()
-	f := a.ask(begun, reused)
+	f := a.givenUp()
+	if !q.down.Load() || !x.repeatable() { // or it was marked down before the state could tell
+		f = a.ask(time.Now(), reused)
+	}
 	if f == nil {
 		return a, nil
 	}

@@ -128,6 +128,10 @@ func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice) (a
 		a.call.state.Store(stateWaiting)
 	}
 	q.track(&a.call)
+	if q.down.Load() && x.repeatable() { // before it could be told
+		a.call.state.Store(stateGivenUp)
+		cancel()
+	}
 	a.stop = x.to.watch(cancel)
 	req := x.outgoing(ctx, a)
 	now := time.Now()

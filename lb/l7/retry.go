@@ -16,7 +16,7 @@ const (
 	// retryWait is how long a retry waits for its turn while the budget is
 	// spent. Failures come in bursts: those of a dead instance's whole queue are
 	// over in a moment, and none needs to fail for it.
-	retryWait = 250 * time.Millisecond
+	retryWait = time.Second
 	// retryQueue bounds how many wait.
 	retryQueue = 10_000
 )
