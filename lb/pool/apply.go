@@ -306,6 +306,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 		}
 		return
 	}
+	src.churn.back(s.name, id, now.UnixNano())
 	s.insts = slices.Insert(s.insts, at, inst{rec: from.rec, revision: from.revision, round: src.round, fresh: true, late: src.live})
 	src.instances++
 	s.filters.insert(at, from.rec)

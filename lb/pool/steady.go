@@ -57,19 +57,22 @@ type churn struct {
 	falls health.Falls
 	// from and until are the falls that are held, ns since 1970; until 0: none.
 	from, until int64
-	services    map[*svc]int64 // of falls within the window, and when the last was
-	lost        []lostInstance // within the window, oldest first
-	told        bool           // that falls are held
+	services    map[*svc]int64           // of falls within the window, and when the last was
+	lost        map[lostKey]lostInstance // within the window
+	forgetAt    int64                    // when to look for what has left the window
+	told        bool                     // that falls are held
 }
 
 // lostInstance is one that went with its lease, to be brought back if that
 // turns out to be part of a mass failure.
 type lostInstance struct {
-	service string
-	inst    packedInstance
-	health  health.State
-	at      int64
+	inst   packedInstance
+	health health.State
+	at     int64
 }
+
+// lostKey names an instance of a source.
+type lostKey struct{ service, instance string }
 
 // holds reports whether a fall at the time at is held at the time now.
 func (c *churn) holds(at, now int64) bool { return at != 0 && at >= c.from && now < c.until }
@@ -150,7 +153,10 @@ func (w *writer) loseInstance(s *svc, at int, lost bool, now time.Time) {
 		return
 	default:
 		c.fell(s, ns)
-		c.lost = append(c.lost, lostInstance{s.name, packedInstance{s.name, in.rec, in.revision}, in.health, ns})
+		if c.lost == nil {
+			c.lost = map[lostKey]lostInstance{}
+		}
+		c.lost[lostKey{s.name, string(in.rec.id())}] = lostInstance{packedInstance{s.name, in.rec, in.revision}, in.health, ns}
 	}
 	w.removeInstance(s, at, now)
 }
@@ -161,6 +167,19 @@ func (w *writer) regain(s *svc, in *inst, now time.Time) {
 		s.src.churn.falls.Undo(at, now.UnixNano())
 		in.unsteady.lostAt = 0
 		w.mark(s)
+	}
+}
+
+// back notes that an instance is registered that was not there: if it was lost
+// a moment ago, that fall is none.
+func (c *churn) back(service, instance string, now int64) {
+	if len(c.lost) == 0 {
+		return
+	}
+	k := lostKey{service, instance}
+	if l, there := c.lost[k]; there {
+		c.falls.Undo(l.at, now)
+		delete(c.lost, k)
 	}
 }
 
@@ -203,13 +222,15 @@ func (w *writer) restrain(now time.Time) (again bool) {
 
 // forget drops what has left the window.
 func (c *churn) forget(now int64) {
-	old := now - int64(health.FallWindow)
-	n := 0
-	for n < len(c.lost) && c.lost[n].at < old {
-		n++
+	if now < c.forgetAt {
+		return
 	}
-	if c.lost = c.lost[n:]; len(c.lost) == 0 {
-		c.lost = nil
+	c.forgetAt = now + int64(time.Second)
+	old := now - int64(health.FallWindow)
+	for k, l := range c.lost {
+		if l.at < old {
+			delete(c.lost, k)
+		}
 	}
 	for s, at := range c.services {
 		if at < old {
@@ -224,9 +245,8 @@ func (w *writer) bringBack(src *source, now time.Time) {
 	c := &src.churn
 	lost := c.lost
 	c.lost = nil
-	for i := range lost {
-		l := &lost[i]
-		s := w.service(src, l.service)
+	for k, l := range lost {
+		s := w.service(src, k.service)
 		if _, there := s.find(string(l.inst.rec.id())); there {
 			continue // it has registered anew
 		}

@@ -137,6 +137,20 @@ func TestPool_Run_churnNot(t *testing.T) {
 			e.wantServed("15 of 20 are lost within 30 s", 5)
 		})
 	})
+	t.Run("when one falls again and again", func(t *testing.T) {
+		bubble(t, holding(), func(t *testing.T, e *env) {
+			e.fillLeased(2)
+			for n := range 30 {
+				e.remove(0, 1, true)
+				e.wantServed("one of two is lost", 1)
+				again := inst(fmt.Sprintf("web/i000 %s inc=%d", addrOf(0), n+2))
+				again.Leased = true
+				e.apply(registry.Batch{Instances: []registry.Instance{again}})
+				e.setMany(0, 1, health.Passing)
+				e.wantServed("it is back", 2)
+			}
+		})
+	})
 	t.Run("when it is off", func(t *testing.T) {
 		bubble(t, tcpChecked, func(t *testing.T, e *env) {
 			e.fillLeased(20)
