@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/musterdns/muster/lb/kernel"
+	"github.com/musterdns/muster/lb/kernel/kerneltest"
 	"github.com/musterdns/muster/lb/kernel/nat"
 )
 
@@ -196,6 +197,17 @@ func TestPlane_KilledAndListedAgainIsAlive(t *testing.T) {
 			}
 		}
 		l.avoids(t, "killed", vip4, "backend-0")
+		// A checker here, or behind this machine, must see that it is well.
+		for _, from := range []*kerneltest.Machine{l.balancer, l.client} {
+			c, err := dial(from, "", addr)
+			if err != nil {
+				t.Fatalf("%s to the killed instance itself: %v", from.Name, err)
+			}
+			if err := c.echo(); err != nil {
+				t.Errorf("%s to the killed instance itself: %v", from.Name, err)
+			}
+			c.Close()
+		}
 		l.plane = l.newPlane(t) // which has to read that it was killed
 		l.apply(t, l.web4())
 	}

@@ -21,7 +21,9 @@
 // another machine takes over a VIP, it translates connections that it does not
 // know with the same table: they go on where the instances are the same and the
 // service is not masqueraded, from the client's next packet on; what an instance
-// sends before is dropped and sent again.
+// sends before is dropped and sent again. For the same reason connections straight
+// to an instance's address and port, as of a checker, must pass this machine in
+// both directions or in none.
 //
 // The tables are "muster" of the families ip and ip6, unless Config says
 // otherwise. Nothing else is touched. Remove removes them.

@@ -119,9 +119,10 @@ func (f *family) unheld() []expr.Any {
 
 // killed resets TCP connections of killed instances, whose end of the packet is
 // given, after translation: what a client sends is answered at once, and a hanging
-// instance that comes to life again lets go of its side. New connections pass.
+// instance that comes to life again lets go of its side. New connections pass, and
+// so does what was not translated: a checker must see the instance come back.
 func killed(end []expr.Any) []expr.Any {
-	return rule(end, in(setDead), protocol(unix.IPPROTO_TCP), flagsClear(tcpSYN|tcpRST), resetTCP())
+	return rule(translated(), end, in(setDead), protocol(unix.IPPROTO_TCP), flagsClear(tcpSYN|tcpRST), resetTCP())
 }
 
 // base is a chain that the kernel calls.
