@@ -327,6 +327,13 @@ func TestPlane_FollowsNeighbours(t *testing.T) {
 			t.Fatal("packets still go to the old MAC address")
 		}
 	}
+	l.balancer.Down("eth0") // which makes the kernel forget all neighbours
+	l.balancer.Up("eth0")
+	for deadline := time.Now().Add(patience); !seen(); {
+		if time.Now().After(deadline) {
+			t.Fatal("instances are not found again")
+		}
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -200,9 +200,14 @@ func (p *Plane) follow() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	services := p.list()
-	before := p.macs
-	if err := p.learn(addresses(services)); err != nil {
+	wanted, before := addresses(services), p.macs
+	if err := p.learn(wanted); err != nil {
 		return fmt.Errorf("dsr: %w", err)
+	}
+	for a := range wanted {
+		if _, ok := p.macs[a]; !ok {
+			p.ask(a) // the kernel forgets all when the link goes down
+		}
 	}
 	changed := len(before) != len(p.macs)
 	for a, m := range p.macs {
