@@ -2,6 +2,7 @@ package fault_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -147,6 +148,16 @@ func TestReload_StormLosesNothingAndLeavesNothingBehind(t *testing.T) {
 	write(t, l, "two.zone", zoneText("10.2.0.1"))
 	s := run(t, l, static(l))
 	await(t, dial(t, s), "two.test.", dns.TypeA, fault.Has("10.2.0.1"))
+	joined := func() error { // becoming a member, which takes some goroutines, may take a moment longer
+		out, err := l.CLI(t.Context(), "status", "-o", "json")
+		if err == nil && !strings.Contains(strings.ReplaceAll(out, " ", ""), `"self":true`) {
+			err = errors.New("the server is no member yet:\n" + out)
+		}
+		return err
+	}
+	if err := s.Poll(t.Context(), joined); err != nil {
+		t.Fatal(err)
+	}
 	before := resources(t, s)
 
 	// FAULTS: 100 signals in 10 s; here in half of that.
