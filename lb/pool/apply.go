@@ -145,7 +145,7 @@ func (w *writer) applyState(src *source, now time.Time) {
 	w.sweep(src, now)
 	w.replaceProblems(src, &problems, now)
 	src.members = members
-	src.setRoutes(routes)
+	w.setRoutes(src, routes)
 	src.live = src.live || !last.snapshot
 	src.snapshot = last.snapshot
 	src.revision = last.revision // it may have gone back
@@ -213,7 +213,7 @@ func (w *writer) applyChanges(src *source, b *packed, now time.Time) {
 	for _, m := range b.members {
 		src.members[m.Name] = m
 	}
-	src.changeRoutes(b)
+	w.changeRoutes(src, b)
 	lost := make(map[registry.Key]bool, len(b.lost))
 	for _, k := range b.lost {
 		lost[k] = true

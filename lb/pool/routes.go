@@ -34,16 +34,16 @@ func cloneRoutes(from []registry.Route) []registry.Route {
 }
 
 // setRoutes makes the routes of a complete state the only ones.
-func (src *source) setRoutes(routes map[string]registry.Route) {
+func (w *writer) setRoutes(src *source, routes map[string]registry.Route) {
 	if len(routes) == 0 && len(src.routes) == 0 {
 		return
 	}
 	src.routes = routes
-	src.publishRoutes()
+	w.publishRoutes(src)
 }
 
 // changeRoutes applies what a batch of changes says of routes.
-func (src *source) changeRoutes(b *packed) {
+func (w *writer) changeRoutes(src *source, b *packed) {
 	changed := len(b.routes) > 0
 	for _, r := range b.routes {
 		src.routes[r.Name] = r
@@ -55,15 +55,16 @@ func (src *source) changeRoutes(b *packed) {
 		}
 	}
 	if changed {
-		src.publishRoutes()
+		w.publishRoutes(src)
 	}
 }
 
 // publishRoutes shows the routes there are to readers of the View.
-func (src *source) publishRoutes() {
+func (w *writer) publishRoutes(src *source) {
 	var list []registry.Route
 	for _, name := range slices.Sorted(maps.Keys(src.routes)) {
 		list = append(list, src.routes[name])
 	}
 	src.view.routes.Store(&list)
+	w.pool.shown.wake()
 }

@@ -26,12 +26,17 @@ func TestView_Routes(t *testing.T) {
 		want("at first", "")
 		e.apply(registry.Batch{Reset: true, Routes: []registry.Route{route("b", "web"), route("a", "api")}})
 		want("after the state", "a>api b>web ")
-		before := e.pool.View().Routes(1)
+		before, published := e.pool.View().Routes(1), e.pool.Published()
 		e.apply(registry.Batch{
 			Routes:  []registry.Route{route("a", "other")},
 			Deleted: []registry.Key{{Source: 1, Kind: registry.KindRoute, Name: "b"}, {Source: 1, Kind: registry.KindRoute, Name: "none"}},
 		})
 		want("after a change", "a>other ")
+		select {
+		case <-published:
+		default:
+			t.Error("who follows the view is not woken")
+		}
 		if len(before) != 2 || before[0].Service != "api" {
 			t.Errorf("a list that was handed out was written to: %+v", before)
 		}
