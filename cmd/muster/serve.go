@@ -28,7 +28,7 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 		return err
 	}
 	opt := app.Options{
-		Config: o.Config, Load: o.Reload, Dev: o.Dev, Version: o.Version, Stderr: o.Stderr,
+		Config: o.Config, Load: o.Reload, Dev: o.Dev, Proxy: o.Proxy, Version: o.Version, Stderr: o.Stderr,
 		Reload: hangup, Upgrade: upgrade, Sockets: sockets,
 	}
 	if o.Dev {
@@ -43,7 +43,10 @@ func greet(w io.Writer, e app.Endpoints) {
 	if a, err := netip.ParseAddrPort(e.DNS[0]); err == nil {
 		at = fmt.Sprintf("@%s -p %d", a.Addr(), a.Port())
 	}
-	muster, addr, zone := command(), "", "svc.internal"
+	muster, addr, zone, proxy := command(), "", "svc.internal", "none"
+	if len(e.Proxy) > 0 {
+		proxy = e.Proxy[0]
+	}
 	if e.Admin != cli.DefaultAddr {
 		addr = " --addr " + e.Admin
 	}
@@ -54,13 +57,15 @@ func greet(w io.Writer, e app.Endpoints) {
   DNS   %[1]s (UDP and TCP), zone %[2]s
   API   %[3]s
   etcd  %[4]s
+  proxy %[10]s
 
   dig %[5]s +short web.%[6]s
   dig %[5]s +short _http._tcp.web.%[6]s SRV
+  curl http://%[10]s/
   %[7]s demo kill web-1%[8]s && %[7]s explain web%[8]s
   etcdctl --endpoints %[9]s put /muster/v1/instances/hello/one 10.0.0.11:8080
 
-`, strings.Join(e.DNS, ", "), strings.Join(e.Zones, ", "), e.Admin, strings.Join(e.Etcd, ", "), at, zone, muster, addr, e.Etcd[0])
+`, strings.Join(e.DNS, ", "), strings.Join(e.Zones, ", "), e.Admin, strings.Join(e.Etcd, ", "), at, zone, muster, addr, e.Etcd[0], proxy)
 }
 
 // command is what this program is started with: its name, where the PATH leads

@@ -31,7 +31,7 @@ func Backend(args []string) bool {
 				return
 			}
 			requests.Add(1)
-			fmt.Fprintln(w, "well")
+			fmt.Fprintln(w, args[2], r.URL.Path) // whom it comes from, and what it was asked for
 		}),
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateNew {

@@ -21,6 +21,8 @@ import (
 const (
 	portDNS   = 5300
 	portAdmin = 8653
+	portHTTP  = 8081
+	portTCP   = 8082
 )
 
 // Zone is the service zone of a lab's server.
@@ -70,6 +72,24 @@ type Server struct {
 	DNS, Admin string // where it listens
 	logFile    string
 	started    time.Time
+}
+
+// Proxy is configuration for Settings.More: a listener of mode http at HTTPAddr,
+// and one of mode tcp at TCPAddr, both for a service.
+func (l *Lab) Proxy(service string) string {
+	return fmt.Sprintf("proxy:\n  listeners:\n    - {name: http, listen: %q, mode: http, service: %s}\n    - {name: tcp, listen: %q, mode: tcp, service: %s}\n",
+		l.HTTPAddr(), service, l.TCPAddr(), service)
+}
+
+// HTTPAddr and TCPAddr are where the listeners of Proxy are.
+func (l *Lab) HTTPAddr() string { return l.at(hostMuster, portHTTP) }
+
+// TCPAddr is where the listener of mode tcp is.
+func (l *Lab) TCPAddr() string { return l.at(hostMuster, portTCP) }
+
+// ServeProxy starts muster proxy on the lab's configuration.
+func (l *Lab) ServeProxy() (*Server, error) {
+	return l.server([]string{l.Binary, "proxy", "--config", l.ConfigFile()})
 }
 
 // Serve starts muster serve on the lab's configuration, through the given

@@ -22,7 +22,7 @@ func TestReadme_TranscriptIsTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ports [3]string
+	var ports [4]string
 	for i := range ports {
 		p, err := program.FreePort()
 		if err != nil {
@@ -31,13 +31,14 @@ func TestReadme_TranscriptIsTrue(t *testing.T) {
 		ports[i] = fmt.Sprint(p)
 	}
 	s, err := program.Start("muster dev", bin, "dev",
-		"--dns-listen=127.0.0.1:"+ports[0], "--admin-listen=127.0.0.1:"+ports[1], "--registry-embedded-listen=127.0.0.1:"+ports[2])
+		"--dns-listen=127.0.0.1:"+ports[0], "--admin-listen=127.0.0.1:"+ports[1], "--registry-embedded-listen=127.0.0.1:"+ports[2],
+		`--proxy-listeners=[{name: web, listen: "127.0.0.1:`+ports[3]+`", mode: http, service: web}]`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
 	// Another server's samples may have the ports of these.
-	script.Replace(steps, strings.NewReplacer("5300", ports[0], "8653", ports[1], "2379", ports[2], "8000", "..."))
+	script.Replace(steps, strings.NewReplacer("5300", ports[0], "8653", ports[1], "2379", ports[2], "8080", ports[3], "8000", "..."))
 	dir := t.TempDir()
 	if err := os.Symlink(bin, filepath.Join(dir, "muster")); err != nil {
 		t.Fatal(err)

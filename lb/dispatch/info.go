@@ -35,6 +35,21 @@ type InstanceInfo struct {
 	Why      string
 }
 
+// Info lists what there is to choose from, of every Backend, by source, service
+// and part.
+func (d *Dispatcher) Info() []Info {
+	var out []Info
+	for _, b := range d.all() {
+		out = append(out, b.Info())
+	}
+	slices.SortFunc(out, func(x, y Info) int {
+		a, b := x.Ref, y.Ref
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port),
+			cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Zone, b.Zone))
+	})
+	return out
+}
+
 // Info returns what there is to choose from now.
 func (b *Backend) Info() Info {
 	st := b.refresh()

@@ -72,33 +72,23 @@ func (b *batch) datagram(i int) []byte {
 // source is who sent number i.
 func (b *batch) source(i int) netip.AddrPort { return b.from[i].addrPort() }
 
-// dest is what number i was sent to, and the header to answer from there;
-// invalid where the socket was not asked to tell. The port is told of
-// transparent sockets, which have no such header.
-func (b *batch) dest(i int) (netip.AddrPort, []byte) {
+// dest is the address that number i was sent to, and the header to answer from
+// it; invalid where the socket was not asked to tell.
+func (b *batch) dest(i int) (netip.Addr, []byte) {
 	n := int(b.msgs[i].hdr.Controllen)
 	header, data, _, err := unix.ParseOneSocketControlMessage(b.control[i][:min(n, controlOctets)])
-	if err != nil {
-		return netip.AddrPort{}, nil
-	}
-	is := func(level, kind int32, size int) bool {
-		return header.Level == level && header.Type == kind && len(data) >= size
-	}
 	switch {
-	case is(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo):
+	case err != nil:
+	case header.Level == unix.IPPROTO_IP && header.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 		info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
 		// The address that it came to, also if sent to another: a broadcast cannot
 		// be answered from.
-		return netip.AddrPortFrom(netip.AddrFrom4(info.Spec_dst), 0), unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: info.Spec_dst})
-	case is(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo):
+		return netip.AddrFrom4(info.Spec_dst), unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: info.Spec_dst})
+	case header.Level == unix.IPPROTO_IPV6 && header.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
-		return netip.AddrPortFrom(netip.AddrFrom16(info.Addr), 0), unix.PktInfo6(info)
-	case is(unix.IPPROTO_IP, unix.IP_ORIGDSTADDR, unix.SizeofSockaddrInet4), is(unix.IPPROTO_IPV6, unix.IPV6_ORIGDSTADDR, unix.SizeofSockaddrInet6):
-		var s sockaddr
-		copy((*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&s.raw))[:], data)
-		return s.addrPort(), nil
+		return netip.AddrFrom16(info.Addr), unix.PktInfo6(info)
 	}
-	return netip.AddrPort{}, nil
+	return netip.Addr{}, nil
 }
 
 // send sends the first n datagrams to one address. sent is how many went.

@@ -32,8 +32,7 @@ import (
 // process; a figure is the median of the rounds' ratios.
 
 // childVariable names the instance that this program proxies to when it runs as
-// a process of its own, childListen where a transparent one
-// listens: "udp 0.0.0.0:9000".
+// a process of its own, childListen where a transparent one listens.
 const (
 	childVariable = "L4_PROXY_TO"
 	childListen   = "L4_PROXY_TRANSPARENT"
@@ -50,8 +49,7 @@ func child(to string) error {
 		return err
 	}
 	cfg := l4.Config{Name: "child", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Dispatcher: d, Default: web, StopTimeout: time.Nanosecond}
-	if network, at, ok := strings.Cut(os.Getenv(childListen), " "); ok {
-		cfg.UDP = network == "udp"
+	if at := os.Getenv(childListen); at != "" {
 		cfg.Listen, cfg.Transparent, cfg.KeepPort = netip.MustParseAddrPort(at), true, true
 	}
 	proxy, err := l4.New(cfg)
@@ -70,9 +68,6 @@ func child(to string) error {
 	a := netip.MustParseAddrPort(to)
 	in := registry.Instance{Service: "web", ID: "a", Weight: 1, Port: a.Port(), Incarnation: 1, Addresses: []netip.Addr{a.Addr()}}
 	if err := p.Sink(ctx)(registry.Batch{Source: 1, Revision: 1, Reset: true, AsOf: time.Now(), Instances: []registry.Instance{in}}); err != nil {
-		return err
-	}
-	if _, err := p.Status(ctx); err != nil { // once it has the instance
 		return err
 	}
 	fmt.Fprintln(os.Stdout, proxy.Addr())

@@ -42,18 +42,6 @@ func (c *conn) dial() {
 	}
 }
 
-// ends are where to connect to for an instance, and from: invalid unless that is
-// the client's address. dest is what the client sent to.
-func (p *Proxy) ends(instance, client, dest netip.AddrPort) (to, from netip.AddrPort) {
-	if p.cfg.KeepPort {
-		instance = netip.AddrPortFrom(instance.Addr(), dest.Port())
-	}
-	if p.cfg.Transparent && client.Addr().Is4() == instance.Addr().Is4() {
-		from = client
-	}
-	return instance, from
-}
-
 // request is what the choice depends on.
 func (c *conn) request() dispatch.Request {
 	return dispatch.Request{Hash: dispatch.HashAddr(c.source.Addr()), ActiveMax: c.l.p.cfg.InstanceMax}
@@ -70,7 +58,15 @@ const (
 
 // begin begins to connect to the chosen instance.
 func (c *conn) begin() beginning {
-	to, from := c.l.p.ends(c.choice.Addr(), c.source, c.dest)
+	cfg := &c.l.p.cfg
+	to := c.choice.Addr()
+	if cfg.KeepPort {
+		to = netip.AddrPortFrom(to.Addr(), c.dest.Port())
+	}
+	var from netip.AddrPort
+	if cfg.Transparent && c.source.Addr().Is4() == to.Addr().Is4() {
+		from = c.source
+	}
 	fd, err := newSocket(unix.SOCK_STREAM, to, from)
 	if err != nil {
 		return impossible

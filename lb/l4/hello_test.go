@@ -229,6 +229,7 @@ func TestNew_SaysWhatCannotBe(t *testing.T) {
 		"l4: listener test: a limit of connections is negative":              func(c *l4.Config) { c.ConnsMax = -1 },
 		"l4: listener test: idle timeout -1s is negative":                    func(c *l4.Config) { c.IdleTimeout = -time.Second },
 		"l4: listener test: names and PROXY headers are for TCP":             func(c *l4.Config) { c.UDP, c.ProxyTo = true, true },
+		"l4: listener test: transparent mode is for TCP":                     func(c *l4.Config) { c.UDP, c.Transparent = true, true },
 		"l4: listener test: keeping the port needs transparent mode":         func(c *l4.Config) { c.KeepPort = true },
 		"l4: listener test: no service to forward to":                        func(c *l4.Config) { c.Default = dispatch.Ref{} },
 		"l4: listener test: a service to forward to has no name":             func(c *l4.Config) { c.Default = dispatch.Ref{Source: 1} },

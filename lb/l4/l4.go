@@ -137,7 +137,7 @@ type Config struct {
 	// what is sent to any address and port (IP_TRANSPARENT). It needs
 	// CAP_NET_ADMIN, rules that bring the packets here (testdata/tproxy.nft has
 	// them; the Proxy makes none), and that the instances' answers come back by
-	// this machine. KeepPort connects to the
+	// this machine. For TCP. KeepPort connects to the
 	// port that the client asked for instead of the instance's.
 	Transparent bool
 	KeepPort    bool
@@ -201,6 +201,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("on down %d: unknown", c.OnDown)
 	case c.UDP && (len(c.Names) > 0 || len(c.ProxyFrom) > 0 || c.ProxyTo):
 		return errors.New("names and PROXY headers are for TCP")
+	case c.UDP && c.Transparent:
+		return errors.New("transparent mode is for TCP")
 	case c.KeepPort && !c.Transparent:
 		return errors.New("keeping the port needs transparent mode")
 	case c.Default == (dispatch.Ref{}) && len(c.Names) == 0:

@@ -58,10 +58,6 @@ func (p *Proxy) openOne(i int, at netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // service managers give others
-		_ = unix.Close(fd)
-		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
-	}
 	return fd, nil
 }
 

@@ -21,71 +21,38 @@ const batchesMax = 16
 // stop, when no more is taken from its client.
 const udpStopWait = int64(time.Second)
 
-// udpKey tells flows apart: the client, on a listener for all addresses the one
-// that it sent to, and on a transparent one the port, too.
-type udpKey struct{ client, local netip.AddrPort }
+// udpKey tells flows apart: the client, and on a listener for all addresses the
+// one that it sent to.
+type udpKey struct {
+	client netip.AddrPort
+	local  netip.Addr
+}
 
 // udpListener receives the datagrams of clients. It belongs to a loop.
 type udpListener struct {
 	l        *loop
 	fd       int
 	wildcard bool
-	mouths   map[netip.AddrPort]*mouth // of a transparent listener
 	flows    map[udpKey]*udpFlow
 	batch    *batch
 }
 
 // newUDPListener sets a bound socket up for a loop, which owns neither.
 func newUDPListener(l *loop, fd int) (*udpListener, error) {
-	u := &udpListener{l: l, fd: fd, mouths: map[netip.AddrPort]*mouth{}, flows: map[udpKey]*udpFlow{}, batch: newBatch()}
+	u := &udpListener{l: l, fd: fd, flows: map[udpKey]*udpFlow{}, batch: newBatch()}
 	at := localAddr(fd).Addr()
 	u.wildcard = at.IsUnspecified()
-	var options [][2]int
-	switch {
-	case l.p.cfg.Transparent:
-		options = append(options, [2]int{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR})
-		if at.Is6() {
-			options = append(options, [2]int{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR})
-		}
-	case u.wildcard && at.Is6():
-		options = append(options, [2]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO})
-	case u.wildcard:
-		options = append(options, [2]int{unix.IPPROTO_IP, unix.IP_PKTINFO})
+	if !u.wildcard {
+		return u, nil
 	}
-	for _, o := range options {
-		if err := unix.SetsockoptInt(fd, o[0], o[1], 1); err != nil {
-			return nil, fmt.Errorf("asking for the destination's address: %w", err)
-		}
+	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if at.Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return nil, fmt.Errorf("asking for the destination's address: %w", err)
 	}
 	return u, nil
-}
-
-// mouth is a socket of a transparent listener that answers from an address that
-// clients sent to. It receives nothing: the rules bring all to the listener.
-type mouth struct{ fd, users int }
-
-// open returns the mouth at an address; nil: none is to be had.
-func (u *udpListener) open(at netip.AddrPort) *mouth {
-	m := u.mouths[at]
-	if m == nil {
-		fd, err := newSocket(unix.SOCK_DGRAM, at, at)
-		if err != nil {
-			return nil
-		}
-		m = &mouth{fd: fd}
-		u.mouths[at] = m
-	}
-	m.users++
-	return m
-}
-
-// shut gives a mouth back.
-func (u *udpListener) shut(at netip.AddrPort) {
-	m := u.mouths[at]
-	if m.users--; m.users == 0 {
-		_ = unix.Close(m.fd)
-		delete(u.mouths, at)
-	}
 }
 
 // receive passes on what clients sent. The listener stays ready if there is more.
@@ -119,7 +86,7 @@ func (u *udpListener) stop() {
 func (u *udpListener) flow(i int) *udpFlow {
 	key := udpKey{client: u.batch.source(i)}
 	var control []byte
-	if u.wildcard || u.l.p.cfg.Transparent {
+	if u.wildcard {
 		key.local, control = u.batch.dest(i)
 	}
 	if f := u.flows[key]; f != nil {
@@ -138,7 +105,7 @@ func (u *udpListener) flow(i int) *udpFlow {
 	}
 	l.counts.accepted.Add(1)
 	l.conns.Add(1)
-	f := &udpFlow{u: u, key: key, to: u.batch.from[i], control: control, mouth: u.fd, fd: -1, last: l.now}
+	f := &udpFlow{u: u, key: key, to: u.batch.from[i], control: control, fd: -1, last: l.now}
 	f.to.size = unix.SizeofSockaddrInet4
 	if f.to.raw.Family == unix.AF_INET6 {
 		f.to.size = unix.SizeofSockaddrInet6
@@ -146,15 +113,6 @@ func (u *udpListener) flow(i int) *udpFlow {
 	f.timer.owner = f
 	f.ref = l.enter(f)
 	u.flows[key] = f
-	if l.p.cfg.Transparent {
-		m := u.open(key.local)
-		if m == nil {
-			f.mouth = -1
-			f.kill(&l.counts.localFailed)
-			return nil
-		}
-		f.mouth = m.fd
-	}
 	l.wheel.set(&f.timer, f.deadline())
 	return f
 }
@@ -168,7 +126,6 @@ type udpFlow struct {
 	timer   timer
 	key     udpKey
 	to      sockaddr // the client
-	mouth   int      // the socket that answers it; -1: none
 	control []byte   // to answer from the address that it sent to; nil: there is one
 
 	fd      int // -1: no instance chosen
@@ -251,12 +208,11 @@ func (f *udpFlow) choose() bool {
 
 // connect makes the flow's socket.
 func (f *udpFlow) connect() bool {
-	to, from := f.u.l.p.ends(f.choice.Addr(), f.key.client, f.key.local)
-	fd, err := newSocket(unix.SOCK_DGRAM, to, from)
+	fd, err := newSocket(unix.SOCK_DGRAM, f.choice.Addr(), netip.AddrPort{})
 	if err != nil {
 		return false
 	}
-	if connect(fd, to) != 0 {
+	if connect(fd, f.choice.Addr()) != 0 {
 		_ = unix.Close(fd)
 		return false
 	}
@@ -300,7 +256,7 @@ func (f *udpFlow) reply(n int) {
 	for i := range n {
 		octets += int64(len(f.u.batch.datagram(i)))
 	}
-	sent := f.u.batch.send(f.mouth, n, &f.to, f.control)
+	sent := f.u.batch.send(f.u.fd, n, &f.to, f.control)
 	l.counts.replies.Add(uint64(sent))
 	l.counts.dropped.Add(uint64(n - sent))
 	l.counts.bytesOut.Add(uint64(octets))
@@ -389,9 +345,6 @@ func (f *udpFlow) finish() {
 	l := f.u.l
 	f.leave(f.outcome())
 	delete(f.u.flows, f.key)
-	if l.p.cfg.Transparent && f.mouth >= 0 {
-		f.u.shut(f.key.local)
-	}
 	l.p.clients.leave(f.key.client.Addr())
 	l.wheel.remove(&f.timer)
 	l.leave(f.ref)

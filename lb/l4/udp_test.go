@@ -113,13 +113,11 @@ func TestProxy_UDP_Flows(t *testing.T) {
 	}
 	group.Wait()
 	wantAnswer(t, dialUDP(t, "", p.Addr().String()), "", "a ") // an empty datagram is one
-	p.count("replies", func(s l4.Stats) uint64 { return s.Replies }, 1001)
 	s := p.Stats()
 	if s.Active != 21 || s.Accepted != 21 || s.Connected != 21 || s.Datagrams != 1001 || s.Replies != 1001 || s.Dropped != 0 {
 		t.Errorf("stats %+v", s)
 	}
-	p.stop() // so that all is counted
-	if i := p.Explain(p.Addr().Addr(), "").Backend.Instances; i[0].Total != 21 || i[0].BytesOut-i[0].BytesIn != 2002 {
+	if i := p.Explain(p.Addr().Addr(), "").Backend.Instances; i[0].Active != 21 || i[0].BytesOut-i[0].BytesIn != 2002 {
 		t.Errorf("instances %+v", i)
 	}
 }

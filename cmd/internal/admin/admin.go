@@ -63,6 +63,10 @@ type Config struct {
 	ZoneNames func() []string
 	// Ask answers a question as DNS would, for explain.
 	Ask func(name, typ string, client netip.Addr) (Reply, error)
+	// Proxy is the companion proxy's state, and ExplainProxy what it would do;
+	// nil: there is none.
+	Proxy        func() api.Proxy
+	ExplainProxy func(ProxyQuestion) (api.ProxyExplanation, error)
 	// Demo has the sample instances of `muster dev`; nil: none.
 	Demo *demo.Set
 }
@@ -167,6 +171,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET "+api.PathDoctor, s.get(s.doctor))
 	mux.HandleFunc("GET "+api.PathPrometheus, s.get(s.targets))
 	mux.HandleFunc("GET "+api.PathEvents, s.events)
+	if s.cfg.Proxy != nil {
+		mux.HandleFunc("GET "+api.PathProxy, s.get(func(*http.Request) (any, error) { return s.cfg.Proxy(), nil }))
+		mux.HandleFunc("GET "+api.PathProxyExplain, s.get(s.explainProxy))
+	}
 
 	mux.HandleFunc("POST "+api.PathRegister, post(s, s.register))
 	mux.HandleFunc("POST "+api.PathDeregister, post(s, s.deregister))
@@ -199,6 +207,8 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	case api.PathRegister, api.PathDeregister, api.PathHeartbeat, api.PathAdmin, api.PathWeight, api.PathService:
 		e.Status, e.Mend = http.StatusMethodNotAllowed, "use POST"
 		w.Header().Set("Allow", http.MethodPost)
+	case api.PathProxy, api.PathProxyExplain:
+		e.Mend = "this server has no proxy: name listeners in proxy.listeners"
 	case api.PathDemo:
 		e.Mend = "sample instances exist under `muster dev` only"
 	}

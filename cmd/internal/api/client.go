@@ -91,6 +91,22 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return get[Status](ctx, c, PathStatus, nil)
 }
 
+// Proxy returns the server's companion proxy.
+func (c *Client) Proxy(ctx context.Context) (Proxy, error) {
+	return get[Proxy](ctx, c, PathProxy, nil)
+}
+
+// ExplainProxy says which way a request to a URL, or a connection to a listener
+// or its address, would take. method, client and fields ("Name: value") may be
+// empty.
+func (c *Client) ExplainProxy(ctx context.Context, target, method, client string, fields []string) (ProxyExplanation, error) {
+	q := query(ParamTarget, target, ParamMethod, method, ParamClient, client)
+	for _, f := range fields {
+		q.Add(ParamHeader, f)
+	}
+	return get[ProxyExplanation](ctx, c, PathProxyExplain, q)
+}
+
 // Doctor returns what the server finds wrong.
 func (c *Client) Doctor(ctx context.Context) (Doctor, error) {
 	return get[Doctor](ctx, c, PathDoctor, nil)

@@ -3,8 +3,8 @@
 // can drift from the other.
 //
 // Reading: GET /v1/services, /v1/services/{name}, /v1/instances, /v1/explain,
-// /v1/events (server-sent events), /v1/status, /v1/doctor, /v1/demo and
-// /v1/sd/prometheus. Writing: POST to the Path constants of this package with
+// /v1/events (server-sent events), /v1/status, /v1/doctor, /v1/proxy,
+// /v1/proxy/explain, /v1/demo and /v1/sd/prometheus. Writing: POST to the Path constants of this package with
 // a JSON body; with a token configured it needs "Authorization: Bearer TOKEN".
 // A request that fails has a status of 400 or above and an ErrorBody.
 //
@@ -24,6 +24,9 @@ const (
 	PathStatus     = "/v1/status"        // GET Status
 	PathDoctor     = "/v1/doctor"        // GET Doctor
 	PathPrometheus = "/v1/sd/prometheus" // GET []TargetGroup
+
+	PathProxy        = "/v1/proxy"         // GET Proxy
+	PathProxyExplain = "/v1/proxy/explain" // GET ProxyExplanation
 
 	PathRegister   = "/v1/register"   // POST RegisterRequest, Registered
 	PathDeregister = "/v1/deregister" // POST DeregisterRequest, Written
@@ -46,6 +49,9 @@ const (
 	ParamType    = "type"    // explain: the question's type, default A
 	ParamClient  = "client"  // explain: as if this address asked, default the caller's own
 	ParamSince   = "since"   // events: like Last-Event-ID, which wins
+	ParamTarget  = "target"  // proxy/explain: a URL, a listener's name or its address
+	ParamMethod  = "method"  // proxy/explain: of the request, default GET
+	ParamHeader  = "header"  // proxy/explain: "Name: value", any number of times
 )
 
 // BodyMax is the greatest size of a request's body, in octets. A registration

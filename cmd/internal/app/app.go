@@ -56,6 +56,7 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil: it cannot be.
 	Load    func() (*config.Config, config.Problems)
 	Dev     bool   // sample instances run, and loopback may be checked
+	Proxy   bool   // the proxy alone: no DNS is answered
 	Version string // of the program
 	// Stderr takes the log; nil: nobody does.
 	Stderr io.Writer
@@ -73,6 +74,7 @@ type Options struct {
 // Endpoints is where a server that runs can be reached.
 type Endpoints struct {
 	DNS   []string
+	Proxy []string // the proxy's listeners
 	Admin string
 	Etcd  []string
 	Zones []string // the service zones
@@ -103,7 +105,8 @@ type server struct {
 	monitor   *health.Monitor
 	prober    *probe.Set
 	authority *authority.Handler
-	dns       *dnsserver.Server
+	dns       *dnsserver.Server // neither listens nor runs under Options.Proxy
+	proxies   *proxies
 	admin     *admin.Server
 	metrics   *metrics.Registry
 	checks    checkCounts
@@ -144,8 +147,13 @@ func (s *server) waitFor(what string) { s.reason.Store(&what) }
 // listen binds every listener, so that a busy port is told before anything
 // else is done.
 func (s *server) listen(ctx context.Context) error {
-	if err := s.dns.Listen(); err != nil {
-		return notListening("dns.listen", err)
+	if !s.opt.Proxy {
+		if err := s.dns.Listen(); err != nil {
+			return notListening("dns.listen", err)
+		}
+	}
+	if err := s.listenProxies(ctx); err != nil {
+		return notListening("proxy.listeners", err)
 	}
 	return notListening("admin.listen", s.admin.Listen(ctx))
 }
@@ -179,6 +187,7 @@ func (s *server) run(ctx context.Context) error {
 	feeders.Go(func() error { return s.pool.Run(feed) })
 	feeders.Go(func() error { return s.prober.Run(feed) })
 	feeders.Go(func() error { return s.monitor.Run(feed) })
+	feeders.Go(func() error { return s.proxies.dispatch.Run(feed) })
 	if err := s.applySnapshot(feed); err != nil {
 		s.log.Warn("the snapshot was not used", "error", err)
 	}
@@ -244,7 +253,10 @@ func (s *server) answer(ctx context.Context) error {
 		return nil
 	}
 	parts, ctx := errgroup.WithContext(ctx) // its failure ends the waiting too
-	parts.Go(func() error { return s.dns.Run(ctx) })
+	if !s.opt.Proxy {
+		parts.Go(func() error { return s.dns.Run(ctx) })
+	}
+	parts.Go(func() error { return s.runProxies(ctx) })
 	if s.opt.Started != nil {
 		s.opt.Started(s.reachable())
 	}
@@ -315,6 +327,9 @@ func (s *server) reachable() Endpoints {
 	}
 	for i := range s.sources {
 		e.Zones = append(e.Zones, s.sources[i].zone)
+	}
+	for _, l := range s.proxyState().Listeners {
+		e.Proxy = append(e.Proxy, l.Address)
 	}
 	return e
 }

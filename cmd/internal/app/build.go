@@ -44,6 +44,9 @@ func (s *server) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.buildProxies(cfg); err != nil {
+		return err
+	}
 	return s.buildAdmin(cfg)
 }
 
@@ -228,11 +231,15 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 		src := s.sources[i].etcd
 		zs = append(zs, admin.Zone{Name: s.sources[i].zone, Source: src.ID(), Prefix: src.Keyspace().Root(), Store: src})
 	}
-	s.admin = admin.New(admin.Config{
+	out := admin.Config{
 		Listen: cfg.Admin.Listen, Inherited: s.opt.Sockets.Take(admin.SocketName(cfg.Admin.Listen)), Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
 		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask,
-	})
+	}
+	if len(s.proxies.streams)+len(s.proxies.http) > 0 {
+		out.Proxy, out.ExplainProxy = s.proxyState, s.explainProxy
+	}
+	s.admin = admin.New(out)
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (s *server) newMetrics() (*metrics.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, families := range [][]metrics.Family{s.dnsFamilies(), s.poolFamilies(), s.healthFamilies(), s.registryFamilies()} {
+	for _, families := range [][]metrics.Family{s.dnsFamilies(), s.poolFamilies(), s.healthFamilies(), s.registryFamilies(), s.proxyFamilies()} {
 		if err := r.Add(families...); err != nil {
 			return nil, err
 		}

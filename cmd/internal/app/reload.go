@@ -97,6 +97,10 @@ func (s *server) reload(ctx context.Context) {
 		s.log.Warn("a change needs a restart to take effect", "key", key)
 	}
 	s.cfg.Store(cfg)
+	select {
+	case s.proxies.reloaded <- struct{}{}:
+	default:
+	}
 	s.loaded.Store(time.Now().UnixNano())
 	s.reloadsDone.Add(1)
 	s.log.Info("the configuration was read again", "file", cfg.File)
@@ -186,6 +190,8 @@ func needRestart(old, now *config.Config) []string {
 		{"health.exec", old.Health.Exec, now.Health.Exec},
 		{"health.share", old.Health.Share, now.Health.Share},
 		{"admin", old.Admin, now.Admin},
+		{"proxy.listeners", old.Proxy.Listeners, now.Proxy.Listeners},
+		{"proxy.secret_file", old.Proxy.SecretFile, now.Proxy.SecretFile},
 		{"log.format", old.Log.Format, now.Log.Format},
 		{"zones (of source muster)", serviceZones(old), serviceZones(now)},
 	} {

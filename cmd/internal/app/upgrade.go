@@ -48,6 +48,12 @@ func (s *server) upgrade(ctx context.Context) (pid int, err error) {
 	}
 	sockets := map[string]syscall.Conn{admin.SocketName(s.cfg.Load().Admin.Listen): s.admin.Socket()}
 	maps.Copy(sockets, s.dns.Sockets())
+	for _, h := range s.proxies.http {
+		maps.Copy(sockets, h.proxy.Sockets())
+	}
+	for _, st := range s.proxies.streams {
+		maps.Copy(sockets, st.sockets())
+	}
 	return handover.Start(ctx, sockets, upgradeMax)
 }
 

@@ -12,20 +12,37 @@ import (
 )
 
 func (s *session) explainCommand() *cobra.Command {
-	var client string
+	var client, method string
+	var fields []string
+	var proxy bool
 	cmd := &cobra.Command{
 		Use: "explain NAME [TYPE]", Short: "Say what a question is answered, and why", GroupID: groupLook,
 		Args: arguments(1, 2), ValidArgsFunction: s.completeServices,
 		Long: `Says what the server would answer a question at this moment, how long an instance
 that dies stays in answers, and for each instance why it is in or out and what share
-of the clients comes to it. NAME is a service, or any name of the zones.`,
+of the clients comes to it. NAME is a service, or any name of the zones.
+
+With --proxy it says which listener, route, service and instance of the companion
+proxy a request to a URL, or a connection to a listener, would take, and why.`,
 		Example: `  muster explain web
   muster explain _http._tcp.web.svc.internal SRV
-  muster explain web --client 10.1.2.3`,
+  muster explain web --client 10.1.2.3
+  muster explain --proxy http://shop.example.com/api/users --header 'Cookie: user=42'
+  muster explain --proxy 127.0.0.1:5432 --client 10.1.2.3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := s.api()
 			if err != nil {
 				return err
+			}
+			if proxy {
+				if len(args) > 1 {
+					return usagef("--proxy takes one URL, or the name or address of a listener")
+				}
+				e, err := c.ExplainProxy(cmd.Context(), args[0], method, client, fields)
+				if err != nil {
+					return err
+				}
+				return s.print(e, func(w io.Writer, wide bool) { proxyExplanation(w, &e, wide) })
 			}
 			typ := ""
 			if len(args) == 2 {
@@ -39,6 +56,9 @@ of the clients comes to it. NAME is a service, or any name of the zones.`,
 		},
 	}
 	cmd.Flags().StringVar(&client, "client", "", "explain as if this `address` asked")
+	cmd.Flags().BoolVar(&proxy, "proxy", false, "explain a request to the proxy: NAME is a URL, or the name or address of a listener")
+	cmd.Flags().StringVar(&method, "method", "", "with --proxy: the request's method")
+	cmd.Flags().StringArrayVar(&fields, "header", nil, "with --proxy: a `field` of the request, as in \"Cookie: a=b\" (repeatable)")
 	return s.listing(s.online(cmd))
 }
 

@@ -34,7 +34,9 @@ type ServeOptions struct {
 	// flags; the Config is nil when it cannot be used.
 	Reload func() (*config.Config, config.Problems)
 	// Dev is set for `muster dev`: sample instances, loopback targets allowed.
-	Dev     bool
+	Dev bool
+	// Proxy is set for `muster proxy`: no DNS.
+	Proxy   bool
 	Version string
 	// Stdout is for what a person at the terminal is told once; logs go to
 	// Stderr.

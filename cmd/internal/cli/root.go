@@ -52,7 +52,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 		s.eventsCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 	)
 	if s.app.Serve != nil {
-		root.AddCommand(s.devCommand(), s.serveCommand())
+		root.AddCommand(s.devCommand(), s.serveCommand(), s.proxyCommand())
 	}
 	s.mark(root)
 	return root

@@ -22,7 +22,7 @@ cannot be used then, the old one stays in force and the problems are logged.`,
   muster serve --config /etc/muster/muster.yaml
   muster serve --dns-listen 10.0.0.2:53 --registry-mode etcd --registry-etcd-endpoints https://etcd-1:2379`,
 	}
-	return s.serving(cmd, false)
+	return s.serving(cmd, false, false)
 }
 
 func (s *session) devCommand() *cobra.Command {
@@ -37,11 +37,26 @@ keeps nothing: its etcd starts empty unless --registry-embedded-dir says where.`
   dig @127.0.0.1 -p 5300 web.svc.internal
   muster demo kill web-1`,
 	}
-	return s.serving(cmd, true)
+	return s.serving(cmd, true, false)
+}
+
+func (s *session) proxyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "proxy", Short: "Run the companion proxy alone, without DNS", GroupID: groupServer, Args: cobra.NoArgs,
+		Long: `Runs the listeners of proxy.listeners and the admin API, and no DNS, until SIGINT or
+SIGTERM. muster serve runs both. It reads the same registry, and checks the same
+instances, by the same configuration as muster serve.`,
+		Example: `  muster proxy --registry-mode etcd --registry-etcd-endpoints https://etcd-1:2379 \
+    --proxy-listeners '[{name: web, listen: "0.0.0.0:80", mode: http, service: web}]'
+  muster proxy status`,
+	}
+	cmd = s.serving(cmd, false, true)
+	cmd.AddCommand(s.proxyStatusCommand())
+	return cmd
 }
 
 // serving adds to a verb what runs a server.
-func (s *session) serving(cmd *cobra.Command, dev bool) *cobra.Command {
+func (s *session) serving(cmd *cobra.Command, dev, proxy bool) *cobra.Command {
 	file := configFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		load := func() (*config.Config, config.Problems) {
@@ -56,8 +71,11 @@ func (s *session) serving(cmd *cobra.Command, dev bool) *cobra.Command {
 		if err := problems.Err(); err != nil {
 			return fmt.Errorf("the configuration cannot be used:\n%w", err)
 		}
+		if proxy && len(cfg.Proxy.Listeners) == 0 {
+			return usagef("there is nothing to run: name listeners in proxy.listeners or --proxy-listeners (muster config reference)")
+		}
 		return s.app.Serve(cmd.Context(), ServeOptions{
-			Config: cfg, Reload: load, Dev: dev, Version: s.app.Version, Stdout: s.stdout, Stderr: s.stderr,
+			Config: cfg, Reload: load, Dev: dev, Proxy: proxy, Version: s.app.Version, Stdout: s.stdout, Stderr: s.stderr,
 		})
 	}
 	return cmd

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,10 @@ func (d *decoder) compute(c *Config) {
 			if c.Services[i].Zone == "" {
 				c.Services[i].Zone = only
 			}
+		}
+		for i := range c.Proxy.Listeners {
+			l := &c.Proxy.Listeners[i]
+			l.Zone = cmp.Or(l.Zone, only)
 		}
 	}
 	if d.throwaway && c.Registry.Snapshot == "" {

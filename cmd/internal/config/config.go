@@ -33,6 +33,7 @@ type Config struct {
 	Admin    Admin
 	Forward  Forward
 	Access   []Access
+	Proxy    Proxy
 
 	settings []Setting
 	where    map[string]Origin

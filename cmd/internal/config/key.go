@@ -14,6 +14,8 @@ const (
 	list          // of scalars
 	section       // further keys
 	objects       // a list of mappings with further keys
+	mapping       // one mapping with further keys (within objects)
+	pairs         // a mapping of the file's own words (within objects)
 )
 
 // key is one key of the configuration.
@@ -89,6 +91,45 @@ func each[P, T any](name, def, doc string, set func(*P, []T), keys ...key) key {
 				d.object(e, index(path, i), keys, &xs[i])
 			}
 			set(parent.(*P), xs)
+		},
+	}
+}
+
+// part is a key of objects that holds one mapping.
+func part[P, T any](name, doc string, set func(*P, T), keys ...key) key {
+	return key{
+		name: name, doc: doc, shape: mapping, keys: keys,
+		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
+			var x T
+			d.object(n, path, keys, &x)
+			set(parent.(*P), x)
+		},
+	}
+}
+
+// named is a key of objects that holds a mapping of words, from names that the
+// file chooses.
+func named[P any](name, doc string, v value[string], set func(*P, map[string]string)) key {
+	return key{
+		name: name, doc: doc, shape: pairs, noun: v.noun, schema: v.schema,
+		decode: func(d *decoder, n *yaml.Node, path string, parent any) {
+			if n.Kind != yaml.MappingNode {
+				d.problem(n, path, "must be names and values, not "+kindName(n), "write it as {NAME: VALUE}")
+				return
+			}
+			words := map[string]string{}
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				k := resolve(n.Content[i])
+				at := join(path, cut(k.Value))
+				if _, twice := words[k.Value]; twice || k.Kind != yaml.ScalarNode {
+					d.problem(k, at, "must be a name that stands once", "")
+					continue
+				}
+				if x, ok := decodeScalar(d, n.Content[i+1], at, v); ok {
+					words[k.Value] = x
+				}
+			}
+			set(parent.(*P), words)
 		},
 	}
 }

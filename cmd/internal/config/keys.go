@@ -32,6 +32,7 @@ func keys() []key {
 		registryKeys(),
 		healthKeys(),
 		serviceKeys(),
+		proxyKeys(),
 		under("admin", "The admin API: health, metrics and what the command line talks to.",
 			func(c *Config) *Admin { return &c.Admin },
 			one("listen", "127.0.0.1:8653", "Where the admin API listens.", address(0),

@@ -67,7 +67,7 @@ func (l leaf) metavar() string {
 		return "a,b,..."
 	case objects:
 		return "yaml"
-	case scalar, section:
+	case scalar, section, mapping, pairs:
 	}
 	return "value"
 }
@@ -206,7 +206,7 @@ func (d *decoder) fromText(l leaf, text string, o Origin) *yaml.Node {
 			}
 		}
 		return n
-	case scalar, section:
+	case scalar, section, mapping, pairs:
 	}
 	return scalarOf(text)
 }

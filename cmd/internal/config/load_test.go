@@ -81,6 +81,13 @@ services:
 admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
 forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
 access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
+proxy:
+  secret_file: s
+  listeners:
+    - {name: Front, listen: "127.0.0.1:443", mode: http, service: Web, certificates: [{cert: c.pem, key: k.pem}], trusted: [10.0.0.0/8], access_log: true, stop_timeout: 5s}
+    - {name: db, listen: "127.0.0.1:5432", mode: tcp, on_down: drain, names: [{names: ["*.DB.example"], service: db}], proxy_protocol_to: true, max_per_client: 9}
+  routes:
+    - {name: users, hosts: ["*.Example.com"], path: /api/users, headers: [{name: X-V, value: "2"}], service: users, set_request: {X-From: muster}, retries: 0, limit: {rate: 0.5, by: route}}
 `)})
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -130,6 +137,24 @@ access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 		Access: []config.Access{
 			{Zone: "*", Allow: []netip.Prefix{}},
 			{Zone: "svc.example.", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		},
+		Proxy: config.Proxy{
+			SecretFile: filepath.Join(cwd, "s"),
+			Listeners: []config.Listener{
+				{
+					Name: "front", Listen: netip.MustParseAddrPort("127.0.0.1:443"), Mode: config.ModeHTTP, Service: "web", Zone: "svc.example.",
+					Certificates: []config.Certificate{{Cert: filepath.Join(cwd, "c.pem"), Key: filepath.Join(cwd, "k.pem")}},
+					Trusted:      []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, AccessLog: true, StopTimeout: 5 * time.Second,
+				},
+				{
+					Name: "db", Listen: netip.MustParseAddrPort("127.0.0.1:5432"), Mode: config.ModeTCP, OnDown: config.DownDrain, Zone: "svc.example.",
+					Names: []config.ListenerName{{Names: []string{"*.db.example"}, Service: "db"}}, ProxyTo: true, MaxPerClient: 9,
+				},
+			},
+			Routes: []registry.Route{{
+				Name: "users", Hosts: []string{"*.example.com"}, Path: "/api/users", Headers: []registry.RouteMatch{{Name: "X-V", Value: "2"}},
+				Service: "users", SetRequest: map[string]string{"X-From": "muster"}, Retries: new(int), Limit: &registry.RouteLimit{Rate: 0.5, By: "route"},
+			}},
 		},
 	}
 	sameConfig(t, want, c)

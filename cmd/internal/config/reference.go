@@ -34,7 +34,7 @@ func referenceKeys(b *strings.Builder, keys []key, indent string) {
 		case objects:
 			elements(b, k.keys, indent, "  ")
 			fmt.Fprintf(b, "%s%s: %s\n", indent, k.name, k.def)
-		case scalar, list:
+		case scalar, list, mapping, pairs:
 			fmt.Fprintf(b, "%s%s: %s\n", indent, k.name, k.def)
 		}
 	}
@@ -53,7 +53,7 @@ func elements(b *strings.Builder, keys []key, indent, lead string) {
 			text += " Default " + k.def + "."
 		}
 		comment(b, indent, head+text)
-		if k.shape == objects {
+		if k.shape == objects || k.shape == mapping {
 			elements(b, k.keys, indent, lead+"  ")
 		}
 	}

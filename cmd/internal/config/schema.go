@@ -42,6 +42,10 @@ func (k key) schemaOf() map[string]any {
 		out = map[string]any{"type": "array", "items": schemaOf(k.keys)}
 	case list:
 		out = map[string]any{"type": "array", "items": k.schema}
+	case mapping:
+		out = schemaOf(k.keys)
+	case pairs:
+		out = map[string]any{"type": "object", "additionalProperties": k.schema}
 	case scalar:
 		out = maps.Clone(k.schema)
 	}

@@ -20,6 +20,7 @@ func (c *Config) Validate() Problems {
 	v.admin()
 	v.forward()
 	v.access()
+	v.proxy()
 	return v.problems
 }
 
@@ -50,27 +51,36 @@ func (v *validator) warn(key, reason, mend string) {
 	v.problems = append(v.problems, Problem{Origin: v.c.where[key], Key: key, Reason: reason, Mend: mend, Warning: true})
 }
 
-// listeners checks that no TCP address is listened at twice.
+// listeners checks that no address is listened at twice.
 func (v *validator) listeners() {
 	if len(v.c.DNS.Listen) == 0 {
 		v.bad("dns.listen", "is empty", "name at least one address, such as 127.0.0.1:5300")
 	}
-	taken := map[netip.AddrPort]string{}
-	take := func(key string, a netip.AddrPort) {
-		switch other := taken[a]; {
+	type socket struct {
+		udp bool
+		at  netip.AddrPort
+	}
+	taken := map[socket]string{}
+	take := func(key string, a netip.AddrPort, udp bool) (free bool) {
+		switch other := taken[socket{udp, a}]; {
 		case a.Port() == 0: // a free one each time
 		case other != "":
 			v.badBeside(key, other, fmt.Sprintf("%q: is listened at already, by %s", a, other), "choose another port")
+			return false
 		default:
-			taken[a] = key
+			taken[socket{udp, a}] = key
 		}
+		return true
 	}
 	for i, a := range v.c.DNS.Listen {
-		take(index("dns.listen", i), a)
+		_ = take(index("dns.listen", i), a, false) && take(index("dns.listen", i), a, true)
 	}
-	take("admin.listen", v.c.Admin.Listen)
+	take("admin.listen", v.c.Admin.Listen, false)
+	for i, l := range v.c.Proxy.Listeners {
+		take(index("proxy.listeners", i)+".listen", l.Listen, l.Mode == ModeUDP)
+	}
 	if v.c.Registry.Mode == RegistryEmbedded {
-		take("registry.embedded.listen", v.c.Registry.Embedded.Listen)
+		take("registry.embedded.listen", v.c.Registry.Embedded.Listen, false)
 	}
 }
 

@@ -1,0 +1,33 @@
+//go:build !linux
+
+package app
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"syscall"
+
+	"github.com/musterdns/muster/cmd/internal/admin"
+	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/cmd/internal/metrics"
+)
+
+// stream is one listener of mode tcp or udp, which need epoll and splice.
+type stream struct{ cfg config.Listener }
+
+func (s *server) buildStream(l *config.Listener) error {
+	return errors.New("mode " + string(l.Mode) + " needs Linux")
+}
+
+func (*stream) listen() error             { return nil }
+func (*stream) addr() netip.AddrPort      { return netip.AddrPort{} }
+func (*stream) run(context.Context) error { return nil }
+
+func (*stream) state() api.ProxyListener                         { return api.ProxyListener{} }
+func (*stream) explain(admin.ProxyQuestion) api.ProxyExplanation { return api.ProxyExplanation{} }
+
+func (*stream) sockets() map[string]syscall.Conn { return nil }
+
+func (*server) streamFamilies() []metrics.Family { return nil }
