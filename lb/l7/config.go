@@ -13,9 +13,15 @@
 // 80 us beside them. So HTTP/1.1 is served by an engine of its own (package
 // http1 and the files h1*.go), in which one goroutine a connection reads the
 // request, writes it to the instance and reads the response. HTTP/2 is served by
-// net/http (h2.go), towards instances too (instanceh2.go). What lies above the
+// net/http (h2.go), towards instances too (instanceh2.go). What came of it, in
+// one run beside the others (integration/bench l7): 20.5 us a small request,
+// 1.23 of nginx, 1.15 of HAProxy, 0.27 of Caddy; bodies of 1 MiB, which are
+// spliced, a third of nginx's CPU. What lies above the
 // wire is one piece of code for both: an exchange, which handle and forward
 // take through routing, limits, choice, tries and the response.
+//
+// A connection that is idle for a second is parked (park.go): it keeps neither
+// its goroutine nor its buffers, and 2.9 KB instead of 21.
 //
 // # What is sent twice
 //

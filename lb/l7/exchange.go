@@ -44,15 +44,15 @@ type exchange struct {
 	payload  payload
 	to       responder
 
-	target  *target // of its route
-	path    string  // to be sent to the instance
-	grpc    bool
-	sticky  string // id of the instance that the client's cookie names
-	tried   dispatch.Tried
-	tries   int
-	sending bool   // the payload's stream is being read
-	head    []byte // the request's head as it is sent, once it is made
-	id      string // the request's id, once one is asked for
+	target    *target // of its route
+	path      string  // to be sent to the instance
+	grpc      bool
+	sticky    string // id of the instance that the client's cookie names
+	tried     dispatch.Tried
+	tries     int
+	streaming bool   // the payload's stream is being read
+	head      []byte // the request's head as it is sent, once it is made
+	id        string // the request's id, once one is asked for
 
 	// What became of it, for the log and the counters.
 	status   int

@@ -91,7 +91,7 @@ func (k *clientConn) respond(x *exchange, r *reply) error {
 // unread reports whether the response comes before the end of a body that
 // nobody is going to read.
 func (k *clientConn) unread() bool {
-	return k.streamed && !k.body.Done() && !k.x.sending
+	return k.streamed && !k.body.Done() && !k.x.streaming
 }
 
 // copyBody sends the body after the head that is gathered.

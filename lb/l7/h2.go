@@ -1,7 +1,6 @@
 package l7
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,25 +16,6 @@ import (
 
 	"github.com/musterdns/muster/lb/l7/http1"
 )
-
-// target2 is the URL of a request to an instance.
-func target2(x *exchange) *url.URL {
-	u := &url.URL{Scheme: "http", Host: x.host(), RawQuery: x.req.Query}
-	if x.path == "*" {
-		u.Opaque = "*"
-		return u
-	}
-	// Opaque goes out as it is, so that no escape is written in another way.
-	u.Opaque = "//" + u.Host + x.path
-	return u
-}
-
-// setSmall gives a request a body that can be sent again.
-func setSmall(req *http.Request, small []byte) {
-	req.ContentLength = int64(len(small))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(small)), nil }
-	req.Body, _ = req.GetBody() // never fails
-}
 
 // h2Server serves the connections of one listener that speak HTTP/2.
 type h2Server struct {

@@ -126,7 +126,7 @@ func (a *answerHTTP1) ask(begun time.Time, reused bool) *failure {
 		return f
 	}
 	if x.payload.stream != nil {
-		x.sending = true
+		x.streaming = true
 		a.sending = &sender{x: x, c: c.c, done: make(chan struct{})}
 		c.writes = time.Time{}                                // the sender's from here on
 		go a.sending.run(x.target.backend.p.cfg.Limits.Stall) // ends before the exchange does: stopSending
@@ -294,7 +294,7 @@ func (a *answerHTTP1) stopSending() bool {
 		<-s.done
 	}
 	a.x.received = s.sent
-	a.x.sending = s.err == nil
+	a.x.streaming = s.err == nil
 	return s.err == nil
 }
 

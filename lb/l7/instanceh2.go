@@ -1,11 +1,13 @@
 package l7
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -167,7 +169,7 @@ func (q *peer) untrack(c *call) {
 // outgoing makes the request that net/http sends.
 func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
 	req := (&http.Request{
-		Method: x.req.Method, URL: target2(x), Host: x.host(), Header: make(http.Header, len(x.req.Fields)+1),
+		Method: x.req.Method, URL: instanceURL(x), Host: x.host(), Header: make(http.Header, len(x.req.Fields)+1),
 		Proto: "HTTP/2.0", ProtoMajor: 2,
 	}).WithContext(ctx)
 	for _, f := range x.req.Fields {
@@ -181,7 +183,7 @@ func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
 	}
 	switch {
 	case x.payload.stream != nil:
-		x.sending = true
+		x.streaming = true
 		a.body = &outbound{x: x}
 		req.Body, req.ContentLength = a.body, x.payload.length
 		for _, name := range x.payload.announced {
@@ -192,9 +194,28 @@ func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
 		}
 		a.body.trailer = req.Trailer
 	case len(x.payload.small) > 0:
-		setSmall(req, x.payload.small)
+		setBody(req, x.payload.small)
 	}
 	return req
+}
+
+// instanceURL is the URL of a request to an instance.
+func instanceURL(x *exchange) *url.URL {
+	u := &url.URL{Scheme: "http", Host: x.host(), RawQuery: x.req.Query}
+	if x.path == "*" {
+		u.Opaque = "*"
+		return u
+	}
+	// Opaque goes out as it is, so that no escape is written in another way.
+	u.Opaque = "//" + u.Host + x.path
+	return u
+}
+
+// setBody gives a request a body that can be sent again.
+func setBody(req *http.Request, small []byte) {
+	req.ContentLength = int64(len(small))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(small)), nil }
+	req.Body, _ = req.GetBody() // never fails
 }
 
 // failure says what an error of the call means.

@@ -88,7 +88,7 @@ func idempotent(method string) bool {
 // repeatable reports whether the request may reach two instances: its method
 // allows it, or somebody who knows says so, and its body can be sent again.
 func (x *exchange) repeatable() bool {
-	if x.payload.begun || x.req.Upgrade != "" {
+	if x.payload.begun {
 		return false
 	}
 	if idempotent(x.req.Method) || x.target.route.RetryPost {

@@ -191,3 +191,35 @@ func BenchmarkTable_Match(b *testing.B) {
 		}
 	}
 }
+
+// FuzzTable_Match holds paths to one meaning: what is taken off a path is what
+// the route matched, and no path that is matched leads above it.
+func FuzzTable_Match(f *testing.F) {
+	for _, path := range []string{"/api/users", "/api/users2", "//%61pi/../x", "/api%2fusers", "/api/./users", "*", "/api/users/..;/x"} {
+		f.Add(path, "Shop.Example.com:80")
+	}
+	table := routes(f, example...)
+	strip, err := registry.DecodeRoute("strip", []byte(`{"path":"/api/users","strip_prefix":true,"service":"s"}`))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, path, host string) {
+		if path == "" || path[0] != '/' {
+			return
+		}
+		i, err := table.Match(&route.Request{Method: "GET", Host: host, Path: path})
+		if err != nil {
+			return
+		}
+		if strings.Contains(path+"/", "/../") {
+			t.Fatalf("%q is taken by %d", path, i)
+		}
+		if i < 0 || table.Routes()[i].Name != "users" {
+			return
+		}
+		rest := route.Target(&strip, path)
+		if rest == "" || rest[0] != '/' || !strings.HasSuffix(path, strings.TrimPrefix(rest, "/")) {
+			t.Errorf("%q without /api/users is %q", path, rest)
+		}
+	})
+}
