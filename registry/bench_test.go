@@ -43,4 +43,4 @@ func BenchmarkKeyspace_Parse(b *testing.B) {
 
 const fullInstance = `{"addresses":["10.0.0.11","fd00::11"],"port":8080,"ports":{"http":8080,"grpc":9090,"dns":"53/udp"},` +
 	`"weight":3,"priority":0,"tags":["v2"],"meta":{},"region":"eu","zone":"eu-1a","ttl":2,` +
-	`"checks":[{"type":"http","port":"http","path":"/healthz","interval":"2s","timeout":"1s","rise":2,"fall":3}]}`
+	`"checks":[{"type":"http","port":"http","path":"/healthz","interval":"2s","timeout":"1s","rise":2,"fall":3},{"type":"https","insecure":true,"keep":true},{"type":"held","path":"/live"},{"type":"exec","command":["/bin/check","--a b",""]}]}`

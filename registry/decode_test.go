@@ -51,8 +51,11 @@ func TestDecodeInstance(t *testing.T) {
 		{"escapes", `{"address":"10.0.0.11","meta":{"\u0061\"":"\ud83d\ude00\/\ud800"}}`, with(func(in *registry.Instance) { in.Meta = map[string]string{`a"`: "\U0001F600/\uFFFD"} })},
 		{"the full form", fullInstance, registry.Instance{
 			Service: "web", ID: "a", Addresses: addrs("10.0.0.11", "fd00::11"), Port: 8080, Weight: 3, Tags: []string{"v2"}, Region: "eu", Zone: "eu-1a", TTL: 2 * time.Second,
-			Ports:  []registry.Port{{Name: "dns", Number: 53, Proto: "udp"}, {Name: "grpc", Number: 9090, Proto: "tcp"}, {Name: "http", Number: 8080, Proto: "tcp"}},
-			Checks: []registry.Check{{Type: "http", Port: "http", Path: "/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}},
+			Ports: []registry.Port{{Name: "dns", Number: 53, Proto: "udp"}, {Name: "grpc", Number: 9090, Proto: "tcp"}, {Name: "http", Number: 8080, Proto: "tcp"}},
+			Checks: []registry.Check{
+				{Type: "http", Port: "http", Path: "/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
+				{Type: "https", Insecure: true, Keep: true}, {Type: "held", Path: "/live"}, {Type: "exec", Command: []string{"/bin/check", "--a b", ""}},
+			},
 		}},
 	}
 	for _, test := range tests {
@@ -102,6 +105,9 @@ func TestDecodeInstance_errors(t *testing.T) {
 		{"a text that turns direction", "{\"address\":\"10.0.0.1\",\"region\":\"a\u202eb\"}", "region", `"a\u202eb"`},
 		{"no UTF-8", "{\"address\":\"10.0.0.1\",\"meta\":{\"k\":\"\xff\"}}", "meta.k", `"\xff"`},
 		{"an unknown check", `{"address":"10.0.0.1","port":1,"checks":[{"type":"tcp"},{"type":"smtp"}]}`, "checks[1].type", `"smtp"`},
+		{"an exec check without a command", `{"address":"10.0.0.1","port":1,"checks":[{"type":"exec"}]}`, "checks[0].command", ""},
+		{"an exec check of a program to be searched for", `{"address":"10.0.0.1","port":1,"checks":[{"type":"exec","command":["check"]}]}`, "checks[0].command", `"check"`},
+		{"an exec check of a program without a name", `{"address":"10.0.0.1","port":1,"checks":[{"type":"exec","command":[""]}]}`, "checks[0].command", `""`},
 		{"a check without a type", `{"address":"10.0.0.1","port":1,"checks":[{}]}`, "checks[0].type", ""},
 		{"a check without a port", `{"address":"10.0.0.1","checks":[{"type":"tcp"}]}`, "checks[0].port", ""},
 		{"a check of a port that is not there", `{"address":"10.0.0.1","checks":[{"type":"tcp","port":"http"}]}`, "checks[0].port", `"http"`},

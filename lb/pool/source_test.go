@@ -301,20 +301,23 @@ func TestPool_Reload(t *testing.T) {
 func TestPool_Services(t *testing.T) {
 	bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
 		e.apply(registry.Batch{
-			Reset: true, Instances: insts("web/a 10.0.0.1 w=3 check=tcp", "web/b 10.0.0.2", "web/c 10.0.0.3 tags=v1", "db/a 10.0.0.4 check=http"),
+			Reset: true, Instances: insts("web/a 10.0.0.1 w=3 check=tcp", "web/b 10.0.0.2", "web/c 10.0.0.3 tags=v1", "db/a 10.0.0.4 check=http", "kv/a 10.0.0.5 check=held"),
 			Admin: []registry.Admin{{Service: "web", Instance: "b", State: registry.AdminDrain, Reason: "new\nkernel"}},
 		})
 		e.verdict("10.0.0.1", health.Status{State: health.Passing, Output: "fine"})
 		list, err := e.pool.Services(t.Context())
-		if err != nil || len(list) != 2 || list[0].Name != "db" || list[1].Name != "web" {
+		if err != nil || len(list) != 3 || list[0].Name != "db" || list[1].Name != "kv" || list[2].Name != "web" {
 			t.Fatalf("services %+v, error %v", list, err)
 		}
 		want := pool.Counts{Total: 3, In: 2, Passing: 3, Drain: 1}
-		if list[1].Counts != want {
-			t.Errorf("counts %+v, want %+v", list[1].Counts, want)
+		if list[2].Counts != want {
+			t.Errorf("counts %+v, want %+v", list[2].Counts, want)
 		}
 		if want := 2*time.Second + 2*time.Second/2 + 2*time.Second; list[0].Detection > want || list[0].Detection < 3*time.Second {
 			t.Errorf("detection %s, want between 3 s and %s", list[0].Detection, want)
+		}
+		if kv := list[1]; kv.Detection != 3*time.Second || !strings.Contains(kv.DetectionWhy, "at once when its connection ends") {
+			t.Errorf("detection of what is held %s: %q, want interval and timeout, 3s", kv.Detection, kv.DetectionWhy)
 		}
 		info, err := e.pool.Service(t.Context(), 1, "web")
 		if err != nil {
