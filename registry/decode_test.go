@@ -54,7 +54,9 @@ func TestDecodeInstance(t *testing.T) {
 			Ports: []registry.Port{{Name: "dns", Number: 53, Proto: "udp"}, {Name: "grpc", Number: 9090, Proto: "tcp"}, {Name: "http", Number: 8080, Proto: "tcp"}},
 			Checks: []registry.Check{
 				{Type: "http", Port: "http", Path: "/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
-				{Type: "https", Insecure: true, Keep: true}, {Type: "held", Path: "/live"}, {Type: "exec", Command: []string{"/bin/check", "--a b", ""}},
+				{Type: "https", Insecure: true, Keep: true},
+				{Type: "held", Path: "/live"},
+				{Type: "exec", Command: []string{"/bin/check", "--a b", ""}},
 			},
 		}},
 	}

@@ -38,7 +38,7 @@ func (s *Set) dns(ctx context.Context, t *health.Target) health.Result {
 		return failed(what, err.Error())
 	}
 	query := dnsQuery(&name, qtype)
-	c, hangUp, err := s.dial(ctx, t)
+	c, hangUp, err := s.dialUDP(ctx, t)
 	if err != nil {
 		return broken(ctx, t, what, "socket", err)
 	}

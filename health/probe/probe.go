@@ -57,6 +57,7 @@ type Config struct {
 // and implements health.Keeper. While Run runs it keeps a connection of each
 // target that asks for it, else nothing.
 type Set struct {
+	guard   guard
 	dialer  net.Dialer
 	links   links
 	readers readers
@@ -84,6 +85,7 @@ func New(cfg Config) (*Set, error) {
 		cfg.Lost = func(health.Target) {}
 	}
 	return &Set{
+		guard: g,
 		// A check is over long before TCP keepalives would begin.
 		dialer:  net.Dialer{Control: g.control, KeepAlive: -1, FallbackDelay: -1},
 		cfg:     cfg,
@@ -192,16 +194,12 @@ func Validate(t health.Target) error {
 	return nil
 }
 
-// dial connects to the target. When ctx ends before hangUp is called, reads
+// dialUDP makes a socket for the target. When ctx ends before hangUp is called, reads
 // and writes fail at once.
-func (s *Set) dial(ctx context.Context, t *health.Target) (c net.Conn, hangUp func(), err error) {
-	network := "tcp"
-	if t.Type == health.TypeDNS {
-		network = "udp"
-	}
-	// Not DialTCP and DialUDP: they bind the socket first (go1.26), and ports
-	// that are bound run out for all targets together, not for each.
-	if c, err = s.dialer.DialContext(ctx, network, t.Addr.String()); err != nil {
+func (s *Set) dialUDP(ctx context.Context, t *health.Target) (c net.Conn, hangUp func(), err error) {
+	// Not net.DialUDP: it binds the socket first (go1.26), and ports that are
+	// bound run out for all targets together, not for each.
+	if c, err = s.dialer.DialContext(ctx, "udp", t.Addr.String()); err != nil {
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() {

@@ -29,6 +29,7 @@ func runChecks(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&c.Targets, "targets", 5000, "`number` of targets, to 65000")
 	flags.DurationVar(&c.Interval, "interval", 2*time.Second, "from one check of a target to the next, whole seconds")
 	flags.DurationVar(&c.Time, "time", 10*time.Second, "how long to measure")
+	only := flags.String("only", "", "only the kinds whose title has this `text`")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -42,6 +43,9 @@ func runChecks(ctx context.Context, args []string, out io.Writer) error {
 		{"tcp", "tcp", `{"type":"tcp","interval":%[1]q,"timeout":%[1]q}`, "tcp_connect", 50 * time.Microsecond},
 		{"held", "held", `{"type":"held","interval":%[1]q,"timeout":%[1]q}`, "", 0},
 	} {
+		if !strings.Contains(k.title, *only) {
+			continue
+		}
 		err := inLab(*muster, func(l *fault.Lab) error {
 			if err := l.StartTargets(ctx, &c); err != nil {
 				return err
