@@ -201,6 +201,10 @@ func (w *writer) restrain(now time.Time) (again bool) {
 		if c.told && ns >= c.until {
 			c.told = false
 			w.alarm(now, src, "released", "the instances that fell at once are not held any longer")
+			for _, s := range src.services {
+				w.letGo(s, ns)
+			}
+			again = true
 		}
 		if len(c.services) == 0 && len(c.lost) == 0 {
 			continue

@@ -181,6 +181,24 @@ func TestPool_Run_churnInALaterState(t *testing.T) {
 	})
 }
 
+// A zone that is taken out of the configuration goes at once.
+func TestPool_Reload_goesDuringAHold(t *testing.T) {
+	bubble(t, holding(), func(t *testing.T, e *env) {
+		e.fillLeased(20)
+		e.remove(0, 12, true)
+		e.wantServed("12 of 20 are lost, and held", 20)
+		if err := e.pool.Reload(t.Context(), pool.Settings{ChurnHold: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		if s := e.find("web"); s != nil {
+			t.Errorf("the zone is gone, and %d instances are left", s.Len())
+		}
+		if n := e.targets(); n != 0 {
+			t.Errorf("the zone is gone, and %d targets are left", n)
+		}
+	})
+}
+
 // TestPool_Run_flapping is FAULTS 12: an instance that falls each second.
 func TestPool_Run_flapping(t *testing.T) {
 	bubble(t, tcpChecked, func(t *testing.T, e *env) {

@@ -180,6 +180,7 @@ func (w *writer) configure(s Settings, now time.Time) {
 // clear removes all that a source has registered.
 func (w *writer) clear(src *source, now time.Time) {
 	src.round++
+	src.churn, src.live = churn{}, false // nothing of it is held
 	w.setAdmin(src, nil)
 	w.sweep(src, now)
 }
@@ -334,7 +335,6 @@ func (w *writer) tellFreshness(src *source, now time.Time) {
 // due marks the services whose time has come.
 func (w *writer) due(now int64) {
 	for s := w.timers.pop(now); s != nil; s = w.timers.pop(now) {
-		w.letGo(s, now)
 		w.mark(s)
 	}
 }
