@@ -78,10 +78,13 @@ func costLine(c fault.CheckCost) string {
 		float64(c.CPU.Nanoseconds())/1e3, float64(time.Second)/float64(c.CPU), c.Rate, float64(c.RSS)/(1<<20))
 }
 
+// gdnsdIntervalMin is the least interval that gdnsd takes.
+const gdnsdIntervalMin = 2 * time.Second
+
 // gdnsdChecks is a row for gdnsd, if it is there and has such a check.
 func gdnsdChecks(ctx context.Context, out io.Writer, muster string, c *fault.Checked, k kindOfCheck) error {
 	gdnsd, err := exec.LookPath("gdnsd")
-	if err != nil || k.gdnsd == "" {
+	if err != nil || k.gdnsd == "" || c.Interval < gdnsdIntervalMin {
 		return nil
 	}
 	return inLab(muster, func(l *fault.Lab) error {
