@@ -146,13 +146,15 @@ func (s *Set) follow(ctx context.Context, w *watch, t health.Target) {
 // listen is follow until the end.
 func (s *Set) listen(ctx context.Context, w *watch, t *health.Target, fast time.Duration) {
 	stream, err := healthpb.NewHealthClient(w.client).Watch(ctx, &healthpb.HealthCheckRequest{Service: t.Service})
-	last := healthpb.HealthCheckResponse_UNKNOWN
-	for first := true; err == nil; first = false {
+	// Watch begins with the present status. The check that began it may have
+	// been told another one a moment before.
+	last := healthpb.HealthCheckResponse_SERVING
+	for err == nil {
 		var answer *healthpb.HealthCheckResponse
 		if answer, err = stream.Recv(); err != nil {
 			break
 		}
-		if now := answer.GetStatus(); !first && now != last {
+		if now := answer.GetStatus(); now != last {
 			s.cfg.Lost(*t)
 			if !pause(ctx, fast) { // however fast it changes
 				return

@@ -72,7 +72,6 @@ func TestSet_GRPC_Watch(t *testing.T) {
 		t.Errorf("%d connections kept", n)
 	}
 	for _, to := range []healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVING} {
-		old() // its first status has come by then; a change before would be that
 		states.SetServingStatus("orders", to)
 		wantLost(t, lost, x)
 		serving := to == healthpb.HealthCheckResponse_SERVING
