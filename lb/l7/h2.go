@@ -133,6 +133,14 @@ func (c *begunConn) Read(p []byte) (int, error) {
 // ServeHTTP serves one request.
 func (s *h2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := s.l.p
+	defer func() {
+		if r := recover(); r != nil {
+			if r != http.ErrAbortHandler { //nolint:errorlint // it is what panic was given, never wrapped
+				p.notePanic(r)
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	client, ok := r.Context().Value(clientKey{}).(*h2Client)
 	if !ok {
 		panic("l7: invariant broken: a request without its connection")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,7 +81,11 @@ func (l *listener) serve(ctx context.Context) {
 	defer running.Wait()
 	running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
 	running.Go(func() {
-		l.park.run(func(k *clientConn) { running.Go(func() { l.attend(ctx, k) }) })
+		l.park.run(func(k *clientConn) {
+			running.Go(func() {
+				l.survive(k.sock, func() { l.attend(ctx, k) })
+			})
+		})
 	})
 	for {
 		c, err := l.l.AcceptTCP()
@@ -101,14 +106,7 @@ func (l *listener) serve(ctx context.Context) {
 			c.Close()
 			continue
 		}
-		running.Go(func() {
-			if k := l.greet(ctx, c); k != nil {
-				l.attend(ctx, k)
-				return
-			}
-			c.Close()
-			l.remove(c)
-		})
+		running.Go(func() { l.survive(c, func() { l.converse(ctx, c) }) })
 	}
 }
 
@@ -128,6 +126,41 @@ func (l *listener) remove(c net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
+}
+
+// converse serves a connection until it ends or is parked.
+func (l *listener) converse(ctx context.Context, c *net.TCPConn) {
+	if k := l.greet(ctx, c); k != nil {
+		l.attend(ctx, k)
+		return
+	}
+	c.Close()
+	l.remove(c)
+}
+
+// survive serves a connection: a broken invariant there ends the connection,
+// and not the proxy.
+func (l *listener) survive(c *net.TCPConn, serve func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.p.notePanic(r)
+			c.Close()
+			l.remove(c)
+		}
+	}()
+	serve()
+}
+
+// panicEvery is how often the stack of a panic is logged at most.
+const panicEvery = time.Minute
+
+// notePanic counts a panic, and logs it now and then.
+func (p *Proxy) notePanic(r any) {
+	p.counts.panics.Add(1)
+	now, told := time.Now().UnixNano(), p.panicked.Load()
+	if (told == 0 || now-told > int64(panicEvery)) && p.panicked.CompareAndSwap(told, now) {
+		p.cfg.Log.Error("a connection was given up: an invariant of the proxy is broken", "panic", r, "stack", string(debug.Stack()))
+	}
 }
 
 // greet finds out what a connection speaks. It returns nil when it has ended

@@ -32,6 +32,7 @@ type Proxy struct {
 	date      atomic.Pointer[string] // of the present second, as in a Date field
 	stopping  atomic.Bool            // connections are not kept any more
 	spent     atomic.Uint64          // of request ids
+	panicked  atomic.Int64           // when one was last logged, ns since 1970
 
 	mu       sync.Mutex // guards the making of tables
 	backends map[dispatch.Ref]*backend

@@ -11,12 +11,14 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,4 +155,46 @@ func TestProxy_TLS(t *testing.T) {
 	c.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	c.closed()
 	await(t, "the handshake is counted", func() bool { return r.proxy.Stats().Handshakes == 1 })
+}
+
+// TestProxy_Survives/a panic while a connection is served ends that connection
+// alone, and is told.
+func TestProxy_Survives(t *testing.T) {
+	var log buffer
+	file := writeCertificate(t, t.TempDir(), "a", 1, "a.test")
+	certs, err := l7.LoadCertificates([]l7.CertificateFile{file}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var healed atomic.Bool
+	r := start(t, func(c *l7.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Listeners[0].Certificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if !healed.Load() {
+				panic("no certificate for anybody")
+			}
+			return certs.Get(hello)
+		}
+	})
+	r.register("web/a", server(t, named("a")))
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(tr.CloseIdleConnections)
+	c := &http.Client{Transport: tr}
+	for range 3 {
+		if resp, err := c.Get("https://" + r.addr() + "/"); err == nil {
+			resp.Body.Close()
+			t.Error("an answer without a certificate")
+		}
+	}
+	healed.Store(true)
+	if resp, body := do(t, c, "GET", "https://"+r.addr()+"/", ""); resp.StatusCode != http.StatusOK || body != "a GET /" {
+		t.Errorf("after the panics %d %q", resp.StatusCode, body)
+	}
+	if n := r.proxy.Stats().Panics; n != 3 {
+		t.Errorf("%d panics are counted, want 3", n)
+	}
+	r.stop()
+	if got := strings.Count(log.b.String(), "panic=\"no certificate for anybody\""); got != 1 {
+		t.Errorf("they are logged %d times, want once a minute:\n%s", got, log.b.String())
+	}
 }

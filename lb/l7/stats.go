@@ -6,7 +6,7 @@ import "sync/atomic"
 type counters struct {
 	accepted, acceptErrors, overflow, handshakes, slow, malformed atomic.Uint64
 	requests, grpc, limited, refused, retries, stale, exhausted   atomic.Uint64
-	dials, sent, received                                         atomic.Uint64
+	dials, sent, received, panics                                 atomic.Uint64
 	classes                                                       [6]atomic.Uint64
 	tunnels                                                       atomic.Int64
 }
@@ -30,6 +30,7 @@ type Stats struct {
 	Dials        uint64    // connections to instances
 	BytesOut     uint64    // bodies of responses
 	BytesIn      uint64    // bodies of requests
+	Panics       uint64    // connections and streams given up, since an invariant was broken
 	Dropped      uint64    // lines of the access log that were not written
 
 	Connections int   // of clients, now
@@ -46,7 +47,7 @@ func (p *Proxy) Stats() Stats {
 		Accepted: c.accepted.Load(), AcceptErrors: c.acceptErrors.Load(), Overflow: c.overflow.Load(), Handshakes: c.handshakes.Load(),
 		SlowHeads: c.slow.Load(), Malformed: c.malformed.Load(), Requests: c.requests.Load(), GRPC: c.grpc.Load(),
 		Limited: c.limited.Load(), Refused: c.refused.Load(), Retries: c.retries.Load(), Stale: c.stale.Load(),
-		Exhausted: c.exhausted.Load(), Dials: c.dials.Load(), BytesOut: c.sent.Load(), BytesIn: c.received.Load(), Tunnels: c.tunnels.Load(),
+		Exhausted: c.exhausted.Load(), Dials: c.dials.Load(), Panics: c.panics.Load(), BytesOut: c.sent.Load(), BytesIn: c.received.Load(), Tunnels: c.tunnels.Load(),
 	}
 	for i := range s.Responses {
 		s.Responses[i] = c.classes[i].Load()
