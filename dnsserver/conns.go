@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // evictScan bounds the search for a connection to evict, so that an accept is
@@ -156,9 +155,9 @@ func (t *connTable) each(f func(*conn)) {
 	}
 }
 
-// wakeAll ends every wait for input at the given time.
-func (t *connTable) wakeAll(at time.Time) {
-	t.each(func(c *conn) { _ = c.nc.SetReadDeadline(at) }) // fails only once closed
+// wakeAll ends every connection's wait for input when its linger time is over.
+func (t *connTable) wakeAll() {
+	t.each(func(c *conn) { _ = c.nc.SetReadDeadline(c.lingerUntil()) }) // fails only once closed
 }
 
 func (t *connTable) closeAll() { t.each(func(c *conn) { c.nc.Close() }) }

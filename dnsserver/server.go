@@ -25,8 +25,13 @@ const (
 	maxWorkers              = 1024
 	drainTimeout            = 2 * time.Second // to finish what is in flight when told to stop
 	// lingerTimeout is how long connections are still read from after the order
-	// to stop: what is on its way gets its answer.
+	// to stop: what is on its way gets its answer. Those that have asked nothing
+	// yet get freshLinger.
 	lingerTimeout = 50 * time.Millisecond
+	freshLinger   = 1500 * time.Millisecond
+	// acceptLinger is how long connections are still accepted: those that the
+	// kernel has made already.
+	acceptLinger = 10 * time.Millisecond
 )
 
 // Config is what a Server needs. Zero means the default where one is named.
@@ -125,18 +130,17 @@ func (c Config) withDefaults() Config {
 
 // Server listens and answers. Listen, then Run, once each.
 type Server struct {
-	cfg      Config
-	addrs    []netip.AddrPort
-	udp      []*udpWorker
-	tcp      []*tcpListener
-	conns    *connTable
-	slow     *slowPool
-	panics   *panicLog
-	stopping atomic.Bool
-	// lingerUntil is when connections stop reading; set before stopping is.
-	lingerUntil time.Time
-	outBuffers  bufferPool
-	stopped     chan struct{} // closed when stopping becomes true
+	cfg        Config
+	addrs      []netip.AddrPort
+	udp        []*udpWorker
+	tcp        []*tcpListener
+	conns      *connTable
+	slow       *slowPool
+	panics     *panicLog
+	stopping   atomic.Bool
+	stopAt     time.Time // when the order to stop came; set before stopping is
+	outBuffers bufferPool
+	stopped    chan struct{} // closed when stopping becomes true
 }
 
 // New checks cfg. It binds nothing.
@@ -251,14 +255,14 @@ func (s *Server) Run(ctx context.Context) error {
 // stop makes every goroutine finish: those that wait for a datagram, a
 // connection or a message are woken.
 func (s *Server) stop() {
-	s.lingerUntil = time.Now().Add(lingerTimeout)
+	s.stopAt = time.Now()
 	s.stopping.Store(true)
 	close(s.stopped)
 	for _, w := range s.udp {
 		w.socket.wake()
 	}
 	for _, l := range s.tcp {
-		l.ln.Close()
+		_ = l.ln.SetDeadline(s.stopAt.Add(acceptLinger)) // fails only once closed
 	}
-	s.conns.wakeAll(s.lingerUntil)
+	s.conns.wakeAll()
 }

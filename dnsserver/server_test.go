@@ -3,6 +3,7 @@ package dnsserver_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -245,5 +246,41 @@ func TestServer_Run_AnswersWhatWasReceivedBeforeTheStop(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", s.Addrs()[0].String()); err == nil {
 		t.Error("the port is still open")
+	}
+}
+
+// A connection on which nothing was asked yet when the order to stop came was
+// closed after 50 ms, so that an upgrade under load reset clients whose query was
+// on its way.
+func TestServer_Run_WaitsForTheFirstQueryOfAConnectionWhenItStops(t *testing.T) {
+	s, err := dnsserver.New(dnsserver.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	tcp, err := net.Dial("tcp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	cancel()
+	<-time.After(200 * time.Millisecond) // well beyond what an idle connection gets
+	query := "\x00\x13\x4d\x55\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
+	if _, err := tcp.Write([]byte(query)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tcp.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(tcp, make([]byte, 2+12)); err != nil {
+		t.Errorf("the query of a connection made before the stop is not answered: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -46,10 +46,8 @@ func (l *tcpListener) run(ctx context.Context) error {
 	wait := acceptWaitMin
 	for {
 		nc, err := l.ln.AcceptTCP()
-		if l.srv.stopping.Load() {
-			if err == nil {
-				nc.Close()
-			}
+		if err != nil && l.srv.stopping.Load() {
+			l.ln.Close()
 			return nil
 		}
 		if err != nil {
@@ -172,7 +170,7 @@ func (c *conn) read(deadline time.Time) (int, error) {
 	}
 	err := c.nc.SetReadDeadline(deadline)
 	if c.srv.stopping.Load() { // looked at after setting it: else stop's own may have been undone
-		err = c.nc.SetReadDeadline(c.srv.lingerUntil)
+		err = c.nc.SetReadDeadline(c.lingerUntil())
 	}
 	if err != nil {
 		return 0, err
@@ -180,6 +178,16 @@ func (c *conn) read(deadline time.Time) (int, error) {
 	n, err := c.nc.Read(c.in[c.have:])
 	c.have += n
 	return n, err
+}
+
+// lingerUntil is how long the connection is still read from once the server
+// stops. One that has had an answer may be closed at any time, and its client
+// knows that; one that has asked nothing yet was made to ask.
+func (c *conn) lingerUntil() time.Time {
+	if c.activity.Load() == 0 {
+		return c.srv.stopAt.Add(freshLinger)
+	}
+	return c.srv.stopAt.Add(lingerTimeout)
 }
 
 // answer answers every whole message of the input and writes the answers; false
