@@ -39,7 +39,8 @@ type clientConn struct {
 	fd      int32 // while it is parked
 
 	first         bool        // no request has come yet
-	idle          atomic.Bool // no request is under way: it may be closed
+	asked         atomic.Bool // the head of one has, at least
+	idle          atomic.Bool // a request has come, and none is under way: it may be closed
 	reads, writes time.Time   // until when they may take, as it was told
 	close         bool        // after the response
 	streamed      bool        // the request's body is or was read through body
@@ -60,7 +61,7 @@ func (k *clientConn) serve(ctx context.Context) (h2 []byte, parked bool) {
 	limits := &k.p.cfg.Limits
 	k.equip()
 	for ; ; k.first = false {
-		k.idle.Store(true)
+		k.idle.Store(!k.first)
 		n, err := k.readHead(limits, k.first)
 		if errors.Is(err, errPark) {
 			k.first = false
@@ -125,6 +126,7 @@ func (k *clientConn) readHead(limits *Limits, first bool) (int, error) {
 		k.rd.SkipEmptyLine()
 		n, err := k.rd.Scan(limits.HeadBytes)
 		if n > 0 || err != nil {
+			k.asked.Store(true)
 			k.idle.Store(false)
 			return n, err
 		}
@@ -143,6 +145,9 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		// From its first byte a head may take so long and no longer, however
 		// often another byte comes.
 		*until = time.Now().Add(limits.ReadHead)
+		if k.p.stopping.Load() && !some {
+			*until = time.Now().Add(min(freshLinger, limits.ReadHead))
+		}
 		k.reads = *until
 		k.c.SetReadDeadline(k.reads)
 	default:
@@ -155,7 +160,7 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 			k.c.SetReadDeadline(k.reads)
 		}
 	}
-	if k.p.stopping.Load() && !some {
+	if k.p.stopping.Load() && !some && !first {
 		return io.EOF // stop may have come before the deadline that was set here
 	}
 	err := k.rd.Fill()
@@ -284,7 +289,14 @@ func (k *clientConn) gone() bool {
 
 // stop closes the connection if it is idle, for good.
 func (k *clientConn) stop() {
-	if k.idle.Load() {
+	switch {
+	case k.idle.Load():
 		k.c.SetReadDeadline(past)
+	case !k.asked.Load():
+		k.c.SetReadDeadline(time.Now().Add(freshLinger))
 	}
 }
+
+// freshLinger is how long a connection on which nothing was asked yet may stay
+// when the proxy stops: it was made to ask, and its request may be on its way.
+const freshLinger = 1500 * time.Millisecond

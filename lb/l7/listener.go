@@ -114,7 +114,7 @@ func (l *listener) serve(ctx context.Context) {
 func (l *listener) add(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) >= l.p.cfg.Limits.Connections || l.p.stopping.Load() {
+	if len(l.conns) >= l.p.cfg.Limits.Connections {
 		return false
 	}
 	l.conns[c] = nil

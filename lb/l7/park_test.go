@@ -45,9 +45,7 @@ func TestProxy_Parks(t *testing.T) {
 	for _, c := range all[:n/2] {
 		c.closed()
 	}
-	if s := r.proxy.Stats(); s.Connections != 0 || s.Parked != 0 {
-		t.Errorf("%d connections are left, %d of them parked", s.Connections, s.Parked)
-	}
+	await(t, "none is left", func() bool { s := r.proxy.Stats(); return s.Connections == 0 && s.Parked == 0 })
 	c := r.talk()
 	ask(c)
 	await(t, "it is parked", func() bool { return r.proxy.Stats().Parked == 1 })

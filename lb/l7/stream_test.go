@@ -381,3 +381,21 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		t.Errorf("Listen bound one of two: %v", err)
 	}
 }
+
+// A connection on which nothing was asked yet was closed at once by a stop, so
+// that a handover under load cut clients whose request was on its way.
+func TestProxy_HearsAFreshConnectionOutWhenItStops(t *testing.T) {
+	r := start(t, nil)
+	r.register("web/a", server(t, named("a")))
+	c := r.talk()
+	await(t, "it is accepted", func() bool { return r.proxy.Stats().Connections == 1 })
+	var stopping sync.WaitGroup
+	stopping.Go(r.stop)
+	<-time.After(100 * time.Millisecond)
+	c.say("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, body := c.hear("GET"); resp.StatusCode != http.StatusOK || body != "a GET /x" || !resp.Close {
+		t.Errorf("%d %q, close %v; want the answer, and that the connection is closed", resp.StatusCode, body, resp.Close)
+	}
+	c.closed()
+	stopping.Wait()
+}
