@@ -143,6 +143,7 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 		return info
 	}
 	info.Mode = s.Mode()
+	info.OneSource = s.crowd.Share()
 	g := s.mainGroup()
 	info.Answers = s.answersOf(g)
 	info.TTL, info.TTLWhy = s.ttlNow(g, o.view, now)

@@ -71,7 +71,10 @@ type ServiceInfo struct {
 	Detection    time.Duration
 	DetectionWhy string // when it takes less time than that; empty: nothing to say
 	// Filters are the names below the service that choose a part of it.
-	Filters        []FilterInfo
+	Filters []FilterInfo
+	// OneSource is the part of the questions that come from one source, where the
+	// service hashes its clients and that is more than half; else 0.
+	OneSource      float64
 	FiltersOmitted int    // beyond FiltersMax: not answered
 	Hidden         string // why the service is not answered at all; empty: it is
 	Instances      []InstanceInfo

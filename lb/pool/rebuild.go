@@ -35,6 +35,12 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 		settings: s.settings, own: s.own, admin: s.admin,
 		version: w.pool.view.version.Load() + 1,
 	}
+	if s.settings.kind == policyHash && s.settings.hashOn != HashName {
+		if s.crowd == nil {
+			s.crowd = new(Crowd)
+		}
+		next.crowd = s.crowd
+	}
 	w.setKey(s, next)
 	prev := s.pub
 	if prev != nil && prev.ancestor {

@@ -24,6 +24,7 @@ type Service struct {
 	distinct bool // no address is served by two instances
 	origin   *SourceView
 	settings *settings
+	crowd    *Crowd
 	whole    Set
 	faces    faces
 	records  any
@@ -89,6 +90,9 @@ func (s *Service) Meta() map[string]string { return s.settings.policy.Meta }
 
 // HashOn says what the hash policy hashes.
 func (s *Service) HashOn() HashOn { return s.settings.hashOn }
+
+// Crowd counts who asks, for services that hash their clients; nil for others.
+func (s *Service) Crowd() *Crowd { return s.crowd }
 
 // Hashes reports whether the service's policy is hash.
 func (s *Service) Hashes() bool { return s.settings.kind == policyHash }

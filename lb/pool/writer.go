@@ -71,6 +71,7 @@ type svc struct {
 	loads    map[string]*load
 	reports  map[string][]report // of all checkers, by instance
 	seqs     map[seqKey]*atomic.Uint64
+	crowd    *Crowd // nil: none was needed yet
 	filters  filterList
 	pub      *Service
 	hidden   string // why the service is not answered; empty: it is

@@ -3,6 +3,7 @@ package service_test
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -98,6 +99,24 @@ func TestRRset_Append_weights(t *testing.T) {
 		target := strings.Fields(first[0])[7]
 		if len(a) != 1 || s.ask(target, "A").answer[0][len(target):] != a[0][len("web.svc.test."):] {
 			t.Errorf("A gives %v, SRV prefers %s", a, target)
+		}
+	})
+	t.Run("under hash it is noted when one source asks most", func(t *testing.T) {
+		s, stop := newServer(t, registry.Service{Policy: "hash"})
+		defer stop()
+		s.apply(registry.Batch{Reset: true, Instances: many("web", 4)})
+		rng := rand.New(rand.NewPCG(1, 1))
+		const n = 8000 // of which some 500 are noted
+		for i := range n {
+			s.req.Client = netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+			if rng.IntN(4) > 0 {
+				s.req.Client = netip.MustParseAddr("192.0.2.7")
+			}
+			s.ask("web.svc.test", "A")
+		}
+		info, err := s.pool.Service(t.Context(), 1, "web")
+		if err != nil || info.OneSource < 0.65 || info.OneSource > 0.85 {
+			t.Errorf("%v; one source is said to ask %.2f of the questions, want three quarters", err, info.OneSource)
 		}
 	})
 	t.Run("shares follow the weights for A", func(t *testing.T) {

@@ -47,6 +47,10 @@ func hashAddr(a netip.Addr, on pool.HashOn) uint64 {
 	return mix(mix(high) ^ low)
 }
 
+// crowdEvery is of how many questions one is noted, so that cores seldom write to
+// one counter.
+const crowdEvery = 16
+
 // request turns a question into what a picker goes by.
 func request(s *pool.Service, r *zones.Request) (q lb.Request, hashed bool) {
 	q.Rand = r.Rand
@@ -60,6 +64,9 @@ func request(s *pool.Service, r *zones.Request) (q lb.Request, hashed bool) {
 		q.Hash = r.Rand
 	default:
 		q.Hash = hashAddr(r.Client, s.HashOn())
+		if r.Rand%crowdEvery == 0 {
+			s.Crowd().Note(q.Hash)
+		}
 	}
 	return q, true
 }

@@ -150,6 +150,9 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 	if info.Hidden != "" {
 		out.Warnings = append(out.Warnings, "the service is not answered: "+info.Hidden)
 	}
+	if warning := crowded(info); warning != "" {
+		out.Warnings = append(out.Warnings, warning)
+	}
 	if info.Frozen != nil {
 		out.Warnings = append(out.Warnings, frozenWords(info.Frozen))
 	}

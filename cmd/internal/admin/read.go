@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -216,11 +217,23 @@ func findingsOf(info *pool.ServiceInfo) []api.Finding {
 	if info.Frozen != nil {
 		add(api.SeverityInfo, frozenWords(info.Frozen), "`muster freeze --undo` ends it")
 	}
+	if warning := crowded(info); warning != "" {
+		add(api.SeverityWarning, warning, "ask for KEY._hash."+domainOf(info)+" with a key for each client (hash_on: name), or choose another policy")
+	}
 	if info.FiltersOmitted > 0 {
 		add(api.SeverityWarning, plural(info.FiltersOmitted, "tag, zone or port name has", "tags, zones or port names have")+" no name of its own",
 			"use at most 64 a service")
 	}
 	return out
+}
+
+// crowded says that one source makes up most of a hash service's questions;
+// empty: none does.
+func crowded(info *pool.ServiceInfo) string {
+	if info.OneSource == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f %% of the questions come from one source, such as a forwarder, and are all sent to one instance", 100*info.OneSource)
 }
 
 // clientOf is the address a request is explained for: the parameter's or the
