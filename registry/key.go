@@ -1,6 +1,9 @@
 package registry
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // DefaultPrefix is where the native keys live unless configured otherwise.
 const DefaultPrefix = "/muster/v1"
@@ -77,6 +80,10 @@ func (s Keyspace) Root() string { return s.root }
 
 // Dir is what the keys of one kind begin with: "/muster/v1/instances/".
 func (s Keyspace) Dir(k Kind) string { return s.root + k.String() + "/" }
+
+// VIP is the key whose lease says who holds a virtual address. It is no record:
+// Parse passes it over.
+func (s Keyspace) VIP(address netip.Addr) string { return s.root + "vips/" + address.String() }
 
 // Raw returns the key as it is written in the source. The names are checked
 // and folded, so that what Parse reads back is the same Key.

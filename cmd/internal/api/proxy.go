@@ -1,23 +1,58 @@
 package api
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Proxy answers PathProxy: the companion proxy of one server.
 type Proxy struct {
 	Listeners []ProxyListener `json:"listeners"`
 	Routes    []ProxyRoute    `json:"routes"` // in the order in which they are tried
 	Services  []ProxyService  `json:"services"`
+	VIPs      []ProxyVIP      `json:"vips,omitempty"`
 }
 
 // ProxyListener is one address at which connections are taken.
 type ProxyListener struct {
 	Name    string `json:"name"`
-	Mode    string `json:"mode"` // tcp, udp, http
+	Mode    string `json:"mode"` // tcp, udp, http, nat, dsr
 	Address string `json:"address"`
 	Service string `json:"service,omitempty"` // of what no route or name sends elsewhere
 	Active  int64  `json:"active"`            // connections now
 	Taken   uint64 `json:"taken"`             // connections since the start
 	Refused uint64 `json:"refused"`           // connections and requests that got no instance, or were over a limit
+
+	// Of modes nat and dsr, where the kernel forwards and only it counts.
+	// Active is 0 there.
+	Interface string         `json:"interface,omitempty"` // dsr
+	Attached  string         `json:"attached,omitempty"`  // dsr: xdp-native, xdp-generic or tcx
+	Error     string         `json:"error,omitempty"`     // why the kernel has not what is wanted
+	Instances []ProxyTraffic `json:"instances,omitempty"`
+}
+
+// ProxyTraffic is one instance of a listener of mode nat or dsr, with what the
+// kernel has counted since the instance came.
+type ProxyTraffic struct {
+	ID           string         `json:"id"`
+	Address      netip.AddrPort `json:"address"`
+	In           bool           `json:"in"` // it gets new connections
+	Why          string         `json:"why,omitempty"`
+	Connections  uint64         `json:"connections"`
+	Packets      uint64         `json:"packets"` // to the instance
+	Bytes        uint64         `json:"bytes"`
+	ReplyPackets uint64         `json:"reply_packets"` // back through this machine: none with dsr
+	ReplyBytes   uint64         `json:"reply_bytes"`
+}
+
+// ProxyVIP is a virtual address.
+type ProxyVIP struct {
+	Address   netip.Prefix `json:"address"`
+	Interface string       `json:"interface"`
+	Holding   bool         `json:"holding"` // by this server
+	Until     time.Time    `json:"until,omitzero"`
+	Terms     uint64       `json:"terms"` // times that it has come to hold it
+	Failures  uint64       `json:"failures"`
 }
 
 // ProxyRoute is one route in force.

@@ -236,7 +236,7 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
 		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask,
 	}
-	if len(s.proxies.streams)+len(s.proxies.http) > 0 {
+	if len(s.listeners(cfg))+len(cfg.Proxy.VIPs) > 0 {
 		out.Proxy, out.ExplainProxy = s.proxyState, s.explainProxy
 	}
 	s.admin = admin.New(out)

@@ -30,7 +30,8 @@ type proxies struct {
 	dispatch *dispatch.Dispatcher
 	streams  []*stream // of modes tcp and udp
 	http     []*httpProxy
-	reloaded chan struct{} // 1-slot: the configuration's routes may have changed
+	kernel   *kernelProxies // modes nat and dsr, virtual addresses
+	reloaded chan struct{}  // 1-slot: the configuration's routes may have changed
 }
 
 // httpProxy is one listener of mode http.
@@ -57,16 +58,17 @@ func (s *server) buildProxies(cfg *config.Config) error {
 		}
 	}
 	for _, l := range s.listeners(cfg) {
-		if l.Mode == config.ModeHTTP {
+		switch {
+		case l.Mode == config.ModeHTTP:
 			err = s.buildHTTP(&l, secret)
-		} else {
+		case !l.Mode.Kernel():
 			err = s.buildStream(&l)
 		}
 		if err != nil {
 			return fmt.Errorf("proxy.listeners: %s: %w", l.Name, err)
 		}
 	}
-	return nil
+	return s.buildKernel(cfg)
 }
 
 // listeners are those of the configuration; without any, muster dev has one for
@@ -139,6 +141,9 @@ func (s *server) listenProxies(ctx context.Context) error {
 			return fmt.Errorf("proxy.listeners: %s: %w", h.cfg.Name, err)
 		}
 	}
+	if err := s.listenKernel(); err != nil {
+		return fmt.Errorf("proxy.listeners: %w", err)
+	}
 	return nil
 }
 
@@ -154,6 +159,7 @@ func (s *server) runProxies(ctx context.Context) error {
 			group.Go(func() error { return h.certificates.Run(ctx) })
 		}
 	}
+	group.Go(func() error { return s.runKernel(ctx) })
 	if len(s.proxies.http) > 0 {
 		group.Go(func() error { return s.followRoutes(ctx) })
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/musterdns/muster/cmd/internal/metrics"
@@ -49,5 +50,5 @@ func (s *server) proxyFamilies() []metrics.Family {
 			},
 		},
 	}
-	return append(families, s.streamFamilies()...)
+	return slices.Concat(families, s.streamFamilies(), s.kernelFamilies())
 }

@@ -28,6 +28,8 @@ func (s *server) proxyState() api.Proxy {
 			Active: int64(st.Connections), Taken: st.Accepted, Refused: st.Overflow + st.Refused + st.Limited,
 		})
 	}
+	out.Listeners = append(out.Listeners, s.proxies.kernel.states()...)
+	out.VIPs = s.proxies.kernel.vipStates()
 	lists := s.routeLists()
 	for _, r := range mergeRoutes(lists) {
 		source := "configuration"
@@ -117,6 +119,9 @@ func (s *server) explainProxy(q admin.ProxyQuestion) (api.ProxyExplanation, erro
 			return st.explain(q), nil
 		}
 	}
+	if e, found, err := s.proxies.kernel.explain(q); found {
+		return e, err
+	}
 	return api.ProxyExplanation{}, fmt.Errorf("%q is neither a URL nor a listener; there are %s", q.Target, strings.Join(s.listenerNames(), ", "))
 }
 
@@ -145,11 +150,8 @@ func (s *server) explainURL(q admin.ProxyQuestion, u *url.URL) (api.ProxyExplana
 
 func (s *server) listenerNames() []string {
 	names := []string{}
-	for _, st := range s.proxies.streams {
-		names = append(names, st.cfg.Name)
-	}
-	for _, h := range s.proxies.http {
-		names = append(names, h.cfg.Name)
+	for _, l := range s.proxyState().Listeners {
+		names = append(names, l.Name)
 	}
 	return names
 }

@@ -54,6 +54,7 @@ func (s *server) upgrade(ctx context.Context) (pid int, err error) {
 	for _, st := range s.proxies.streams {
 		maps.Copy(sockets, st.sockets())
 	}
+	maps.Copy(sockets, s.proxies.kernel.sockets())
 	return handover.Start(ctx, sockets, upgradeMax)
 }
 

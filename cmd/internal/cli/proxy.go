@@ -39,6 +39,16 @@ func proxyTable(w io.Writer, p *api.Proxy, wide bool) {
 	for _, l := range p.Listeners {
 		row(w, l.Name, l.Mode, l.Address, l.Service, strconv.FormatInt(l.Active, 10), strconv.FormatUint(l.Taken, 10), strconv.FormatUint(l.Refused, 10))
 	}
+	for i := range p.Listeners {
+		kernelTraffic(w, &p.Listeners[i], wide)
+	}
+	if len(p.VIPs) > 0 {
+		fmt.Fprintln(w)
+		row(w, "VIP", "INTERFACE", "HERE", "TERMS", "FAILED")
+		for _, v := range p.VIPs {
+			row(w, v.Address.String(), v.Interface, yesNo(v.Holding), strconv.FormatUint(v.Terms, 10), strconv.FormatUint(v.Failures, 10))
+		}
+	}
 	if len(p.Routes) > 0 {
 		fmt.Fprintln(w)
 		row(w, "ROUTE", "HOSTS", "PATH", "SERVICE", "FROM")
@@ -59,6 +69,38 @@ func proxyTable(w io.Writer, p *api.Proxy, wide bool) {
 		}
 		fmt.Fprintf(w, "%s: %s, mode %s, %d in flight\n", head, sv.Policy, sv.Mode, sv.Active)
 		proxyInstances(w, sv.Instances, wide)
+	}
+}
+
+// kernelTraffic is what the kernel forwards for a listener of mode nat or dsr.
+func kernelTraffic(w io.Writer, l *api.ProxyListener, wide bool) {
+	if len(l.Instances) == 0 && l.Error == "" && l.Attached == "" {
+		return
+	}
+	fmt.Fprintln(w)
+	head := "listener " + l.Name
+	if l.Attached != "" {
+		head += ", attached to " + l.Interface + " as " + l.Attached
+	}
+	fmt.Fprintln(w, head)
+	if l.Error != "" {
+		fmt.Fprintln(w, "failed: "+l.Error)
+	}
+	if len(l.Instances) == 0 {
+		return
+	}
+	cells := []string{"INSTANCE", "IN", "CONNECTIONS", "PACKETS", "BYTES", "WHY"}
+	if wide {
+		cells = append(cells, "ADDRESS", "REPLY PACKETS", "REPLY BYTES")
+	}
+	row(w, cells...)
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	for _, in := range l.Instances {
+		cells := []string{in.ID, yesNo(in.In), number(in.Connections), number(in.Packets), number(in.Bytes), in.Why}
+		if wide {
+			cells = append(cells, in.Address.String(), number(in.ReplyPackets), number(in.ReplyBytes))
+		}
+		row(w, cells...)
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,16 @@ import (
 func proxyKeys() key {
 	return under("proxy", "The companion proxy, for clients that do not ask DNS again.", func(c *Config) *Proxy { return &c.Proxy },
 		each("listeners", "[]", "Where the proxy takes connections, and for which service.",
-			func(p *Proxy, v []Listener) { p.Listeners = v }, append(listenerKeys(), listenerModeKeys()...)...),
+			func(p *Proxy, v []Listener) { p.Listeners = v }, slices.Concat(listenerKeys(), listenerModeKeys(), kernelKeys())...),
+		each("vips", "[]", "Virtual addresses, each held by one of the servers that name it: by a lease in etcd, at /muster/v1/vips/ADDRESS. Listeners of modes nat and dsr at such an address forward only where it is held.",
+			func(p *Proxy, v []VIP) { p.VIPs = v },
+			must(one("address", "", "The address, with the length of its network's prefix, as 10.0.0.100/24. No interface has it otherwise.", prefixed(),
+				func(a *VIP, v netip.Prefix) { a.Address = v })),
+			must(one("interface", "", "The interface to have it on.", text(),
+				func(a *VIP, v string) { a.Interface = v })),
+			one("lease", "", "How long after its holder has died another may take it. Default 5s.", duration(LeaseMin, time.Minute, ""),
+				func(a *VIP, v time.Duration) { a.Lease = v }),
+		),
 		each("routes", "[]", "Which HTTP requests go to which service: the most specific host, then the longest path, then the most conditions. A route in etcd (/muster/v1/routes/NAME) goes before one here of the same name.",
 			func(p *Proxy, v []registry.Route) { p.Routes = v }, routeKeys()...),
 		one("secret_file", `""`, "A file with at least 16 octets that sticky cookies are signed with; servers that share clients share it. Empty: a random secret.", file(""),
@@ -25,23 +35,23 @@ func listenerKeys() []key {
 	return []key{
 		must(one("name", "", "What routes, logs and metrics call it.", label(),
 			func(l *Listener, v string) { l.Name = v })),
-		must(one("listen", "", "The address and port.", address(0),
+		must(one("listen", "", "The address and port; nat and dsr: those that clients connect to, which is often a virtual address.", address(0),
 			func(l *Listener, v netip.AddrPort) { l.Listen = v })),
-		must(one("mode", "", "What is forwarded: connections (tcp), flows of datagrams (udp), or requests (http: HTTP/1.1, HTTP/2, gRPC, WebSocket).", oneOf(ModeTCP, ModeUDP, ModeHTTP),
+		must(one("mode", "", "What is forwarded: connections (tcp), flows of datagrams (udp), requests (http: HTTP/1.1, HTTP/2, gRPC, WebSocket); or what the kernel takes, without a socket here: by translating addresses (nat), or by sending on to instances that have the address too and answer by themselves (dsr).", oneOf(ModeTCP, ModeUDP, ModeHTTP, ModeNAT, ModeDSR),
 			func(l *Listener, v Mode) { l.Mode = v })),
 		one("service", "", "The service; http: of requests that match no route, tcp: of names that match none.", serviceNamed(),
 			func(l *Listener, v string) { l.Service = v }),
 		one("zone", "", "The service zone that services are in. Default: the only one.", domain(""),
 			func(l *Listener, v string) { l.Zone = v }),
-		one("max_connections", "", "Connections (flows) at once. Default: 100,000, http 20,000.", integer(1, 10_000_000),
+		one("max_connections", "", "tcp, udp, http: connections (flows) at once. Default: 100,000, http 20,000.", integer(1, 10_000_000),
 			func(l *Listener, v int) { l.MaxConnections = v }),
-		one("max_per_instance", "", "Connections (http: requests) at once to one instance; more go to others, or are refused. Default: any number.", integer(1, 10_000_000),
+		one("max_per_instance", "", "tcp, udp, http: connections (http: requests) at once to one instance; more go to others, or are refused. Default: any number.", integer(1, 10_000_000),
 			func(l *Listener, v int) { l.MaxPerInstance = v }),
-		one("connect_timeout", "", "How long connecting to an instance may take. Default: 2s, http 1s.", duration(10*time.Millisecond, time.Minute, ""),
+		one("connect_timeout", "", "tcp, udp, http: how long connecting to an instance may take. Default: 2s, http 1s.", duration(10*time.Millisecond, time.Minute, ""),
 			func(l *Listener, v time.Duration) { l.ConnectTimeout = v }),
-		one("idle_timeout", "", "What is silent for so long is ended. Default: tcp 10m, udp 30s, http 1m.", duration(time.Second, 24*time.Hour, ""),
+		one("idle_timeout", "", "tcp, udp, http: what is silent for so long is ended. Default: tcp 10m, udp 30s, http 1m.", duration(time.Second, 24*time.Hour, ""),
 			func(l *Listener, v time.Duration) { l.IdleTimeout = v }),
-		one("stop_timeout", "", "How long what is in flight may go on when the server stops. Default: 30s.", duration(time.Second, 24*time.Hour, ""),
+		one("stop_timeout", "", "tcp, udp, http: how long what is in flight may go on when the server stops. Default: 30s.", duration(time.Second, 24*time.Hour, ""),
 			func(l *Listener, v time.Duration) { l.StopTimeout = v }),
 	}
 }
@@ -49,9 +59,9 @@ func listenerKeys() []key {
 // listenerModeKeys are those of listeners of some modes.
 func listenerModeKeys() []key {
 	return []key{
-		one("port", "", "tcp, udp: the named port of the instances. Default: their default port.", label(),
+		one("port", "", "All but http: the named port of the instances. Default: their default port.", label(),
 			func(l *Listener, v string) { l.Port = v }),
-		one("tag", "", "tcp, udp: only instances with this tag.", label(),
+		one("tag", "", "All but http: only instances with this tag.", label(),
 			func(l *Listener, v string) { l.Tag = v }),
 		one("max_per_client", "", "tcp, udp: connections at once of one client, an IPv4 address or IPv6 /64. Default: any number.", integer(1, 10_000_000),
 			func(l *Listener, v int) { l.MaxPerClient = v }),
@@ -84,6 +94,37 @@ func listenerModeKeys() []key {
 		one("access_log", "", "http: log a line a request. Default false.", boolean(),
 			func(l *Listener, v bool) { l.AccessLog = v }),
 	}
+}
+
+// LeaseMin is the shortest lease that a VIP can be held by: the kernel takes an
+// address away up to 2 s late, and etcd grants no less than 2 s.
+const LeaseMin = 5 * time.Second
+
+// kernelKeys are those of listeners that the kernel forwards for.
+func kernelKeys() []key {
+	return []key{
+		one("protocol", "", "nat, dsr: tcp (the default) or udp.", oneOf(ProtocolTCP, ProtocolUDP),
+			func(l *Listener, v Protocol) { l.Protocol = v }),
+		one("affinity", "", "nat, dsr: each connection goes its own way (connection, the default), or all of a client's address one (client).", oneOf(AffinityConnection, AffinityClient),
+			func(l *Listener, v Affinity) { l.Affinity = v }),
+		one("masquerade", "", "nat: instances see this machine's address in place of the client's, so that replies come back through it whatever their routes are. Default false.", boolean(),
+			func(l *Listener, v bool) { l.Masquerade = v }),
+		one("interface", "", "dsr: the interface that clients' packets come in on and that instances are on.", text(),
+			func(l *Listener, v string) { l.Interface = v }),
+		one("attach", "", "dsr: where the program is attached: native (in the driver), generic or tcx (in the stack), or auto (the default): the first of them that works.", oneOf(AttachAuto, AttachNative, AttachGeneric, AttachTCX),
+			func(l *Listener, v Attach) { l.Attach = v }),
+	}
+}
+
+// prefixed is an address with the length of its network's prefix.
+func prefixed() value[netip.Prefix] {
+	return value[netip.Prefix]{noun: "an address with a prefix length", schema: map[string]any{"type": "string"}, parse: func(s string) (netip.Prefix, error) {
+		p, err := netip.ParsePrefix(s)
+		if err != nil || p.Addr().Is4In6() || p.Addr().IsUnspecified() {
+			return netip.Prefix{}, errors.New("must be an address with the length of its network's prefix, as 10.0.0.100/24")
+		}
+		return p, nil
+	}}
 }
 
 // routeKeys are the members of a registry.Route, in the form that it has in etcd

@@ -10,6 +10,7 @@ import (
 // Proxy configures the companion proxy.
 type Proxy struct {
 	Listeners []Listener
+	VIPs      []VIP
 	Routes    []registry.Route // beside those in etcd, which win by name
 	// SecretFile has what sticky cookies are signed with; empty: a random one
 	// that no other server knows. Absolute.
@@ -24,7 +25,12 @@ const (
 	ModeTCP  Mode = "tcp"
 	ModeUDP  Mode = "udp"
 	ModeHTTP Mode = "http"
+	ModeNAT  Mode = "nat" // the kernel translates addresses
+	ModeDSR  Mode = "dsr" // the kernel sends on, instances answer by themselves
 )
+
+// Kernel reports whether the kernel forwards, and no socket is listened on.
+func (m Mode) Kernel() bool { return m == ModeNAT || m == ModeDSR }
 
 // Listener is one address at which the proxy takes connections for a service.
 type Listener struct {
@@ -55,6 +61,48 @@ type Listener struct {
 	Certificates []Certificate  // http
 	Trusted      []netip.Prefix // http
 	AccessLog    bool           // http
+
+	Protocol   Protocol // nat, dsr
+	Affinity   Affinity // nat, dsr
+	Masquerade bool     // nat
+	Interface  string   // dsr
+	Attach     Attach   // dsr
+}
+
+// Protocol is what a listener of the kernel's modes takes; empty: TCP.
+type Protocol string
+
+// The protocols.
+const (
+	ProtocolTCP Protocol = "tcp"
+	ProtocolUDP Protocol = "udp"
+)
+
+// Affinity is what of a client decides where it goes; empty: by connection.
+type Affinity string
+
+// The affinities.
+const (
+	AffinityConnection Affinity = "connection"
+	AffinityClient     Affinity = "client"
+)
+
+// Attach is where the program of mode dsr is attached; empty: auto.
+type Attach string
+
+// The places.
+const (
+	AttachAuto    Attach = "auto"
+	AttachNative  Attach = "native"
+	AttachGeneric Attach = "generic"
+	AttachTCX     Attach = "tcx"
+)
+
+// VIP is an address that one of several servers holds.
+type VIP struct {
+	Address   netip.Prefix // the address with the length of its network's prefix
+	Interface string
+	Lease     time.Duration // 0: LeaseMin
 }
 
 // OnDown is what becomes of connections to an instance whose checks fail.

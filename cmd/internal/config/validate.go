@@ -77,7 +77,7 @@ func (v *validator) listeners() {
 	}
 	take("admin.listen", v.c.Admin.Listen, false)
 	for i, l := range v.c.Proxy.Listeners {
-		take(index("proxy.listeners", i)+".listen", l.Listen, l.Mode == ModeUDP)
+		take(index("proxy.listeners", i)+".listen", l.Listen, l.Mode == ModeUDP || l.Protocol == ProtocolUDP)
 	}
 	if v.c.Registry.Mode == RegistryEmbedded {
 		take("registry.embedded.listen", v.c.Registry.Embedded.Listen, false)

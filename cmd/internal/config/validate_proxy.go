@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,7 +24,9 @@ func (v *validator) proxy() {
 		v.serviceZone(at, l.Zone)
 		v.listenerTarget(at, l)
 		v.listenerMode(at, l)
+		v.kernelListener(at, i)
 	}
+	v.vips()
 	routes := map[string]bool{}
 	for i := range p.Routes {
 		r, at := &p.Routes[i], index("proxy.routes", i)
@@ -92,10 +95,56 @@ func (v *validator) listenerMode(at string, l *Listener) {
 			}
 		}
 	}
-	only([]string{"port", "tag", "max_per_client", "on_down", "drain_timeout", "transparent", "keep_port"}, string(ModeTCP), string(ModeUDP))
+	only([]string{"max_connections", "max_per_instance", "connect_timeout", "idle_timeout", "stop_timeout"}, string(ModeTCP), string(ModeUDP), string(ModeHTTP))
+	only([]string{"port", "tag"}, string(ModeTCP), string(ModeUDP), string(ModeNAT), string(ModeDSR))
+	only([]string{"max_per_client", "on_down", "drain_timeout", "transparent", "keep_port"}, string(ModeTCP), string(ModeUDP))
+	only([]string{"protocol", "affinity"}, string(ModeNAT), string(ModeDSR))
+	only([]string{"masquerade"}, string(ModeNAT))
+	only([]string{"interface", "attach"}, string(ModeDSR))
 	only([]string{"names", "proxy_protocol_from", "proxy_protocol_to"}, string(ModeTCP))
 	only([]string{"certificates", "trusted", "access_log"}, string(ModeHTTP))
 	if l.KeepPort && !l.Transparent {
 		v.bad(at+".keep_port", "has no effect without transparent", "set transparent too, or take it out")
+	}
+}
+
+// kernelListener checks what listeners of modes nat and dsr must have, alone and
+// beside the ones before.
+func (v *validator) kernelListener(at string, i int) {
+	list := v.c.Proxy.Listeners
+	l := &list[i]
+	if !l.Mode.Kernel() {
+		return
+	}
+	if l.Listen.Addr().IsUnspecified() || l.Listen.Addr().Is4In6() || l.Listen.Addr().Zone() != "" || l.Listen.Port() == 0 {
+		v.bad(at+".listen", quote(l.Listen.String())+": the kernel needs the very address and port that clients connect to", "write them out, as 10.0.0.100:80")
+	}
+	if l.Mode == ModeDSR && l.Interface == "" {
+		v.bad(at, "interface is missing", "name the interface that clients' packets come in on")
+	}
+	for j := range list[:i] {
+		o := &list[j]
+		if l.Mode == ModeDSR && o.Mode == ModeDSR && o.Interface == l.Interface && cmp.Or(o.Attach, AttachAuto) != cmp.Or(l.Attach, AttachAuto) {
+			v.bad(at, fmt.Sprintf("attach is another than that of listener %s, which is on interface %s too", o.Name, l.Interface), "an interface has one program: give both listeners the same")
+		}
+	}
+}
+
+// vips checks the virtual addresses.
+func (v *validator) vips() {
+	list := v.c.Proxy.VIPs
+	for i := range list {
+		at := index("proxy.vips", i)
+		if list[i].Interface == "" {
+			v.bad(at+".interface", "is empty", "name the interface to have the address on")
+		}
+		for j := range list[:i] {
+			if list[j].Address.Addr() == list[i].Address.Addr() {
+				v.bad(at+".address", quote(list[i].Address.Addr().String())+": is there twice", "take one out")
+			}
+		}
+	}
+	if len(list) > 0 && !slices.ContainsFunc(v.c.Zones, func(z Zone) bool { return z.Source == SourceMuster }) {
+		v.bad("proxy.vips", "no zone has source muster: there is no registry to agree in", "add one to zones")
 	}
 }

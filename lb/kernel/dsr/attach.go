@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -154,4 +155,29 @@ func (p *Plane) attachedAs(l link.Link) (Mode, error) {
 		return XDPGeneric, nil
 	}
 	return XDPNative, nil
+}
+
+// Sweep detaches the programs that an earlier process has pinned at pinDir, as in
+// Config, for other interfaces than those to keep, and returns for which.
+func Sweep(pinDir string, keep []string) (removed []string, err error) {
+	if pinDir == "" {
+		pinDir = DefaultPinDir
+	}
+	entries, err := os.ReadDir(pinDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dsr: looking for what is pinned: %w", err)
+	}
+	for _, e := range entries {
+		if slices.Contains(keep, e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(pinDir, e.Name())); err != nil {
+			return removed, fmt.Errorf("dsr: unpinning the program of %s: %w", e.Name(), err)
+		}
+		removed = append(removed, e.Name())
+	}
+	return removed, nil
 }

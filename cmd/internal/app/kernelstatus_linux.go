@@ -1,0 +1,282 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/musterdns/muster/cmd/internal/admin"
+	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/cmd/internal/metrics"
+	"github.com/musterdns/muster/lb/kernel"
+	"github.com/musterdns/muster/lb/kernel/dsr"
+	"github.com/musterdns/muster/lb/kernel/nat"
+)
+
+// trafficAge is how old what was read from the kernel may be before it is read
+// again.
+const trafficAge = time.Second
+
+// traffic is what the kernel has counted.
+type traffic struct {
+	at   time.Time
+	last map[string]map[string]kernel.Traffic // by listener and instance: those that are listed
+	// sums are by listener, of instances that have left too: they never fall.
+	sums map[string]kernel.Traffic
+}
+
+// count reads the kernel's counters, if it has not been done lately.
+func (p *plane) count() (traffic, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.traffic.at) < trafficAge {
+		return p.traffic, nil
+	}
+	now, err := p.Counters()
+	if err != nil {
+		return p.traffic, err
+	}
+	next := traffic{time.Now(), now, map[string]kernel.Traffic{}}
+	for listener, instances := range now {
+		sum := p.traffic.sums[listener]
+		for id, t := range instances {
+			before := p.traffic.last[listener][id]
+			if t.Connections < before.Connections || t.Packets < before.Packets {
+				before = kernel.Traffic{} // it has left and come back
+			}
+			sum.Connections += t.Connections - before.Connections
+			sum.Packets += t.Packets - before.Packets
+			sum.Bytes += t.Bytes - before.Bytes
+			sum.ReplyPackets += t.ReplyPackets - before.ReplyPackets
+			sum.ReplyBytes += t.ReplyBytes - before.ReplyBytes
+		}
+		next.sums[listener] = sum
+	}
+	p.traffic = next
+	return next, nil
+}
+
+// states are the listeners as the API shows them.
+func (k *kernelProxies) states() []api.ProxyListener {
+	var out []api.ProxyListener
+	for _, p := range k.planes {
+		t, err := p.count()
+		for _, l := range p.listeners {
+			out = append(out, p.state(l, &t, err))
+		}
+	}
+	return out
+}
+
+// state is one listener with what the kernel has counted, unless reading that
+// failed.
+func (p *plane) state(l *kernelListener, t *traffic, counting error) api.ProxyListener {
+	out := api.ProxyListener{
+		Name: l.cfg.Name, Mode: string(l.cfg.Mode), Address: l.cfg.Listen.String(), Service: l.cfg.Service,
+		Taken: t.sums[l.cfg.Name].Connections, Interface: l.cfg.Interface,
+	}
+	if p.dsr != nil {
+		out.Attached = p.dsr.Mode().String()
+	}
+	p.mu.Lock()
+	failed := errors.Join(p.err, counting)
+	p.mu.Unlock()
+	if failed != nil {
+		out.Error = failed.Error()
+	}
+	members := l.backend.Members()
+	wanted, _ := l.service(members)
+	for i := range members {
+		m := &members[i]
+		c := t.last[l.cfg.Name][m.ID]
+		row := api.ProxyTraffic{
+			ID: m.ID, Address: m.Addr, Connections: c.Connections, Packets: c.Packets, Bytes: c.Bytes,
+			ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes, Why: p.whyOut(l, m.ID),
+		}
+		if n := slices.IndexFunc(wanted.Instances, func(in kernel.Instance) bool { return in.ID == m.ID }); row.Why == "" && n >= 0 {
+			row.In = !wanted.Instances[n].Draining
+			if !row.In {
+				row.Why = "drained: what it has goes on"
+			}
+		} else if row.Why == "" {
+			row.Why = "down: what it had was reset"
+		}
+		out.Instances = append(out.Instances, row)
+	}
+	return out
+}
+
+// whyOut says why an instance cannot take part; empty: it can.
+func (p *plane) whyOut(l *kernelListener, id string) string {
+	for _, o := range p.leftOut(l.cfg.Name) {
+		if o.id == id {
+			return o.why
+		}
+	}
+	return ""
+}
+
+// leftOut lists a listener's instances that cannot take part.
+func (p *plane) leftOut(listener string) []leftOut {
+	p.mu.Lock()
+	out := slices.Clone(p.left[listener])
+	p.mu.Unlock()
+	if p.dsr == nil {
+		return out
+	}
+	for _, l := range p.dsr.Left() {
+		if l.Service == listener {
+			out = append(out, leftOut{id: l.Instance, why: l.Why})
+		}
+	}
+	return out
+}
+
+// vipStates are the virtual addresses as the API shows them.
+func (k *kernelProxies) vipStates() []api.ProxyVIP {
+	var out []api.ProxyVIP
+	for _, v := range k.vips {
+		st := v.Status()
+		out = append(out, api.ProxyVIP{
+			Address: v.cfg.Address, Interface: v.cfg.Interface, Holding: st.Holding, Until: st.Deadline, Terms: st.Terms, Failures: st.Failures,
+		})
+	}
+	return out
+}
+
+// explain says which instance a listener's next connection from a client would go
+// to; found is false if no listener of the kernel is meant.
+func (k *kernelProxies) explain(q admin.ProxyQuestion) (out api.ProxyExplanation, found bool, err error) {
+	addr, _ := netip.ParseAddrPort(q.Target) // the zero value is nobody's
+	for _, p := range k.planes {
+		for _, l := range p.listeners {
+			if l.cfg.Name == q.Target || l.cfg.Listen == addr {
+				out, err = p.explain(l, q.Client)
+				return out, true, err
+			}
+		}
+	}
+	return out, false, nil
+}
+
+func (p *plane) explain(l *kernelListener, client netip.Addr) (api.ProxyExplanation, error) {
+	// The port that the client will have is not known: 0 stands for it.
+	c, err := p.Explain(l.cfg.Name, netip.AddrPortFrom(client, 0))
+	if err != nil {
+		return api.ProxyExplanation{}, err
+	}
+	out := api.ProxyExplanation{
+		Listener: l.cfg.Name, Mode: string(l.cfg.Mode), Service: l.cfg.Service, Instance: c.Instance,
+		Instances: proxyInstances(l.backend.Info().Instances),
+	}
+	for i := range out.Instances { // what goes through the kernel is not counted there
+		in := &out.Instances[i]
+		if why := p.whyOut(l, in.ID); why != "" {
+			in.In, in.Share, in.Why = false, 0, why
+		}
+	}
+	switch {
+	case c.Instance == "":
+		out.Certain, out.Why = true, "no instance may be served: the client is refused"
+		return out, nil
+	case l.cfg.Affinity == config.AffinityClient:
+		out.Certain, out.Why = true, fmt.Sprintf("the client's address is in slot %d of the service's table", c.Slot)
+	default:
+		out.Why = fmt.Sprintf("a connection from port 0 is in slot %d of the service's table; the client's port decides", c.Slot)
+	}
+	out.Address = c.Addr.String()
+	return out, nil
+}
+
+// kernelFindings is what is wrong with the modes of the kernel.
+func (s *server) kernelFindings() []api.Finding {
+	k := s.proxies.kernel
+	var needs []kernel.Need
+	var out []api.Finding
+	asked := map[config.Mode]bool{}
+	for _, p := range k.planes {
+		mode := p.listeners[0].cfg.Mode
+		if mode == config.ModeNAT {
+			needs = append(needs, nat.Capabilities()...)
+		} else if !asked[mode] {
+			needs = append(needs, dsr.Capabilities("")...)
+		}
+		asked[mode] = true
+		p.mu.Lock()
+		err := p.err
+		p.mu.Unlock()
+		if err != nil {
+			out = append(out, api.Finding{Severity: api.SeverityError, Subject: "proxy mode " + string(mode), Problem: err.Error()})
+		}
+		for _, l := range p.listeners {
+			for _, o := range p.leftOut(l.cfg.Name) {
+				out = append(out, api.Finding{
+					Severity: api.SeverityWarning, Subject: "listener " + l.cfg.Name,
+					Problem: fmt.Sprintf("instance %s of %s gets nothing: %s", o.id, l.cfg.Service, o.why),
+				})
+			}
+		}
+	}
+	for _, n := range needs {
+		out = append(out, api.Finding{Severity: api.SeverityWarning, Subject: "kernel", Problem: n.What, Mend: n.Mend})
+	}
+	return out
+}
+
+// kernelFamilies are about listeners of modes nat and dsr, and virtual addresses.
+func (s *server) kernelFamilies() []metrics.Family {
+	k := s.proxies.kernel
+	sum := func(name, help string, f func(*kernel.Traffic) uint64) metrics.Family {
+		return metrics.Family{Name: name, Help: help, Kind: metrics.Counter, Labels: []string{"listener"}, Collect: func(emit metrics.Emit) {
+			for _, p := range k.planes {
+				t, _ := p.count() // muster_proxy_kernel_failing says whether something is wrong
+				for _, l := range p.listeners {
+					n := t.sums[l.cfg.Name]
+					emit(float64(f(&n)), l.cfg.Name)
+				}
+			}
+		}}
+	}
+	held := func(name, help string, f func(*api.ProxyVIP) float64) metrics.Family {
+		kind := one(name, help, nil).Kind
+		return metrics.Family{Name: name, Help: help, Kind: kind, Labels: []string{"vip"}, Collect: func(emit metrics.Emit) {
+			for _, v := range k.vipStates() {
+				emit(f(&v), v.Address.Addr().String())
+			}
+		}}
+	}
+	return []metrics.Family{
+		sum("muster_proxy_kernel_connections_total", "Connections that the kernel has given to instances.", func(t *kernel.Traffic) uint64 { return t.Connections }),
+		sum("muster_proxy_kernel_packets_total", "Packets to instances.", func(t *kernel.Traffic) uint64 { return t.Packets }),
+		sum("muster_proxy_kernel_bytes_total", "Octets to instances.", func(t *kernel.Traffic) uint64 { return t.Bytes }),
+		sum("muster_proxy_kernel_reply_packets_total", "Packets from instances that came back through this machine.", func(t *kernel.Traffic) uint64 { return t.ReplyPackets }),
+		sum("muster_proxy_kernel_reply_bytes_total", "Octets from instances that came back through this machine.", func(t *kernel.Traffic) uint64 { return t.ReplyBytes }),
+		{
+			Name: "muster_proxy_kernel_failing", Help: "1: the kernel could not be told of the last change.", Kind: metrics.Gauge, Labels: []string{"listener"},
+			Collect: func(emit metrics.Emit) {
+				for _, p := range k.planes {
+					p.mu.Lock()
+					failing := 0.0
+					if p.err != nil {
+						failing = 1
+					}
+					p.mu.Unlock()
+					for _, l := range p.listeners {
+						emit(failing, l.cfg.Name)
+					}
+				}
+			},
+		},
+		held("muster_proxy_vip_held", "1: this server holds the virtual address.", func(v *api.ProxyVIP) float64 {
+			if v.Holding {
+				return 1
+			}
+			return 0
+		}),
+		held("muster_proxy_vip_terms_total", "Times that this server has come to hold the virtual address.", func(v *api.ProxyVIP) float64 { return float64(v.Terms) }),
+		held("muster_proxy_vip_failures_total", "Failures of campaigns and of changes to the interface.", func(v *api.ProxyVIP) float64 { return float64(v.Failures) }),
+	}
+}

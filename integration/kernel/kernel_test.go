@@ -1,0 +1,146 @@
+package kernel_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+// configuration is that of a server whose etcd is embedded, with a proxy.
+func configuration(l *fault.Lab, proxy string) string {
+	return fmt.Sprintf(`node: lb
+dns: {listen: ["127.0.0.1:5300"]}
+registry: {snapshot: %q, embedded: {dir: %q}}
+zones: [{name: svc.internal., source: muster}]
+services:
+  - {zone: svc.internal., name: web, checks: [{type: tcp, interval: 300ms, timeout: 300ms, fall: 2, rise: 1}]}
+proxy: %s
+`, l.Path("snapshot"), l.Path("embedded"), proxy)
+}
+
+// register registers the instance of a host.
+func register(t *testing.T, l *fault.Lab, machine string, host, port int) {
+	t.Helper()
+	_, err := muster(t, l, machine, "register", "web", "--id", fmt.Sprintf("web-%d", host),
+		"--address", fmt.Sprintf("%s%d", network, host), "--port", fmt.Sprint(port), "--forever")
+	must(t, err)
+}
+
+func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	l := newLab(t)
+	machine(t, "lb", 10)
+	in(t, "lb", "ip address add "+vip+"/24 dev eth0")
+	instance(t, l, 11, 8080)
+	instance(t, l, 12, 8080)
+	config := configuration(l, `{listeners: [{name: front, mode: nat, listen: "`+vip+`:80", service: web, masquerade: true}]}`)
+	s := serve(t, l, "lb", config)
+	for _, host := range []int{11, 12} {
+		register(t, l, "lb", host, 8080)
+		answers(t, vip+":80", fmt.Sprint(network, host))
+	}
+	first, err := dial(vip + ":80")
+	must(t, err)
+	defer first.Close()
+	from, err := first.ask()
+	must(t, err)
+
+	// A crash and a start later, the connection is where it was. So it is between.
+	must(t, fault.Kill(s))
+	same(t, first, from)
+	s = serve(t, l, "lb", config)
+	same(t, first, from)
+	id := "web-" + strings.TrimPrefix(from, network)
+	shows(t, l, "lb", []string{"proxy", "status"}, " front nat "+vip+":80 web ")
+	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes ")
+	shows(t, l, "lb", []string{"explain", "--proxy", vip + ":80", "--client", client}, "one of the instances below")
+	if text := metrics(t, l, "lb", "http://127.0.0.1:8653"); !strings.Contains(text, `muster_proxy_kernel_connections_total{listener="front"} `) {
+		t.Error("there is no metric of the listener's connections")
+	}
+
+	// The instance's machine goes silent: its checks fail, and who waits for its
+	// answer is told.
+	in(t, id, "ip link set eth0 down")
+	began := time.Now()
+	first.SetDeadline(time.Now().Add(patience))
+	_, err = first.r.ReadByte()
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection to a dead instance ends with %v, want a reset\n%s", err, s.Output())
+	}
+	t.Logf("reset after %v", time.Since(began).Round(time.Millisecond))
+	for range 20 {
+		got, err := ask(vip + ":80")
+		if err != nil || got == from {
+			t.Errorf("after the reset %q answers, %v; want the other instance", got, err)
+		}
+	}
+	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" no ", "down: what it had was reset")
+
+	// What is not configured any more is taken away at the next start.
+	s.Stop()
+	if text := in(t, "lb", "nft list tables"); !strings.Contains(text, "muster") {
+		t.Errorf("stopping took the tables away, which cuts connections; there are %q", text)
+	}
+	serve(t, l, "lb", configuration(l, "{}"))
+	if text := in(t, "lb", "nft list tables"); strings.Contains(text, "muster") {
+		t.Errorf("without a listener there still are the tables %q", text)
+	}
+}
+
+// same has a connection's next request answered by the same instance.
+func same(t *testing.T, c *conn, from string) {
+	t.Helper()
+	got, err := c.ask()
+	if err != nil || got != from {
+		t.Fatalf("the open connection is answered by %q, %v; want %s", got, err, from)
+	}
+}
+
+func TestDSR_Auto(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	l := newLab(t)
+	machine(t, "lb", 10)
+	in(t, "lb", "ip address add "+vip+"/24 dev eth0")
+	config := configuration(l, `{listeners: [{name: front, mode: dsr, listen: "`+vip+`:80", service: web, interface: eth0}]}`)
+	s := serve(t, l, "lb", config)
+	for _, host := range []int{11, 12} {
+		instance(t, l, host, 80)
+		name := fmt.Sprintf("web-%d", host)
+		in(t, name, "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2")
+		in(t, name, "ip address add "+vip+"/32 dev lo")
+		register(t, l, "lb", host, 80)
+	}
+	line := shows(t, l, "lb", []string{"proxy", "status"}, "listener front, attached to eth0 as ")
+	t.Log(strings.TrimSpace(line))
+	if strings.Contains(line, "auto") {
+		t.Error("auto is no mode to be attached in")
+	}
+	for _, host := range []int{11, 12} {
+		answers(t, vip+":80", fmt.Sprint(network, host))
+	}
+	first, err := dial(vip + ":80")
+	must(t, err)
+	defer first.Close()
+	from, err := first.ask()
+	must(t, err)
+	must(t, fault.Kill(s))
+	same(t, first, from)
+	s = serve(t, l, "lb", config)
+	same(t, first, from)
+	id := "web-" + strings.TrimPrefix(from, network)
+	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes ")
+	s.Stop()
+	serve(t, l, "lb", configuration(l, "{}"))
+	if got, err := ask(vip + ":80"); err == nil {
+		t.Errorf("without a listener, the program still sends to %s", got)
+	}
+}

@@ -1,0 +1,274 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
+)
+
+// insideVar tells a test that it runs in its own namespaces, and which binary is
+// tested.
+const insideVar = "MUSTER_TEST_INSIDE"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == instanceVerb {
+		fmt.Fprintln(os.Stderr, serveInstance(os.Args[2], os.Args[3]))
+		return
+	}
+	flag.Parse()
+	dir := ""
+	if os.Getenv(insideVar) == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "kernel-"); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			var binary string
+			if binary, err = program.Muster(ctx, dir); err == nil {
+				err = os.Setenv("MUSTER_BIN", binary)
+			}
+			cancel()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "kernel:", err)
+			os.Exit(1)
+		}
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// instanceVerb is the first argument that makes this program an instance.
+const instanceVerb = "serve-as-an-instance"
+
+// serveInstance answers requests to any address of its machine with its own.
+func serveInstance(addr, port string) error {
+	s := http.Server{Addr: ":" + port, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, addr)
+	})}
+	return s.ListenAndServe()
+}
+
+// outside runs the test again in a network and a mount namespace of its own, where
+// it is the client, and returns true when that has ended; false: this is there. It
+// needs root, without which the test is skipped, but fails in CI.
+func outside(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(insideVar) != "" {
+		return false
+	}
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("not root: modes nat and dsr must run in CI")
+		}
+		t.Skip("not run: not root: CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_SYS_ADMIN are missing")
+	}
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
+	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("in the namespace: %v\n%s", err, out)
+	}
+	t.Logf("in the namespace:\n%s", out)
+	return true
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command runs a program that must succeed, and returns what it prints.
+func command(t *testing.T, line string) string {
+	t.Helper()
+	args := strings.Fields(line)
+	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	return string(out)
+}
+
+// The machines' addresses on the link, and the address that clients know.
+const (
+	network = "10.1.0."
+	client  = network + "2"
+	vip     = network + "100"
+)
+
+// newLab is a lab whose link has the client, which is this process.
+func newLab(t *testing.T) *fault.Lab {
+	t.Helper()
+	// What is mounted here stays here.
+	must(t, syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
+	must(t, os.MkdirAll("/run/netns", 0o755))
+	must(t, syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, ""))
+	must(t, syscall.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""))
+	l, err := fault.NewLab(os.Getenv("MUSTER_BIN"))
+	must(t, err)
+	t.Cleanup(l.Close)
+	command(t, "ip link set lo up")
+	command(t, "ip netns add switch")
+	in(t, "switch", "ip link add name bridge0 type bridge")
+	in(t, "switch", "ip link set bridge0 up")
+	command(t, "ip link add eth0 type veth peer name client netns switch")
+	plug(t, "client")
+	command(t, "ip address add "+client+"/24 dev eth0")
+	command(t, "ip link set eth0 up")
+	return l
+}
+
+// machine adds a machine to the link.
+func machine(t *testing.T, name string, host int) {
+	t.Helper()
+	command(t, "ip netns add "+name)
+	command(t, "ip link add eth0 netns "+name+" type veth peer name "+name+" netns switch")
+	plug(t, name)
+	in(t, name, "ip link set lo up")
+	in(t, name, fmt.Sprintf("ip address add %s%d/24 dev eth0", network, host))
+	in(t, name, "ip link set eth0 up")
+	in(t, name, "sysctl -qw net.ipv4.ip_forward=1")
+}
+
+func plug(t *testing.T, port string) {
+	t.Helper()
+	in(t, "switch", "ip link set "+port+" master bridge0")
+	in(t, "switch", "ip link set "+port+" up")
+}
+
+// on is what is put before a command to have it run on a machine. Mounts are those
+// of this process, which `ip netns exec` would cover.
+func on(machine string) []string { return []string{"nsenter", "--net=/run/netns/" + machine} }
+
+// in runs a command on a machine.
+func in(t *testing.T, machine, line string) string {
+	t.Helper()
+	return command(t, strings.Join(on(machine), " ")+" "+line)
+}
+
+// instance starts a machine with an instance of service web.
+func instance(t *testing.T, l *fault.Lab, host, port int) {
+	t.Helper()
+	name := fmt.Sprintf("web-%d", host)
+	machine(t, name, host)
+	self, err := os.Executable()
+	must(t, err)
+	addr := fmt.Sprint(network, host)
+	_, err = l.Start(name, append(on(name), self, instanceVerb, addr, fmt.Sprint(port))...)
+	must(t, err)
+	answers(t, fmt.Sprint(addr, ":", port), addr)
+}
+
+// serve starts muster on a machine, with the configuration, and waits until it is
+// ready.
+func serve(t *testing.T, l *fault.Lab, machine, config string) *program.Process {
+	t.Helper()
+	file := l.Path(machine + ".yaml")
+	must(t, os.WriteFile(file, []byte(config), 0o600))
+	p, err := l.Start("muster on "+machine, append(on(machine), l.Binary, "serve", "--config", file)...)
+	must(t, err)
+	must(t, p.Poll(t.Context(), func() error {
+		_, err := muster(t, l, machine, "healthcheck")
+		return err
+	}))
+	return p
+}
+
+// muster runs a verb on a machine.
+func muster(t *testing.T, l *fault.Lab, machine string, args ...string) (string, error) {
+	t.Helper()
+	argv := append(append(on(machine), l.Binary), args...)
+	out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("muster %q: %w\n%s", args, err, out)
+	}
+	return string(out), err
+}
+
+// shows waits until a verb's output has all the words in one line.
+func shows(t *testing.T, l *fault.Lab, machine string, args []string, words ...string) string {
+	t.Helper()
+	var found string
+	eventually(t, func() error {
+		out, err := muster(t, l, machine, args...)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			fields := " " + strings.Join(strings.Fields(line), " ") + " "
+			has := true
+			for _, w := range words {
+				has = has && strings.Contains(fields, w)
+			}
+			if has {
+				found = line
+				return nil
+			}
+		}
+		return fmt.Errorf("muster %q has no line with %q:\n%s", args, words, out)
+	})
+	return found
+}
+
+// patience bounds what must happen, on a busy machine.
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := fault.Until(ctx, 20*time.Millisecond, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answers waits until a new connection to addr is answered by from.
+func answers(t *testing.T, addr, from string) {
+	t.Helper()
+	eventually(t, func() error {
+		got, err := ask(addr)
+		if err == nil && got != from {
+			err = fmt.Errorf("%s is answered by %q, want %s", addr, got, from)
+		}
+		return err
+	})
+}
+
+// ask asks over a connection of its own, and returns who answered.
+func ask(addr string) (string, error) {
+	c, err := dial(addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return c.ask()
+}
+
+// metrics has the server's metrics.
+func metrics(t *testing.T, l *fault.Lab, machine, url string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "nsenter", append(on(machine)[1:], "curl", "-sf", url+"/metrics")...).Output()
+	if err != nil {
+		t.Fatal(errors.Join(err, errors.New("of "+l.Dir)))
+	}
+	return string(out)
+}
