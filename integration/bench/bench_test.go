@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -117,12 +122,43 @@ func TestExchange_MeasuresTheInstance(t *testing.T) {
 	}
 }
 
+// TestSteady_CountsFromWhenARequestWasDue makes requests of what answers, and of
+// what has ended.
+func TestSteady_CountsFromWhenARequestWasDue(t *testing.T) {
+	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "me") }))
+	defer instance.Close()
+	addr := instance.Listener.Addr().String()
+	load := &steady{addr: addr, request: failoverRequest, rate: 1000, patience: 10 * time.Second}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	visits := load.run(ctx)
+	if len(visits) < 2 {
+		t.Fatalf("%d requests in 200 ms, want about 200", len(visits))
+	}
+	for i, v := range visits {
+		if v.err != nil || v.from != "me" || v.took() <= 0 || !v.due.Equal(visits[0].due.Add(time.Duration(i)*time.Millisecond)) {
+			t.Fatalf("request %d was due at %s and ended at %s: %q, %v", i, v.due, v.ended, v.from, v.err)
+		}
+	}
+	instance.Close()
+	load = &steady{addr: addr, request: failoverRequest, rate: 100, patience: 10 * time.Second}
+	begun := time.Now()
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var r failoverResult
+	r.add(load.run(ctx), begun.Add(-time.Hour))
+	if r.failed == 0 || r.failed != r.sent || r.last < time.Hour {
+		t.Errorf("of %d requests of an instance that has ended %d failed, the last %s after an hour before it began: %v", r.sent, r.failed, r.last, r.why)
+	}
+}
+
 func TestRun_NamesWhatItDoesNotKnow(t *testing.T) {
 	for want, args := range map[string][]string{
 		`no benchmark "x"`:  {"x"},
 		`no server "bind"`:  {"dns", "-only", "echo,bind"},
 		`no proxy "squid"`:  {"l7", "-only", "nginx,squid"},
 		"must be above 0":   {"dns", "-rounds", "0"},
+		`-choice "best"`:    {"failover", "-choice", "best"},
 		"not defined: -foo": {"dns", "-foo"},
 	} {
 		var out strings.Builder

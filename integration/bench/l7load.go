@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,6 +110,8 @@ type asker struct {
 	c    net.Conn
 	r    *bufio.Reader
 	kind *l7Kind
+
+	ended bool // the last answer said that nothing follows it
 }
 
 func dialAsker(ctx context.Context, addr string, kind *l7Kind) (*asker, error) {
@@ -117,28 +120,45 @@ func dialAsker(ctx context.Context, addr string, kind *l7Kind) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &asker{c, bufio.NewReaderSize(c, 64<<10), kind}, nil
+	return &asker{c: c, r: bufio.NewReaderSize(c, 64<<10), kind: kind}, nil
 }
 
 // ask sends a request and reads its response.
 func (a *asker) ask() error {
-	a.c.SetDeadline(time.Now().Add(startTimeout))
-	if _, err := io.WriteString(a.c, a.kind.request); err != nil {
-		return err
+	n, err := a.get(a.kind.request, time.Now().Add(startTimeout), io.Discard)
+	if err == nil && n != int64(len(a.kind.body)) {
+		err = fmt.Errorf("%d bytes, want %d", n, len(a.kind.body))
+	}
+	return err
+}
+
+// errSilent is that a connection ended before an answer began.
+var errSilent = errors.New("the connection ended before an answer")
+
+// get sends a request, and reads the body of its response into a writer until a
+// time. It is an error unless the status is 200.
+func (a *asker) get(request string, until time.Time, body io.Writer) (n int64, err error) {
+	a.c.SetDeadline(until)
+	if _, err := io.WriteString(a.c, request); err != nil {
+		return 0, fmt.Errorf("%w: %w", errSilent, err)
+	}
+	switch _, err := a.r.Peek(1); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, err
+	case err != nil:
+		return 0, fmt.Errorf("%w: %w", errSilent, err)
 	}
 	resp, err := http.ReadResponse(a.r, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	switch {
-	case err != nil:
-		return err
-	case resp.StatusCode != http.StatusOK || n != int64(len(a.kind.body)):
-		return fmt.Errorf("status %d with %d bytes, want 200 with %d", resp.StatusCode, n, len(a.kind.body))
+	a.ended = resp.Close
+	n, err = io.Copy(body, resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d", resp.StatusCode)
 	}
-	return nil
+	return n, err
 }
 
 // exchangeClosed has n requests made over connections, each of which asks again

@@ -38,6 +38,16 @@
 // that of the proxy's process tree over the requests, and the ratio is to nginx
 // in the same round. Latencies are measured at a fixed rate, each from the
 // moment at which its request was due.
+//
+// # failover: an instance fails behind a proxy
+//
+// Requests come at a fixed rate, whether those before are answered or not, and
+// latencies count from the moment at which each was due. Instances are
+// processes; each turn of a proxy has a lab of its own, and the proxies take
+// turns with each fault. All that check do so at the same intervals. HAProxy
+// has redispatch, retries of all that may be retried, observed traffic and ended
+// sessions; nginx, which has no checks, its next upstream and max_fails. What a
+// client sees fail counts, with the moment at which it knew.
 package main
 
 import (
@@ -64,6 +74,7 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
+	{"failover", "failed requests and latency around an instance that fails, beside HAProxy and nginx", runFailover},
 	{"start", "muster dev from its start to the first right answer", runTimes("start", "muster dev to the first answer with all samples", 20, 0.5, time.Second, fault.Start)},
 	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
