@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -59,6 +60,9 @@ func (l *Load) Run(ctx context.Context) (Tally, error) {
 		return Tally{}, err
 	}
 	defer conn.Close()
+	if err := enlarge(conn.(*net.UDPConn)); err != nil {
+		return Tally{}, err
+	}
 	var mu sync.Mutex // guards t
 	t := Tally{Wrong: map[string]int{}, pending: map[uint16]query{}}
 	var receiving sync.WaitGroup
@@ -79,6 +83,25 @@ func (l *Load) Run(ctx context.Context) (Tally, error) {
 	receiving.Wait()
 	t.Lost += len(t.pending)
 	return t, err
+}
+
+// enlarge makes room for the answers that come while this process waits for a
+// core: with the usual 208 KiB a few hundred are the limit, and what the kernel
+// drops here would count as lost.
+func enlarge(conn *net.UDPConn) error {
+	const room, soRcvBufForce = 4 << 20, 33 // SO_RCVBUFFORCE of asm-generic/socket.h
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	forced := false
+	err = raw.Control(func(fd uintptr) {
+		forced = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soRcvBufForce, room) == nil
+	})
+	if err != nil || forced {
+		return err
+	}
+	return conn.SetReadBuffer(room) // as far as the kernel lets one who is not root
 }
 
 // send sends at the rate; what a late tick missed is made up for.
