@@ -103,7 +103,7 @@ func TestRun_MeasuresTheEcho(t *testing.T) {
 // TestExchange_MeasuresTheInstance runs what asks against what answers, without
 // a proxy between them.
 func TestExchange_MeasuresTheInstance(t *testing.T) {
-	instance, err := startHTTPInstance()
+	instance, err := startInstance(answerHTTP)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +149,44 @@ func TestSteady_CountsFromWhenARequestWasDue(t *testing.T) {
 	r.add(load.run(ctx), begun.Add(-time.Hour))
 	if r.failed == 0 || r.failed != r.sent || r.last < time.Hour {
 		t.Errorf("of %d requests of an instance that has ended %d failed, the last %s after an hour before it began: %v", r.sent, r.failed, r.last, r.why)
+	}
+}
+
+// TestL4Kind_MeasuresTheInstance asks an instance without a proxy before it.
+func TestL4Kind_MeasuresTheInstance(t *testing.T) {
+	instance, err := startInstance(answerTCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range l4Kinds {
+		if err := l4Kinds[k].turn(t.Context(), instance.addr(), 2, 3); err != nil {
+			t.Errorf("%s: %v", l4Kinds[k].name, err)
+		}
+	}
+	instance.stop()
+	if err := l4Kinds[0].turn(t.Context(), instance.addr(), 1, 1); err == nil {
+		t.Error("an instance that has ended answers")
+	}
+}
+
+func TestBalance_IsJudgedByItsBound(t *testing.T) {
+	for i := range balances {
+		b := &balances[i]
+		var right, wrong balanceShares
+		for host := range balanceHosts {
+			right.answered[host], right.busiest[host] = int(b.want(host)), b.conns/balanceHosts
+		}
+		if b.slow > 0 {
+			right.answered[0] = 0
+		}
+		wrong.answered[1], wrong.busiest[1], wrong.moved = b.n, b.conns, 1
+		wrong.answered[0] = b.n / 10
+		if figure, bound, ok := b.judge(b, &right); !ok {
+			t.Errorf("%s: %s is refused, with the bound %s", b.name, figure, bound)
+		}
+		if figure, bound, ok := b.judge(b, &wrong); ok && bound != "none" {
+			t.Errorf("%s: %s is taken for right, with the bound %s", b.name, figure, bound)
+		}
 	}
 }
 

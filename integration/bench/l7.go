@@ -32,7 +32,7 @@ type l7Sample struct {
 
 // l7Contender is one proxy that takes part.
 type l7Contender struct {
-	httpProxy
+	peerProxy
 	addr    string
 	proc    *program.Process
 	samples [][]l7Sample // by kind, by round
@@ -69,7 +69,7 @@ func l7Flags(args []string, out io.Writer) (l7Options, error) {
 	f.Func("only", "comma-separated proxies instead of all that are installed", func(s string) error {
 		o.only = strings.Split(s, ",")
 		for _, name := range o.only {
-			if !slices.ContainsFunc(httpProxies, func(p httpProxy) bool { return p.name == name }) {
+			if !slices.ContainsFunc(httpProxies, func(p peerProxy) bool { return p.name == name }) {
 				return fmt.Errorf("no proxy %q", name)
 			}
 		}
@@ -95,12 +95,13 @@ func runL7(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	instance, err := startHTTPInstance()
+	instance, err := startInstance(answerHTTP)
 	if err != nil {
 		return err
 	}
 	defer instance.stop()
-	all, stop, err := startHTTPProxies(ctx, o, dir, instance.addr(), out)
+	up := func(addr string) error { return exchangeClosed(ctx, addr, &l7Kinds[0], 1, 1) }
+	all, stop, err := startProxies(ctx, httpProxies, up, o, dir, instance.addr(), out)
 	defer stop()
 	if err != nil {
 		return err
@@ -191,20 +192,21 @@ func printL7(out io.Writer, all []*l7Contender, o l7Options) {
 	}
 }
 
-// startHTTPProxies starts the proxies that are asked for, or else installed,
-// before an instance. stop ends what was started, whatever err says.
-func startHTTPProxies(ctx context.Context, o l7Options, dir, instance string, out io.Writer) (all []*l7Contender, stop func(), err error) {
+// startProxies starts those of the proxies that are asked for, or else
+// installed, before an instance, and waits until up is nil. stop ends what was
+// started, whatever err says.
+func startProxies(ctx context.Context, proxies []peerProxy, up func(addr string) error, o l7Options, dir, instance string, out io.Writer) (all []*l7Contender, stop func(), err error) {
 	var started []*program.Process
 	stop = func() {
 		for _, p := range slices.Backward(started) {
 			p.Stop()
 		}
 	}
-	for _, p := range httpProxies {
+	for _, p := range proxies {
 		if o.only != nil && !slices.Contains(o.only, p.name) {
 			continue
 		}
-		c := &l7Contender{httpProxy: p, samples: make([][]l7Sample, len(l7Kinds))}
+		c := &l7Contender{peerProxy: p, samples: make([][]l7Sample, len(l7Kinds))}
 		path := o.muster
 		if p.program != "" {
 			if path, err = program.Find(p.program); err != nil {
@@ -226,12 +228,12 @@ func startHTTPProxies(ctx context.Context, o l7Options, dir, instance string, ou
 		if err := os.Mkdir(home, 0o750); err != nil {
 			return all, stop, err
 		}
-		more, err := p.start(c, path, home, instance)
+		more, err := p.start(ctx, c, path, home, instance)
 		started = append(started, more...)
 		if err != nil {
 			return all, stop, fmt.Errorf("%s: %w", p.name, err)
 		}
-		if err := ready(ctx, c.proc, func() error { return exchangeClosed(ctx, c.addr, &l7Kinds[0], 1, 1) }); err != nil {
+		if err := ready(ctx, c.proc, func() error { return up(c.addr) }); err != nil {
 			return all, stop, fmt.Errorf("%s: %w", p.name, err)
 		}
 		all = append(all, c)

@@ -18,38 +18,52 @@ import (
 	"time"
 )
 
-// httpInstance is an instance that answers with next to no work of its own.
-type httpInstance struct {
+// localInstance is an instance that this program serves.
+type localInstance struct {
 	l       net.Listener
 	running sync.WaitGroup
 	mu      sync.Mutex // guards open
 	open    map[net.Conn]bool
 }
 
-func startHTTPInstance() (*httpInstance, error) {
+// startInstance has each connection served until serve returns.
+func startInstance(serve func(net.Conn)) (*localInstance, error) {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &httpInstance{l: l, open: map[net.Conn]bool{}}
+	s := &localInstance{l: l, open: map[net.Conn]bool{}}
 	s.running.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			s.mu.Lock()
-			s.open[c] = true
-			s.mu.Unlock()
-			s.running.Go(func() { s.serve(c) })
+			s.note(c, true)
+			s.running.Go(func() {
+				defer s.note(c, false)
+				defer c.Close()
+				serve(c)
+			})
 		}
 	})
 	return s, nil
 }
 
-func (s *httpInstance) addr() string { return s.l.Addr().String() }
+// note notes whether a connection is open.
+func (s *localInstance) note(c net.Conn, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if open {
+		s.open[c] = true
+	} else {
+		delete(s.open, c)
+	}
+}
 
-func (s *httpInstance) stop() {
+func (s *localInstance) addr() string { return s.l.Addr().String() }
+
+func (s *localInstance) stop() {
 	s.l.Close()
 	s.mu.Lock()
 	for c := range s.open {
@@ -59,9 +73,9 @@ func (s *httpInstance) stop() {
 	s.running.Wait()
 }
 
-// serve answers each request by its first bytes.
-func (s *httpInstance) serve(c net.Conn) {
-	defer c.Close()
+// answerHTTP answers each request by its first bytes, with next to no work of
+// its own.
+func answerHTTP(c net.Conn) {
 	answers := make([][]byte, len(l7Kinds))
 	for k := range l7Kinds {
 		answers[k] = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: %d\r\n\r\n%s", len(l7Kinds[k].body), l7Kinds[k].body)

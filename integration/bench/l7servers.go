@@ -1,38 +1,40 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strconv"
 
 	"github.com/musterdns/muster/integration/program"
 )
 
-// httpProxy is one program that proxies HTTP.
-type httpProxy struct {
+// peerProxy is one program that proxies.
+type peerProxy struct {
 	name    string
 	program string // what must be in PATH; "" for Muster
 	mend    string // how to get it
 	// start starts it on c.addr before an instance, sets c.proc, and returns all
 	// that it has started.
-	start func(c *l7Contender, path, dir, instance string) ([]*program.Process, error)
+	start func(ctx context.Context, c *l7Contender, path, dir, instance string) ([]*program.Process, error)
 }
 
 // httpProxies are all that can take part; the first is the base of the ratios.
-var httpProxies = []httpProxy{
+var httpProxies = []peerProxy{
 	{"nginx", "nginx", "apt-get install nginx-light", configured("nginx.conf", nginxText, "-c")},
 	{"haproxy", "haproxy", "apt-get install haproxy", configured("haproxy.cfg", haproxyText, "-db", "-f")},
 	{"caddy", "caddy", "apt-get install caddy", configured("Caddyfile", caddyText, "run", "--adapter", "caddyfile", "--config")},
-	{"muster", "", "", startMuster},
+	{"muster", "", "", startMuster("http")},
 }
 
 // configured starts a program with a configuration file whose text has places
 // for a directory, an address to listen on, an instance and the port of that
 // address, in this order. The
 // file's name follows the arguments.
-func configured(file, text string, args ...string) func(*l7Contender, string, string, string) ([]*program.Process, error) {
-	return func(c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
+func configured(file, text string, args ...string) func(context.Context, *l7Contender, string, string, string) ([]*program.Process, error) {
+	return func(_ context.Context, c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
 		_, port, err := net.SplitHostPort(c.addr)
 		if err != nil {
 			return nil, err
@@ -107,9 +109,15 @@ http://shop.example.com:%[4]s {
 }
 `
 
-// startMuster starts Muster with a listener before a service, and registers the
-// instance there.
-func startMuster(c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
+// startMuster starts Muster with a listener of a mode before a service, and
+// registers the instance there.
+func startMuster(mode string) func(context.Context, *l7Contender, string, string, string) ([]*program.Process, error) {
+	return func(ctx context.Context, c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
+		return serveInstance(ctx, mode, c, path, dir, instance)
+	}
+}
+
+func serveInstance(ctx context.Context, mode string, c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
 	var ports [3]int
 	for i := range ports {
 		port, err := program.FreePort()
@@ -124,9 +132,9 @@ func startMuster(c *l7Contender, path, dir, instance string) ([]*program.Process
 dns: {listen: ["127.0.0.1:%d"], workers: 1}
 zones: [{name: svc.internal., source: muster}]
 registry: {mode: embedded, embedded: {dir: %q, listen: "127.0.0.1:%d"}, snapshot: "off"}
-proxy: {listeners: [{name: web, listen: %q, mode: http, service: web}]}
+proxy: {listeners: [{name: web, listen: %q, mode: %s, service: web}]}
 admin: {listen: %q}
-`, ports[1], filepath.Join(dir, "etcd"), ports[2], c.addr, admin)}); err != nil {
+`, ports[1], filepath.Join(dir, "etcd"), ports[2], c.addr, mode, admin)}); err != nil {
 		return nil, err
 	}
 	p, err := start(serverCore, c.name, path, "serve", "--config", file)
@@ -141,7 +149,13 @@ admin: {listen: %q}
 	if err != nil {
 		return []*program.Process{p}, err
 	}
-	// It tries until the server answers, and holds the registration meanwhile.
+	if err := ready(ctx, p, func() error {
+		_, err := call(ctx, http.MethodGet, "http://"+admin+"/readyz", nil)
+		return err
+	}); err != nil {
+		return []*program.Process{p}, err
+	}
+	// It holds the registration while it runs.
 	r, err := start(loadCore, "register", path, "register", "web", "--addr", admin, "--address", host, "--port", port)
 	if err != nil {
 		return []*program.Process{p}, err

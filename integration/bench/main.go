@@ -39,6 +39,10 @@
 // in the same round. Latencies are measured at a fixed rate, each from the
 // moment at which its request was due.
 //
+// # l4: the cost of what a proxy of TCP carries
+//
+// As l7, beside HAProxy with splicing, one thread each.
+//
 // # failover: an instance fails behind a proxy
 //
 // Requests come at a fixed rate, whether those before are answered or not, and
@@ -48,6 +52,13 @@
 // has redispatch, retries of all that may be retried, observed traffic and ended
 // sessions; nginx, which has no checks, its next upstream and max_fails. What a
 // client sees fail counts, with the moment at which it knew.
+//
+// # changes, balance: the proxy alone
+//
+// changes puts and deletes instances of a service in etcd, all of which go on
+// running, while requests come at a fixed rate and tunnels and downloads are
+// open; none may fail or be cut. balance counts who answers under each policy,
+// and what was under way at once at each instance, as the instances counted it.
 package main
 
 import (
@@ -74,7 +85,10 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
+	{"l4", "CPU and memory of a proxy of TCP beside HAProxy", runL4},
 	{"failover", "failed requests and latency around an instance that fails, beside HAProxy and nginx", runFailover},
+	{"changes", "requests, tunnels and downloads while the members of a service change", runChanges},
+	{"balance", "how each policy spreads requests through the proxy, against its bound", runBalance},
 	{"start", "muster dev from its start to the first right answer", runTimes("start", "muster dev to the first answer with all samples", 20, 0.5, time.Second, fault.Start)},
 	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
