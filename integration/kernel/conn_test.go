@@ -14,23 +14,38 @@ import (
 type conn struct {
 	net.Conn
 
-	r *bufio.Reader
+	r        *bufio.Reader
+	patience time.Duration
 }
 
 // answerTime is how long a connection or an answer may take.
 const answerTime = 2 * time.Second
 
-func dial(addr string) (*conn, error) {
-	c, err := net.DialTimeout("tcp", addr, answerTime)
+func dial(addr string) (*conn, error) { return dialWithin(addr, answerTime) }
+
+func dialWithin(addr string, patience time.Duration) (*conn, error) {
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c, bufio.NewReader(c)}, nil
+	return &conn{c, bufio.NewReader(c), patience}, nil
+}
+
+// ask asks over a connection of its own, and returns who answered.
+func ask(addr string) (string, error) { return askWithin(addr, answerTime) }
+
+func askWithin(addr string, patience time.Duration) (string, error) {
+	c, err := dialWithin(addr, patience)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return c.ask()
 }
 
 // ask returns who answers.
 func (c *conn) ask() (string, error) {
-	c.SetDeadline(time.Now().Add(answerTime))
+	c.SetDeadline(time.Now().Add(c.patience))
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
 		return "", err
 	}

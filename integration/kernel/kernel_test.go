@@ -83,6 +83,14 @@ func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testin
 	}
 	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" no ", "down: what it had was reset")
 
+	in(t, "lb", "sysctl -qw net.ipv4.ip_forward=0")
+	eventually(t, func() error {
+		if out, _ := muster(t, l, "lb", "doctor"); !strings.Contains(out, "does not forward IPv4") {
+			return fmt.Errorf("muster doctor does not say that the machine does not forward:\n%s", out)
+		}
+		return nil
+	})
+
 	// What is not configured any more is taken away at the next start.
 	s.Stop()
 	if text := in(t, "lb", "nft list tables"); !strings.Contains(text, "muster") {

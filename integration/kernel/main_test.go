@@ -253,16 +253,6 @@ func answers(t *testing.T, addr, from string) {
 	})
 }
 
-// ask asks over a connection of its own, and returns who answered.
-func ask(addr string) (string, error) {
-	c, err := dial(addr)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	return c.ask()
-}
-
 // metrics has the server's metrics.
 func metrics(t *testing.T, l *fault.Lab, machine, url string) string {
 	t.Helper()

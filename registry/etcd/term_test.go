@@ -1,0 +1,111 @@
+package etcd_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/registry/etcd"
+)
+
+// termTTL is short, so that a test takes few seconds.
+const termTTL = 2 * time.Second
+
+// vip is the address that the tests are about.
+const (
+	vip    = "10.0.0.100"
+	vipKey = prefix + "/vips/" + vip
+)
+
+// campaign begins a campaign that cannot be over before who holds the address
+// ends his term.
+func campaign(t *testing.T, s *etcd.Source, name string) (won func() *etcd.Term) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	type outcome struct {
+		term *etcd.Term
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer cancel()
+		term, err := s.Campaign(ctx, netip.MustParseAddr(vip), name, termTTL)
+		done <- outcome{term, err}
+	}()
+	return func() *etcd.Term {
+		t.Helper()
+		o := <-done
+		if o.err != nil {
+			t.Fatal(o.err)
+		}
+		t.Cleanup(func() { _ = o.term.Resign(t.Context()) }) // which is done: it ends the renewals alone
+		return o.term
+	}
+}
+
+// lasts waits until a term has been renewed for longer than its lease was at
+// first, in which time others have come to campaign.
+func lasts(term *etcd.Term) {
+	until := term.Deadline().Add(termTTL)
+	for range term.Changed() {
+		if term.Deadline().After(until) {
+			return
+		}
+	}
+}
+
+// over waits until a term has ended.
+func over(term *etcd.Term) {
+	for range term.Changed() { // its end is what is waited for
+	}
+}
+
+func TestSource_Campaign(t *testing.T) {
+	t.Parallel()
+	url, stop := startDebian(t, t.TempDir(), "127.0.0.1:0")
+	conn := connect(t, url)
+	a, b := newSource(t, 1, prefix, url), newSource(t, 1, prefix, url)
+	holder := func() string {
+		t.Helper()
+		resp, err := conn.Get(t.Context(), vipKey)
+		if err != nil || len(resp.Kvs) != 1 {
+			t.Fatalf("%v: %v, %v", vipKey, resp, err)
+		}
+		return string(resp.Kvs[0].Value)
+	}
+
+	// It is renewed for as long as it is not resigned.
+	first := campaign(t, a, "a")()
+	second := campaign(t, b, "b")
+	lasts(first)
+	if got := holder(); got != "a" || !time.Now().Before(first.Deadline()) {
+		t.Fatalf("%s holds the address, the first until %v; want it to be the first", got, first.Deadline())
+	}
+	if err := first.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	over(first)
+	term := second()
+	if got := holder(); got != "b" || !term.NotBefore().IsZero() {
+		t.Errorf("after the first has resigned %s holds the address, not before %v; want b at once", got, term.NotBefore())
+	}
+
+	// Where another deletes the key, its holder may not know yet: who is elected
+	// waits for as long as the holder could go on.
+	third := campaign(t, a, "a")
+	lasts(term)
+	store{t, conn}.Delete(vipKey)
+	next := third()
+	over(term)
+	if next.NotBefore().Before(term.Deadline()) {
+		t.Errorf("the key deleted, the next may begin at %v, the holder believes to be one until %v", next.NotBefore(), term.Deadline())
+	}
+
+	// Without etcd a term ends by its deadline, not before.
+	stop()
+	over(next)
+	if time.Now().Before(next.Deadline()) {
+		t.Errorf("with etcd gone the term ends %v before its deadline", time.Until(next.Deadline()))
+	}
+}
