@@ -142,17 +142,19 @@ func TestDecodeInstance_errors(t *testing.T) {
 func TestDecodeService(t *testing.T) {
 	half, wait := 0.5, 30*time.Second
 	full := `{"policy":"least-loaded","ttl":5,"max_answers":2,"hash_on":"name","checks":[{"type":"tcp","port":80}],"fail":"tier",` +
-		`"panic_threshold":0.5,"slow_start":"30s","spill":"proportional","proxy_policy":"peak-ewma","hash_bound":1.25,"meta":{"a":"b"},"new":1}`
+		`"panic_threshold":0.5,"slow_start":"30s","spill":"proportional","proxy_policy":"peak-ewma","hash_bound":1.25,"vip":["10.0.0.100","fd00::64"],"meta":{"a":"b"},"new":1}`
 	tests := []struct {
 		name, value string
 		want        registry.Service
 	}{
 		{"empty", `{}`, registry.Service{Name: "web.prod"}},
 		{"auto", `{"max_answers":"auto"}`, registry.Service{Name: "web.prod", MaxAnswers: registry.MaxAnswersAuto}},
+		{"no virtual address", `{"vip":[]}`, registry.Service{Name: "web.prod", VIP: []netip.Addr{}}},
 		{"full", full, registry.Service{
 			Name: "web.prod", Policy: "least-loaded", TTL: 5 * time.Second, MaxAnswers: 2, HashOn: "name", Fail: "tier",
 			Checks: []registry.Check{{Type: "tcp", Port: "80"}}, PanicThreshold: &half, SlowStart: &wait,
 			Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"a": "b"},
+			VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("fd00::64")},
 		}},
 	}
 	for _, test := range tests {
@@ -161,13 +163,13 @@ func TestDecodeService(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got, compare()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
 	}
 	for _, value := range []string{
-		`{"policy":"x"}`, `{"proxy_policy":"best"}`, `{"hash_bound":0.5}`, `{"hash_bound":0}`, `{"max_answers":0}`, `{"max_answers":"all"}`, `{"panic_threshold":1.5}`, `{"fail":"ajar"}`,
+		`{"policy":"x"}`, `{"proxy_policy":"best"}`, `{"hash_bound":0.5}`, `{"hash_bound":0}`, `{"vip":["0.0.0.0"]}`, `{"vip":"web"}`, `{"max_answers":0}`, `{"max_answers":"all"}`, `{"panic_threshold":1.5}`, `{"fail":"ajar"}`,
 		`{"slow_start":"25h"}`, `{"ttl":-1}`, `10.0.0.1`, `{"checks":[{"type":"dns"}]}`,
 	} {
 		if s, err := registry.DecodeService("web", []byte(value)); err == nil {
@@ -181,10 +183,10 @@ func TestService_Merge(t *testing.T) {
 	base := registry.Service{Name: "*", Policy: "all", TTL: time.Second, MaxAnswers: 3, Checks: []registry.Check{{Type: "tcp"}}, Fail: "open"}
 	over := registry.Service{Name: "web", Policy: "hash", MaxAnswers: registry.MaxAnswersAuto, Checks: []registry.Check{}, SlowStart: &wait, Revision: 9}
 	want := registry.Service{Name: "web", Policy: "hash", TTL: time.Second, MaxAnswers: registry.MaxAnswersAuto, Checks: []registry.Check{}, Fail: "open", SlowStart: &wait, Revision: 9}
-	if diff := cmp.Diff(want, base.Merge(over)); diff != "" {
+	if diff := cmp.Diff(want, base.Merge(over), compare()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if diff := cmp.Diff(want, want.Merge(registry.Service{})); diff != "" {
+	if diff := cmp.Diff(want, want.Merge(registry.Service{}), compare()); diff != "" {
 		t.Errorf("merging nothing changes it\n%s", diff)
 	}
 }

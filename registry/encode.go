@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -57,6 +58,7 @@ type (
 		Spill          string            `json:"spill,omitempty"`
 		ProxyPolicy    string            `json:"proxy_policy,omitempty"`
 		HashBound      float64           `json:"hash_bound,omitempty"`
+		VIP            *[]netip.Addr     `json:"vip,omitempty"`
 		Meta           map[string]string `json:"meta,omitempty"`
 	}
 	adminJSON struct {
@@ -188,6 +190,9 @@ func EncodeService(s Service) ([]byte, error) {
 		Policy: s.Policy, TTL: encodeTTL(s.TTL), HashOn: s.HashOn, Checks: encodeChecks(s.Checks),
 		Fail: s.Fail, PanicThreshold: s.PanicThreshold, Spill: s.Spill, Meta: s.Meta,
 		ProxyPolicy: s.ProxyPolicy, HashBound: s.HashBound,
+	}
+	if s.VIP != nil {
+		out.VIP = &s.VIP
 	}
 	switch s.MaxAnswers {
 	case 0:

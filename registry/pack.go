@@ -124,6 +124,8 @@ func appendService(b []byte, s Service) []byte {
 	}
 	b = appendString(appendString(b, s.Spill), s.ProxyPolicy)
 	b = binary.BigEndian.AppendUint64(b, math.Float64bits(s.HashBound))
+	b = appendBool(b, s.VIP != nil)
+	b = appendList(b, s.VIP, appendAddr)
 	return binary.AppendVarint(appendMeta(b, s.Meta), s.Revision)
 }
 
@@ -302,6 +304,10 @@ func (d *unpacker) service() Service {
 	s.Spill, s.ProxyPolicy = d.string(), d.string()
 	if raw := d.bytes(8); raw != nil {
 		s.HashBound = math.Float64frombits(binary.BigEndian.Uint64(raw))
+	}
+	isSet := d.bool()
+	if s.VIP = unpackList(d, d.addr); isSet && s.VIP == nil {
+		s.VIP = []netip.Addr{}
 	}
 	s.Meta, s.Revision = d.meta(), d.int()
 	return s

@@ -163,8 +163,12 @@ type Service struct {
 	// flight an instance may have under hash, 1 or more; 0: unset.
 	ProxyPolicy string
 	HashBound   float64
-	Meta        map[string]string
-	Revision    int64
+	// VIP are the addresses that A and AAAA questions for the service are
+	// answered with, in place of the instances', while one of them may be
+	// served; nil: unset; empty and not nil: none.
+	VIP      []netip.Addr
+	Meta     map[string]string
+	Revision int64
 }
 
 // MaxAnswersAuto is Service.MaxAnswers for "auto".

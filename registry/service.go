@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -74,6 +75,8 @@ func (s *Service) field(c *cursor, name []byte) (known bool, err error) {
 		s.ProxyPolicy, err = c.text(TextMax)
 	case "hash_bound":
 		s.HashBound, err = readHashBound(c)
+	case "vip":
+		s.VIP, err = readVIP(c)
 	case "meta":
 		s.Meta, err = readMeta(c)
 	default:
@@ -119,6 +122,16 @@ func readHashBound(c *cursor) (float64, error) {
 	return c.number(1, HashBoundMax)
 }
 
+// readVIP reads a Service.VIP.
+func readVIP(c *cursor) ([]netip.Addr, error) {
+	if c.null() {
+		return nil, nil
+	}
+	list := Instance{Addresses: []netip.Addr{}} // the rules are those of an instance's
+	err := c.array(VIPsMax, func(int) error { return list.readAddress(c) })
+	return list.Addresses, err
+}
+
 // readSlowStart reads a duration in which 0 is said and not unset.
 func readSlowStart(c *cursor) (*time.Duration, error) {
 	if c.null() {
@@ -161,6 +174,8 @@ func (s Service) Validate() error {
 		return bad("slow_start", s.SlowStart.String(), "is out of range", "write 0 to 1h")
 	case s.HashBound != 0 && !(s.HashBound >= 1 && s.HashBound <= HashBoundMax):
 		return bad("hash_bound", formatFloat(s.HashBound), "is out of range", "write 1 to 100, as 1.25")
+	case len(s.VIP) > VIPsMax:
+		return &FieldError{Field: "vip", Reason: "has more than " + strconv.Itoa(VIPsMax) + " entries", Mend: "write fewer"}
 	case len(s.Checks) > ChecksMax:
 		return &FieldError{Field: "checks", Reason: "has more than " + strconv.Itoa(ChecksMax) + " entries", Mend: "write fewer"}
 	}
@@ -191,6 +206,9 @@ func (s Service) Merge(over Service) Service {
 	replace(&s.Revision, over.Revision)
 	if over.Checks != nil {
 		s.Checks = over.Checks
+	}
+	if over.VIP != nil {
+		s.VIP = over.VIP
 	}
 	if over.Meta != nil {
 		s.Meta = over.Meta

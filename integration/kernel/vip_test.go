@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,4 +113,32 @@ func TestVIP_IsTakenOverWhenItsHolderIsKilled(t *testing.T) {
 	if away > lease {
 		t.Errorf("nobody answered for %v, want less than a lease", away)
 	}
+}
+
+func TestVIP_StaysWithAServerThatIsUpgraded(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	l := newLab(t)
+	registryMachine(t, l)
+	instance(t, l, 11, 8080)
+	machine(t, "lb-a", 21)
+	s := serve(t, l, "lb-a", pair(l, "lb-a"))
+	register(t, l, "lb-a", 11, 8080)
+	answers(t, vip+":80", network+"11")
+	c, err := dial(vip + ":80")
+	must(t, err)
+	defer c.Close()
+	same(t, c, network+"11")
+
+	// The old process and the new have the planes, one after the other.
+	must(t, s.Signal(syscall.SIGUSR2))
+	<-s.Done()
+	if s.ExitCode() != 0 {
+		t.Fatalf("the old process ends with %d, want 0\n%s", s.ExitCode(), s.Output())
+	}
+	shows(t, l, "lb-a", []string{"proxy", "status"}, " "+vip+"/24 eth0 yes 1 ")
+	c.patience = patience // a packet that was lost meanwhile is sent again
+	same(t, c, network+"11")
+	answers(t, vip+":80", network+"11")
 }

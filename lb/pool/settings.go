@@ -57,6 +57,8 @@ type settings struct {
 	hashOn   HashOn
 	answers  int // 0: auto
 	ttl      uint32
+	vip4     [][4]byte
+	vip6     [][16]byte
 	tierRule lb.TierRule
 	failOpen bool
 	slow     time.Duration
@@ -139,6 +141,13 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 	}.Merge(p)
 	s := &settings{policy: p, ttl: clampTTL(p.TTL), slow: *p.SlowStart, failOpen: p.Fail == "open"}
 	s.answers = max(p.MaxAnswers, 0)
+	for _, a := range p.VIP {
+		if a.Is4() {
+			s.vip4 = append(s.vip4, a.As4())
+		} else {
+			s.vip6 = append(s.vip6, a.As16())
+		}
+	}
 	s.choose()
 	return s
 }

@@ -18,6 +18,7 @@ var questions = [][2]string{
 	{"web.svc.test", "AAAA"},
 	{"web.svc.test", "SRV"},
 	{"_http._tcp.web.svc.test", "SRV"},
+	{"virtual.svc.test", "A"},
 	{"web-1.web.svc.test", "A"},
 	{"web-1.web.svc.test", "SRV"},
 	{"web-1.web.svc.test", "TXT"},
@@ -34,6 +35,10 @@ func TestZone_Lookup_allocates(t *testing.T) {
 	s, stop := newServer(t, registry.Service{})
 	defer stop()
 	s.apply(sample())
+	s.apply(registry.Batch{
+		Services:  []registry.Service{{Name: "virtual", VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")}}},
+		Instances: many("virtual", 2),
+	})
 	s.req.Now = time.Now().UnixNano()
 	s.req.Client = netip.MustParseAddr("192.0.2.1")
 	for _, q := range questions {

@@ -67,6 +67,15 @@ func filtered(s *pool.Service, set *pool.Set, typ wire.Type, a *zones.Answer) {
 
 // answer finds the RRset of a type.
 func answer(s *pool.Set, typ wire.Type, a *zones.Answer) {
+	if v4, v6 := virtual(s); len(v4)+len(v6) > 0 && (typ == wire.TypeA || typ == wire.TypeAAAA) {
+		switch {
+		case typ == wire.TypeA && len(v4) > 0:
+			found(a, (*virtual4)(s))
+		case typ == wire.TypeAAAA && len(v6) > 0:
+			found(a, (*virtual6)(s))
+		}
+		return
+	}
 	switch typ {
 	case wire.TypeA:
 		if has(s, pool.FamilyA) {

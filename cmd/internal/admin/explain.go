@@ -160,6 +160,9 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 		out.Warnings = append(out.Warnings, "weights differ and more than one address is answered: "+
 			"shares hold only as far as clients choose among them at random; max_answers: auto answers one")
 	}
+	if len(info.Policy.VIP) > 0 {
+		out.Warnings = append(out.Warnings, "A and AAAA are answered with the service's virtual addresses: the shares are those of SRV, and of a proxy there")
+	}
 	for i := range info.Instances {
 		in := &info.Instances[i]
 		if !belongs(in) {

@@ -33,17 +33,18 @@ type Service struct {
 	Name   string `json:"name"`   // "web"
 	Domain string `json:"domain"` // the name that clients ask for: "web.svc.internal."
 
-	Policy         string   `json:"policy"`
-	HashOn         string   `json:"hash_on,omitempty"`
-	TTL            Duration `json:"ttl"`
-	MaxAnswers     int      `json:"max_answers"` // 0: auto
-	Fail           string   `json:"fail"`
-	Spill          string   `json:"spill,omitempty"`
-	ProxyPolicy    string   `json:"proxy_policy,omitempty"` // empty: as policy says
-	HashBound      float64  `json:"hash_bound,omitempty"`   // 0: none
-	PanicThreshold float64  `json:"panic_threshold"`
-	SlowStart      Duration `json:"slow_start"`
-	Checks         []string `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"
+	Policy         string       `json:"policy"`
+	HashOn         string       `json:"hash_on,omitempty"`
+	TTL            Duration     `json:"ttl"`
+	MaxAnswers     int          `json:"max_answers"` // 0: auto
+	Fail           string       `json:"fail"`
+	Spill          string       `json:"spill,omitempty"`
+	ProxyPolicy    string       `json:"proxy_policy,omitempty"` // empty: as policy says
+	HashBound      float64      `json:"hash_bound,omitempty"`   // 0: none
+	VIP            []netip.Addr `json:"vip,omitempty"`          // answered in place of the instances' addresses
+	PanicThreshold float64      `json:"panic_threshold"`
+	SlowStart      Duration     `json:"slow_start"`
+	Checks         []string     `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"
 
 	Mode   Mode   `json:"mode"`
 	Counts Counts `json:"counts"`

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,9 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	if sv.HashBound != 0 {
 		row(w, "hash_bound", strconv.FormatFloat(sv.HashBound, 'g', -1, 64))
 	}
+	if len(sv.VIP) > 0 {
+		row(w, "vip", addresses(sv.VIP, 0))
+	}
 	if len(sv.Checks) == 0 {
 		row(w, "check", "none")
 	}
@@ -85,12 +89,12 @@ type serviceFlags struct {
 	policy, hashOn, fail, spill, maxAnswers, proxyPolicy string
 	ttl, slowStart                                       time.Duration
 	panicThreshold, hashBound                            float64
-	checks, unset                                        []string
+	checks, vips, unset                                  []string
 }
 
 // unsettable are the members of a service's document that --unset takes.
 func unsettable() []string {
-	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "proxy_policy", "hash_bound", "checks"}
+	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "proxy_policy", "hash_bound", "vip", "checks"}
 }
 
 func (s *session) serviceSetCommand() *cobra.Command {
@@ -138,6 +142,7 @@ func (s *session) serviceSetCommand() *cobra.Command {
 	f.StringVar(&flags.spill, "spill", "", "to the next tier: proportional or when-empty")
 	f.StringVar(&flags.proxyPolicy, "proxy-policy", "", "how proxies choose: "+strings.Join(registry.ProxyPolicies(), ", "))
 	f.Float64Var(&flags.hashBound, "hash-bound", 0, "hash in proxies: how many `times` its share of what is in flight an instance may have, as 1.25")
+	f.StringSliceVar(&flags.vips, "vip", nil, "answer A and AAAA questions with this `address` of a proxy, in place of the instances' (repeatable)")
 	f.StringArrayVar(&flags.checks, "check", nil, checkFlagHelp)
 	f.StringSliceVar(&flags.unset, "unset", nil, "`parts` to unset: "+strings.Join(unsettable(), ", "))
 	return s.listing(s.online(zoned(cmd, &zone)))
@@ -170,6 +175,13 @@ func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
 			return nil, usagef("--max-answers %q: must be a whole number from 1, or auto", f.maxAnswers)
 		}
 		sv.MaxAnswers = n
+	}
+	for _, text := range f.vips {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, usagef("--vip %q: must be an address, as 10.0.0.100", text)
+		}
+		sv.VIP = append(sv.VIP, a)
 	}
 	var err error
 	if sv.Checks, err = parseChecks(f.checks); err != nil {

@@ -116,6 +116,17 @@ func kernelKeys() []key {
 	}
 }
 
+// addressOnly is the address of one host.
+func addressOnly() value[netip.Addr] {
+	return value[netip.Addr]{noun: "an address", schema: map[string]any{"type": "string"}, parse: func(s string) (netip.Addr, error) {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return netip.Addr{}, errors.New("must be the address of one host, as 10.0.0.100")
+		}
+		return a.Unmap(), nil
+	}}
+}
+
 // prefixed is an address with the length of its network's prefix.
 func prefixed() value[netip.Prefix] {
 	return value[netip.Prefix]{noun: "an address with a prefix length", schema: map[string]any{"type": "string"}, parse: func(s string) (netip.Prefix, error) {

@@ -60,6 +60,8 @@ func serviceKeys() key {
 			func(s *Service, v string) { s.ProxyPolicy = v }),
 		one("hash_bound", "", "Policy hash in proxies: how many times its share of the requests in flight an instance may have before others take its clients; 1.25 is usual. Default: any number.", number(1, registry.HashBoundMax),
 			func(s *Service, v float64) { s.HashBound = v }),
+		many("vip", "", "Addresses to answer A and AAAA questions for the service with, in place of its instances', while one of them is served: those at which proxies forward to it.", addressOnly(),
+			func(s *Service, v []netip.Addr) { s.VIP = v }),
 		checkKeys(),
 	)
 }
