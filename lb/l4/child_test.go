@@ -58,6 +58,11 @@ func child(to string) error {
 	if err := p.Sink(ctx)(registry.Batch{Source: 1, Revision: 1, Reset: true, AsOf: time.Now(), Instances: []registry.Instance{in}}); err != nil {
 		return err
 	}
+	published := p.Published()
+	for p.View().Find(1, pool.WireName("web")) == nil {
+		<-published
+		published = p.Published()
+	}
 	fmt.Fprintln(os.Stdout, proxy.Addr())
 	_, err = io.Copy(io.Discard, os.Stdin)
 	cancel()

@@ -113,12 +113,13 @@ func TestProxy_UDP_Flows(t *testing.T) {
 	}
 	group.Wait()
 	wantAnswer(t, dialUDP(t, "", p.Addr().String()), "", "a ") // an empty datagram is one
+	wait(t, "the last answer is counted", func() bool { // which comes after it was sent
+		i := p.Explain(p.Addr().Addr(), "").Backend.Instances
+		return i[0].Active == 21 && i[0].BytesOut-i[0].BytesIn == 2002
+	})
 	s := p.Stats()
 	if s.Active != 21 || s.Accepted != 21 || s.Connected != 21 || s.Datagrams != 1001 || s.Replies != 1001 || s.Dropped != 0 {
 		t.Errorf("stats %+v", s)
-	}
-	if i := p.Explain(p.Addr().Addr(), "").Backend.Instances; i[0].Active != 21 || i[0].BytesOut-i[0].BytesIn != 2002 {
-		t.Errorf("instances %+v", i)
 	}
 }
 
