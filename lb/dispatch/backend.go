@@ -26,6 +26,7 @@ type Backend struct {
 	mu        sync.Mutex // guards what is below, and the building of states
 	instances map[string]*instance
 	ended     []ended // to be told by Run
+	forgotten bool    // it is the Dispatcher's no more
 }
 
 // ended is a term that has ended and whom to tell.

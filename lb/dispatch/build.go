@@ -151,7 +151,7 @@ func (b *Backend) instance(service *pool.Service, number uint32) *instance {
 		return i
 	}
 	if i != nil {
-		b.end(i, EndGone)
+		b.lose(i)
 	}
 	i = &instance{id: id, addr: addr, b: b}
 	i.term.Store(&term{})
@@ -181,7 +181,7 @@ func (b *Backend) settle(st *state) {
 		switch end := b.endOf(st.service, i); end {
 		case EndNone: // its tier is not needed now: what it has it may finish
 		case EndGone:
-			b.end(i, EndGone)
+			b.lose(i)
 			delete(b.instances, id)
 		default:
 			b.end(i, end)
@@ -223,6 +223,13 @@ func (b *Backend) end(i *instance, end End) {
 		b.ended = append(b.ended, ended{end, hooks})
 		b.d.wakeRun()
 	}
+}
+
+// lose ends the term of an instance that is gone, or was at another address. The
+// pool knows it by its id alone, so that its weight is not to stay lowered.
+func (b *Backend) lose(i *instance) {
+	b.restore(i, "it is not registered at that address any more")
+	b.end(i, EndGone)
 }
 
 // ending says whether and how the term has ended.

@@ -62,6 +62,16 @@ func (c Choice) OnEnd(f func(End)) (stop func()) { return c.t.onEnd(f) }
 // End says whether and how the instance's time has ended.
 func (c Choice) End() End { return c.t.ending() }
 
+// Answered says that a good answer has begun, where Done comes much later: with
+// it an ejected instance returns, and not with the end of a connection that may
+// last for days.
+func (c *Choice) Answered() {
+	if c.trial {
+		c.trial = false
+		c.i.b.endTrial(c.i, OK, time.Now())
+	}
+}
+
 // failureEvery is how often a failing instance is reported at most.
 const failureEvery = 100 * time.Millisecond
 

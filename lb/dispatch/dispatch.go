@@ -165,14 +165,30 @@ func (d *Dispatcher) Acquire(ref Ref) (*Backend, error) {
 	return b, nil
 }
 
-// Release gives a Backend back; with the last user what is known of its
-// instances is forgotten. Choices under way may still be finished.
+// Release gives a Backend back. When its last user has and nothing is in flight
+// what is known of its instances is forgotten; until then Choices are told of
+// their instance's end as before.
 func (b *Backend) Release() {
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
-	if b.users--; b.users == 0 {
-		delete(b.d.backends, b.ref)
+	b.users--
+	b.d.drop(b)
+}
+
+// drop forgets a Backend that nobody uses. d.mu is held.
+func (d *Dispatcher) drop(b *Backend) {
+	if b.users == 0 && b.active.Load() == 0 {
+		delete(d.backends, b.ref)
 		b.forgive()
+	}
+}
+
+// sweep drops Backends that were in use when they were released.
+func (d *Dispatcher) sweep() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.backends {
+		d.drop(b)
 	}
 }
 
@@ -228,6 +244,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			for _, b := range d.all() {
 				b.tick(now, n%roundTicks == 0)
 			}
+			d.sweep()
 			n++
 		}
 	}

@@ -62,6 +62,9 @@ func (e *ejection) due(now time.Time) bool {
 func (b *Backend) round(now time.Time, last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.forgotten {
+		return
+	}
 	st := b.now.Load()
 	list := make([]*instance, 0, len(st.byID))
 	samples := make([]lb.OutlierSample, 0, len(st.byID))
@@ -127,14 +130,15 @@ func (b *Backend) restore(i *instance, why string) {
 	i.row.Store(0)
 	b.d.counts.returns.Add(1)
 	b.tellFactor(i, 1)
-	b.d.log.Info("instance returns", slog.String("service", b.ref.Service), slog.String("instance", i.id), slog.String("reason", why))
+	b.d.log.Info("instance's ejection is over", slog.String("service", b.ref.Service), slog.String("instance", i.id), slog.String("reason", why))
 }
 
-// forgive takes all ejections back when nobody uses the Backend any more, and
-// ends what was waited for.
+// forgive takes all ejections back when nobody uses the Backend any more. Who
+// chooses by it even so ejects none: nobody would take that back.
 func (b *Backend) forgive() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forgotten = true
 	for _, i := range b.instances {
 		b.restore(i, "nothing is forwarded to the service any more")
 	}

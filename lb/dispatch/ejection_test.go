@@ -127,3 +127,84 @@ func TestEjection(t *testing.T) {
 		})
 	})
 }
+
+// ejected is a Backend of web with instance a ejected.
+func (e *env) ejected(b *dispatch.Backend) {
+	e.t.Helper()
+	results(e.t, b, "a", 5, dispatch.Failed)
+	if w := e.weight("a"); w > 0.11 {
+		e.t.Fatalf("a's weight in DNS is %v after five failures, want a tenth", w)
+	}
+}
+
+// TestEjection_ends: what holds an ejection up or forgets it must not leave the
+// instance with a tenth of its weight, or out.
+func TestEjection_ends(t *testing.T) {
+	// Cause: a trial ended with its connection, which may last for days.
+	t.Run("with the beginning of the trial's answer, not with its end", func(t *testing.T) {
+		bubble(t, func(t *testing.T, e *env) {
+			e.apply(registry.Batch{Reset: true, Instances: insts("a b c")})
+			b := e.web()
+			e.ejected(b)
+			time.Sleep(31 * time.Second)
+			trial, err := b.Choose(dispatch.Request{Keep: "a"}, nil)
+			if err != nil || trial.ID() != "a" {
+				t.Fatalf("the trial goes to %s, %v; want a", trial.ID(), err)
+			}
+			if got := chosen(t, b, dispatch.Request{}, nil); got != "b c" {
+				t.Errorf("while the trial waits: %q are chosen, want b c", got)
+			}
+			trial.Answered()
+			synctest.Wait()
+			if got := chosen(t, b, dispatch.Request{}, nil); got != "a b c" {
+				t.Errorf("after the trial's answer has begun: %q are chosen, want all", got)
+			}
+			trial.Done(dispatch.Outcome{Result: dispatch.Failed})
+			synctest.Wait()
+			if w := e.weight("a"); w != 1 {
+				t.Errorf("after one failure more a's weight in DNS is %v, want 1", w)
+			}
+		})
+	})
+	// Cause: the pool knows an instance by its id, the Dispatcher by its address
+	// too: who moved was never told to weigh all again.
+	t.Run("when the instance moves", func(t *testing.T) {
+		bubble(t, func(t *testing.T, e *env) {
+			e.apply(registry.Batch{Reset: true, Instances: insts("a b c")})
+			e.ejected(e.web())
+			moved := insts("a b c")
+			moved[0].Port = 81
+			e.apply(registry.Batch{Instances: moved[:1]})
+			if w := e.weight("a"); w != 1 {
+				t.Errorf("after it has moved a's weight in DNS is %v, want 1", w)
+			}
+		})
+	})
+	// Cause: choices that were under way at Release ejected when nobody was left
+	// to take that back.
+	t.Run("when the Backend is released while in use", func(t *testing.T) {
+		bubble(t, func(t *testing.T, e *env) {
+			e.apply(registry.Batch{Reset: true, Instances: insts("a b c")})
+			b := e.web()
+			var late []dispatch.Choice
+			for range 10 {
+				c, err := b.Choose(dispatch.Request{Keep: "a"}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				late = append(late, c)
+			}
+			b.Release()
+			for _, c := range late {
+				c.Done(dispatch.Outcome{Result: dispatch.Failed})
+			}
+			time.Sleep(2 * time.Second)
+			if w := e.weight("a"); w != 1 {
+				t.Errorf("a's weight in DNS is %v, want 1", w)
+			}
+			if s := e.dispatch.Stats(); s.Backends != 0 {
+				t.Errorf("%d Backends in the end, want 0", s.Backends)
+			}
+		})
+	})
+}

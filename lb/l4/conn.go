@@ -209,6 +209,7 @@ func (c *conn) move(f *flow) (more bool) {
 	}
 	if f.octets == n {
 		c.answered = max(1, c.l.p.clock()-c.asked)
+		c.choice.Answered()
 	}
 	c.l.counts.bytesOut.Add(uint64(n))
 	c.choice.AddBytes(0, n)
@@ -274,9 +275,7 @@ func (c *conn) ended(attempt uint32, e dispatch.End) {
 		c.kill(&c.l.counts.down)
 		return
 	}
-	if e != dispatch.EndDrain {
-		keepAlive(c.server.fd) // nobody checks it any more, or its checks fail
-	}
+	keepAlive(c.server.fd) // nobody tells of its end any more
 	if cfg.DrainTimeout > 0 && c.drainBy == 0 {
 		c.drainBy = c.l.now + int64(cfg.DrainTimeout)
 		c.l.wheel.set(&c.timer, c.deadline())

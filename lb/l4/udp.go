@@ -261,7 +261,10 @@ func (f *udpFlow) reply(n int) {
 	l.counts.dropped.Add(uint64(n - sent))
 	l.counts.bytesOut.Add(uint64(octets))
 	f.choice.AddBytes(0, octets)
-	f.last, f.replied = l.now, true
+	if f.last = l.now; !f.replied {
+		f.replied = true
+		f.choice.Answered()
+	}
 }
 
 // deadline is when the flow ends if nothing comes.
