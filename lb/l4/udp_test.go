@@ -113,7 +113,8 @@ func TestProxy_UDP_Flows(t *testing.T) {
 	}
 	group.Wait()
 	wantAnswer(t, dialUDP(t, "", p.Addr().String()), "", "a ") // an empty datagram is one
-	wait(t, "the last answer is counted", func() bool { // which comes after it was sent
+	// That comes after it was sent.
+	wait(t, "the last answer is counted", func() bool {
 		i := p.Explain(p.Addr().Addr(), "").Backend.Instances
 		return i[0].Active == 21 && i[0].BytesOut-i[0].BytesIn == 2002
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,7 +73,7 @@ func TestProxy_FailsOver(t *testing.T) {
 
 // TestProxy_HashOn/a key stays with its instance, whichever way it is given.
 func TestProxy_HashOn(t *testing.T) {
-	r := start(t, nil)
+	r := start(t, func(c *l7.Config) { c.Listeners[0].Trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	var list []registry.Instance
 	for _, id := range []string{"a", "b", "c", "d"} {
 		list = append(list, instance("web/"+id, server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(id)) })))
@@ -98,6 +99,16 @@ func TestProxy_HashOn(t *testing.T) {
 		}
 		if len(seen) != len(list) {
 			t.Errorf("%s: 40 users reach %d instances, want all", by.path, len(seen))
+		}
+	}
+	// Cause: who had none of them all hashed alike, to one instance of all.
+	for _, path := range []string{"/header", "/cookie"} {
+		seen := map[string]bool{}
+		for n := range 40 {
+			seen[ask(path, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", n))] = true
+		}
+		if len(seen) != len(list) {
+			t.Errorf("%s: 40 clients without a key reach %d instances, want all", path, len(seen))
 		}
 	}
 	for range 10 { // one client, one instance

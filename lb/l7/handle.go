@@ -101,14 +101,17 @@ func (p *Proxy) load(x *exchange) *failure {
 func (p *Proxy) choice(x *exchange) dispatch.Request {
 	t := x.target
 	r := dispatch.Request{ActiveMax: p.cfg.Limits.Active}
+	var key string
+	var keyed bool
 	switch {
 	case t.hashField != "":
-		value, _ := http1.Find(x.req.Fields, t.hashField)
-		r.Hash = dispatch.HashString(value)
+		key, keyed = http1.Find(x.req.Fields, t.hashField)
 	case t.hashCookie != "":
-		value, _ := cookie(x.req.Fields, t.hashCookie)
-		r.Hash = dispatch.HashString(value)
-	default:
+		key, keyed = cookie(x.req.Fields, t.hashCookie)
+	}
+	if keyed {
+		r.Hash = dispatch.HashString(key)
+	} else { // or all who have none would go to one instance
 		r.Hash = dispatch.HashAddr(x.client.Addr())
 	}
 	if t.route.Sticky != "" {
@@ -227,12 +230,18 @@ func (p *Proxy) ask(ctx context.Context, x *exchange, c dispatch.Choice, fresh b
 // deliver sends the client the response that an instance has begun.
 func (p *Proxy) deliver(ctx context.Context, x *exchange, c dispatch.Choice, a answer, latency time.Duration) error {
 	result := judge(x, nil)
+	grpcStatus, _ := http1.FindKnown(x.resp.Fields, http1.GRPCStatus)
+	if x.grpc && grpcBlames(grpcStatus) {
+		result = dispatch.Failed
+	}
+	if result == dispatch.OK {
+		c.Answered()
+	}
 	if x.resp.Status == 101 {
 		err := p.tunnel(ctx, x, c, a)
 		c.Done(dispatch.Outcome{Result: result, Latency: latency})
 		return err
 	}
-	grpcStatus, _ := http1.FindKnown(x.resp.Fields, http1.GRPCStatus)
 	fields := x.responseFields()
 	if t := x.target; t.route.Sticky != "" && x.sticky != x.instance {
 		fields = append(fields, http1.NewField("Set-Cookie", p.stickyCookie(x)))
@@ -253,19 +262,23 @@ func (p *Proxy) deliver(ctx context.Context, x *exchange, c dispatch.Choice, a a
 		x.why = "the instance's response ended early: " + reason(failed)
 		result = dispatch.Failed
 	}
-	if x.grpc && result == dispatch.OK {
-		if status, ok := http1.FindKnown(a.trailers(), http1.GRPCStatus); ok {
-			grpcStatus = status
-		}
-		switch grpcStatus {
-		case "4", "13", "14": // DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
-			result = dispatch.Failed
-		}
+	if status, ok := http1.FindKnown(a.trailers(), http1.GRPCStatus); ok && x.grpc && grpcBlames(status) {
+		result = dispatch.Failed
 	}
 	a.finish()
 	c.AddBytes(int64(len(x.payload.small))+x.received, x.sent)
 	c.Done(dispatch.Outcome{Result: result, Latency: latency})
 	return err
+}
+
+// grpcBlames reports whether a gRPC status says that the instance has failed.
+func grpcBlames(status string) bool {
+	switch status {
+	case "4", "13", "14": // DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
+		return true
+	default:
+		return false
+	}
 }
 
 // refuseChoice answers a request for which no instance could be chosen.

@@ -180,6 +180,9 @@ func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 		conn.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			l.p.counts.handshakes.Add(1)
+			if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
+				tellTLS(record.Conn, record.RecordHeader)
+			}
 			return nil
 		}
 		conn.SetDeadline(time.Time{})
@@ -192,6 +195,16 @@ func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 	k := newClientConn(l, conn, tcp, pr, newHop(l, addr))
 	l.note(tcp, k)
 	return k
+}
+
+// tellTLS tells a client that speaks HTTP in cleartext, by the first bytes that
+// it sent, that TLS is spoken here.
+func tellTLS(c net.Conn, first [5]byte) {
+	switch string(first[:4]) {
+	case "GET ", "HEAD", "POST", "PUT ", "DELE", "OPTI", "PATC":
+		const text = "400 Bad Request\nwhy: this listener speaks TLS: ask with https\n"
+		fmt.Fprintf(c, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
+	}
 }
 
 // note says who serves a connection; nil: net/http.

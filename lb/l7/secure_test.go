@@ -150,11 +150,19 @@ func TestProxy_TLS(t *testing.T) {
 	if got := resp.TLS.PeerCertificates[0].SerialNumber.Int64(); got != 2 {
 		t.Errorf("a new connection gets certificate %d, want 2", got)
 	}
-	// Cleartext where TLS is spoken is closed, and nobody else is harmed.
-	c := r.talk()
-	c.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	c.closed()
-	await(t, "the handshake is counted", func() bool { return r.proxy.Stats().Handshakes == 1 })
+	// Cleartext where TLS is spoken is told so and closed, and nobody else is
+	// harmed.
+	for _, said := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "hello hello\r\n"} {
+		c := r.talk()
+		c.say(said)
+		if said[0] == 'G' {
+			if resp, body := c.hear("GET"); resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "https") {
+				t.Errorf("cleartext got %d %q, want 400 and what to do", resp.StatusCode, body)
+			}
+		}
+		c.closed()
+	}
+	await(t, "the handshakes are counted", func() bool { return r.proxy.Stats().Handshakes == 2 })
 }
 
 // TestProxy_Survives/a panic while a connection is served ends that connection

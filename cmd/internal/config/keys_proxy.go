@@ -198,7 +198,7 @@ func routeTargetKeys() []key {
 			func(r *registry.Route, v map[string]string) { r.SetResponse = v }),
 		many("remove_response", "", "Header fields to take off responses.", text(),
 			func(r *registry.Route, v []string) { r.RemoveResponse = v }),
-		one("hash_on", "", "What the policy hash goes by: client (the default), cookie:NAME or header:NAME.", text(),
+		one("hash_on", "", "What the policy hash goes by: client (the default), cookie:NAME or header:NAME, and client where a request has none.", text(),
 			func(r *registry.Route, v string) { r.HashOn = v }),
 		one("sticky", "", "Name of a cookie that keeps a client to its instance.", text(),
 			func(r *registry.Route, v string) { r.Sticky = v }),

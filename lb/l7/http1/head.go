@@ -219,7 +219,9 @@ func (r *Request) settle(f *framing) error {
 	r.KeepAlive = !f.close && (r.Minor == 1 || f.keep)
 	r.Continue = f.expect && r.Minor == 1 && r.Framing != NoBody
 	r.Listed = f.listed
-	if f.upgrade && r.Minor == 1 && r.Framing == NoBody {
+	// An upgrade to h2c is not offered on, which is allowed (RFC 9113 section 3.1):
+	// behind it a client would ask what no route allows.
+	if f.upgrade && r.Minor == 1 && r.Framing == NoBody && !HasToken(f.protocol, "h2c") {
 		r.Upgrade = f.protocol
 	}
 	return nil

@@ -109,6 +109,7 @@ func TestRequest_Taken(t *testing.T) {
 		{"a later minor version", "GET / HTTP/1.7\r\nHost: a\r\n\r\n", "GET path / query  host a keep", ""},
 		{"close", "GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE\r\n\r\n", "GET path / query  host a listed", ""},
 		{"an upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n", "GET path / query  host a keep upgrade websocket", ""},
+		{"an upgrade past all routes", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n", "GET path / query  host a keep", ""},
 		{"an upgrade that is not asked for", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", "GET path / query  host a keep", ""},
 		{"a length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", "POST path / query  host a keep", "hello"},
 		{"a length of 0", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "POST path / query  host a keep", ""},
