@@ -106,7 +106,7 @@ func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
 		},
 	}
 	if l.AccessLog {
-		cfg.AccessLog = s.log.With("part", "access", "listener", l.Name)
+		cfg.AccessLog = s.log.With("part", "access")
 	}
 	for i := range s.sources {
 		cfg.Zones[s.sources[i].zone] = s.sources[i].etcd.ID()

@@ -69,6 +69,11 @@ var leansOn = map[string][]string{
 	"health":   nil,
 	"log":      nil,
 	"node":     nil,
+
+	"proxy.listeners":   {"zones", "dns", "admin", "registry"},
+	"proxy.vips":        {"zones"},
+	"proxy.routes":      {"zones"},
+	"proxy.secret_file": nil,
 }
 
 // unrelated returns those of later, which are found by comparing values, that
@@ -98,9 +103,14 @@ func (ps Problems) unrelated(later Problems) Problems {
 }
 
 // partOf is the part of a configuration that a key lies in, "zones[1]" of
-// "zones[1].ttl", and the name of its section, "zones".
+// "zones[1].ttl", and the name of its section, "zones". The lists of proxy are
+// sections of their own.
 func partOf(key string) (part, section string) {
-	part, _, _ = strings.Cut(key, ".")
+	part, rest, _ := strings.Cut(key, ".")
+	if part == "proxy" && rest != "" {
+		rest, _, _ = strings.Cut(rest, ".")
+		part += "." + rest
+	}
 	section, _, _ = strings.Cut(part, "[")
 	return part, section
 }

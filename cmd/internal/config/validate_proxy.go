@@ -20,7 +20,7 @@ func (v *validator) proxy() {
 			v.bad(at+".name", quote(l.Name)+": is there twice", "give each listener a name of its own")
 		}
 		names[l.Name] = true
-		http[l.Name] = l.Mode == ModeHTTP
+		http[l.Name] = l.Mode == ModeHTTP || l.Mode == "" // which was not read
 		v.serviceZone(at, l.Zone)
 		v.listenerTarget(at, l)
 		v.listenerMode(at, l)
@@ -48,7 +48,7 @@ func (v *validator) proxy() {
 			v.bad(join(at, field.Field), reason, field.Mend)
 		}
 	}
-	if len(p.Routes) > 0 && !slices.ContainsFunc(p.Listeners, func(l Listener) bool { return l.Mode == ModeHTTP }) {
+	if len(p.Routes) > 0 && !slices.ContainsFunc(p.Listeners, func(l Listener) bool { return l.Mode == ModeHTTP || l.Mode == "" }) {
 		v.bad("proxy.routes", "have no effect: there is no listener of mode http", "add one, or take them out")
 	}
 }
