@@ -61,9 +61,14 @@ func start(t *testing.T, text, token string, dev bool) *running {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	load := func() (*config.Config, config.Problems) {
+	return startWith(t, func() (*config.Config, config.Problems) {
 		return config.Load(config.Options{File: file, Throwaway: true})
-	}
+	}, token, dev)
+}
+
+// startWith is start with the configuration that load returns.
+func startWith(t *testing.T, load func() (*config.Config, config.Problems), token string, dev bool) *running {
+	t.Helper()
 	cfg, problems := load()
 	if err := problems.Err(); err != nil {
 		t.Fatal(err)
@@ -427,4 +432,24 @@ func port(list []api.DemoInstance, id string) string {
 		}
 	}
 	return ""
+}
+
+// TestRun_keeps_a_snapshot_where_it_does_by_default: nobody else makes the
+// directory where etcd's data are elsewhere, or etcd is.
+func TestRun_keeps_a_snapshot_where_it_does_by_default(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "absent")
+	t.Setenv("STATE_DIRECTORY", state)
+	file := filepath.Join(t.TempDir(), "muster.yaml")
+	text := fmt.Sprintf(basics, "")
+	text = strings.Replace(text, "embedded: {", "embedded: {dir: "+filepath.Join(t.TempDir(), "etcd")+", ", 1)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startWith(t, func() (*config.Config, config.Problems) { return config.Load(config.Options{File: file}) }, "", false)
+	if err := r.stop(); err != nil { // when it is written at the latest
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(state, "snapshot")); err != nil {
+		t.Errorf("%v\n%s", err, r.log)
+	}
 }

@@ -27,7 +27,7 @@ import (
 func (s *server) build(ctx context.Context) error {
 	cfg := s.cfg.Load()
 	var err error
-	if s.snapshots, err = newSnapshots(&cfg.Registry, s); err != nil {
+	if s.snapshots, err = newSnapshots(cfg, s); err != nil {
 		s.log.Warn("the snapshot cannot be used", "error", err)
 	}
 	if err := s.buildRegistry(ctx, cfg); err != nil {

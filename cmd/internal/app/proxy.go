@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -21,9 +20,6 @@ import (
 // demoListen is where the proxy of muster dev listens; a free port is taken
 // when it is busy.
 const demoListen = "127.0.0.1:8080"
-
-// secretMin is the least size of the secret for sticky cookies.
-const secretMin = 16
 
 // proxies is the companion proxy: listeners over one dispatcher.
 type proxies struct {
@@ -48,14 +44,9 @@ func (s *server) buildProxies(cfg *config.Config) error {
 		return err
 	}
 	s.proxies = &proxies{dispatch: d, reloaded: make(chan struct{}, 1)}
-	var secret []byte
-	if file := cfg.Proxy.SecretFile; file != "" {
-		if secret, err = os.ReadFile(file); err != nil {
-			return fmt.Errorf("proxy.secret_file: %w", err)
-		}
-		if len(secret) < secretMin {
-			return fmt.Errorf("proxy.secret_file: %s has %d octets, want at least %d: write random ones into it", file, len(secret), secretMin)
-		}
+	secret, err := cfg.Proxy.Secret()
+	if err != nil {
+		return fmt.Errorf("proxy.secret_file: %w", err)
 	}
 	for _, l := range s.listeners(cfg) {
 		switch {

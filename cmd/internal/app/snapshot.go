@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -37,13 +39,20 @@ type snapshots struct {
 }
 
 // newSnapshots reads the configured file. What it returns is usable also with an
-// error, which says that there was a file and it cannot be used.
-func newSnapshots(cfg *config.Registry, s *server) (*snapshots, error) {
-	sn := &snapshots{path: cfg.Snapshot, stores: storesOf(cfg), server: s}
+// error, which says that there was a file and it cannot be used. The directory
+// is made where it is the default: a path that somebody has written may be below
+// a disk that is to be mounted.
+func newSnapshots(cfg *config.Config, s *server) (*snapshots, error) {
+	sn := &snapshots{path: cfg.Registry.Snapshot, stores: storesOf(&cfg.Registry), server: s}
 	if sn.path == "" {
 		return sn, nil
 	}
 	var err error
+	if cfg.Where("registry.snapshot") == (config.Origin{}) {
+		if err = os.MkdirAll(filepath.Dir(sn.path), 0o700); err != nil {
+			return sn, err
+		}
+	}
 	if sn.first, err = registry.ReadSnapshot(sn.path); errors.Is(err, fs.ErrNotExist) {
 		return sn, nil
 	}

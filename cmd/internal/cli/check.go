@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -114,15 +115,45 @@ func (s *session) checkFiles(cfg *config.Config) (errs int) {
 			[2]string{"registry.etcd.cert", e.Cert}, [2]string{"registry.etcd.key", e.Key})
 	}
 	for _, f := range files {
-		if f[1] == "" {
-			continue
+		errs += s.checkFile(cfg, f[0], f[1])
+	}
+	return errs + s.checkProxy(cfg)
+}
+
+// checkFile prints whether the file a key names cannot be read.
+func (s *session) checkFile(cfg *config.Config, key, path string) (errs int) {
+	if path == "" {
+		return 0
+	}
+	opened, err := os.Open(path)
+	if err != nil {
+		return s.missing(cfg, key, path, err)
+	}
+	opened.Close()
+	return 0
+}
+
+// checkProxy sees whether the proxy's certificates and its secret can be used.
+func (s *session) checkProxy(cfg *config.Config) (errs int) {
+	bad := func(key string, err error, mend string) {
+		errs++
+		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: mend})
+	}
+	for i := range cfg.Proxy.Listeners {
+		for j, c := range cfg.Proxy.Listeners[i].Certificates {
+			at := fmt.Sprintf("proxy.listeners[%d].certificates[%d]", i, j)
+			if n := s.checkFile(cfg, at+".cert", c.Cert) + s.checkFile(cfg, at+".key", c.Key); n > 0 {
+				errs += n
+			} else if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
+				bad(at, err, "name a PEM file with a certificate, and one with its own key")
+			}
 		}
-		opened, err := os.Open(f[1])
-		if err != nil {
-			errs += s.missing(cfg, f[0], f[1], err)
-			continue
-		}
-		opened.Close()
+	}
+	const secret = "proxy.secret_file"
+	if n := s.checkFile(cfg, secret, cfg.Proxy.SecretFile); n > 0 {
+		errs += n
+	} else if _, err := cfg.Proxy.Secret(); err != nil {
+		bad(secret, err, "write random octets into it")
 	}
 	return errs
 }

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/musterdns/muster/registry"
@@ -15,6 +17,24 @@ type Proxy struct {
 	// SecretFile has what sticky cookies are signed with; empty: a random one
 	// that no other server knows. Absolute.
 	SecretFile string
+}
+
+// secretMin is the least size of the secret for sticky cookies.
+const secretMin = 16
+
+// Secret reads SecretFile; without one it is nil.
+func (p *Proxy) Secret() ([]byte, error) {
+	if p.SecretFile == "" {
+		return nil, nil
+	}
+	secret, err := os.ReadFile(p.SecretFile)
+	if err != nil {
+		return nil, err
+	}
+	if len(secret) < secretMin {
+		return nil, fmt.Errorf("%s has %d octets, want at least %d", p.SecretFile, len(secret), secretMin)
+	}
+	return secret, nil
 }
 
 // Mode is what a listener does with what comes.
