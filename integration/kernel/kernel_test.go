@@ -61,7 +61,7 @@ func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testin
 	shows(t, l, "lb", []string{"proxy", "status"}, " front nat "+vip+":80 web ")
 	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes ")
 	shows(t, l, "lb", []string{"explain", "--proxy", vip + ":80", "--client", client}, "one of the instances below")
-	if text := metrics(t, l, "lb", "http://127.0.0.1:8653"); !strings.Contains(text, `muster_proxy_kernel_connections_total{listener="front"} `) {
+	if text := metrics(t, "lb"); !strings.Contains(text, `muster_proxy_kernel_connections_total{listener="front"} `) {
 		t.Error("there is no metric of the listener's connections")
 	}
 
@@ -72,7 +72,7 @@ func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testin
 	first.SetDeadline(time.Now().Add(patience))
 	_, err = first.r.ReadByte()
 	if !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a connection to a dead instance ends with %v, want a reset\n%s", err, s.Output())
+		t.Errorf("a connection to a dead instance ends with %v, want a reset", err)
 	}
 	t.Logf("reset after %v", time.Since(began).Round(time.Millisecond))
 	for range 20 {

@@ -2,7 +2,6 @@ package kernel_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net/http"
@@ -184,14 +183,24 @@ func serve(t *testing.T, l *fault.Lab, machine, config string) *program.Process 
 	t.Helper()
 	file := l.Path(machine + ".yaml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
-	p, err := l.Start("muster on "+machine, append(on(machine), l.Binary, "serve", "--config", file)...)
+	// The log is a file's, as a process that takes over writes to it too.
+	shell := append([]string{"sh", "-c", `exec "$@" 2>>"$0"`, l.Path(machine + ".log")}, on(machine)...)
+	p, err := l.Start("muster on "+machine, append(shell, l.Binary, "serve", "--config", file)...)
 	must(t, err)
+	t.Cleanup(func() {
+		if log, err := os.ReadFile(l.Path(machine + ".log")); t.Failed() && err == nil {
+			t.Logf("the log of %s:\n%s", machine, log[max(0, len(log)-logMax):])
+		}
+	})
 	must(t, p.Poll(t.Context(), func() error {
 		_, err := muster(t, l, machine, "healthcheck")
 		return err
 	}))
 	return p
 }
+
+// logMax is how much of a log is shown when a test fails.
+const logMax = 8 << 10
 
 // muster runs a verb on a machine.
 func muster(t *testing.T, l *fault.Lab, machine string, args ...string) (string, error) {
@@ -253,12 +262,8 @@ func answers(t *testing.T, addr, from string) {
 	})
 }
 
-// metrics has the server's metrics.
-func metrics(t *testing.T, l *fault.Lab, machine, url string) string {
+// metrics are those of the server on a machine.
+func metrics(t *testing.T, machine string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "nsenter", append(on(machine)[1:], "curl", "-sf", url+"/metrics")...).Output()
-	if err != nil {
-		t.Fatal(errors.Join(err, errors.New("of "+l.Dir)))
-	}
-	return string(out)
+	return in(t, machine, "curl -sSf http://127.0.0.1:8653/metrics")
 }

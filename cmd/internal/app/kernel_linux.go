@@ -60,6 +60,7 @@ type plane struct {
 	listeners []*kernelListener
 	applied   []kernel.Service // nil: nothing was, in this process
 	killed    map[victim]bool  // until they are no longer down
+	ready     chan struct{}    // closed after the first step that succeeds
 
 	mu      sync.Mutex
 	err     error // of the last step
@@ -119,7 +120,7 @@ func (k *kernelProxies) plane(l *config.Listener, log *slog.Logger) (*plane, err
 			return p, nil
 		}
 	}
-	p := &plane{log: log.With("part", "proxy", "mode", string(l.Mode)), killed: map[victim]bool{}}
+	p := &plane{log: log.With("part", "proxy", "mode", string(l.Mode)), killed: map[victim]bool{}, ready: make(chan struct{})}
 	if l.Mode == config.ModeNAT {
 		n, err := nat.New(nat.Config{})
 		if err != nil {
@@ -155,7 +156,10 @@ func (s *server) listenKernel() error {
 		interfaces = append(interfaces, l.Interface)
 		modes := map[config.Attach]dsr.Mode{config.AttachNative: dsr.XDPNative, config.AttachGeneric: dsr.XDPGeneric, config.AttachTCX: dsr.TCX}
 		if p.dsr, err = dsr.New(dsr.Config{Interface: l.Interface, Mode: modes[l.Attach]}); err != nil {
-			return fmt.Errorf("%s: %w: see muster doctor", l.Name, err)
+			for _, need := range dsr.Capabilities("") {
+				err = fmt.Errorf("%w; %s: %s", err, need.What, need.Mend)
+			}
+			return fmt.Errorf("%s: %w", l.Name, err)
 		}
 		p.dataPlane = p.dsr
 		p.log.Info("program attached", "interface", l.Interface, "attached", p.dsr.Mode().String())
@@ -238,42 +242,51 @@ func (s *server) runKernel(ctx context.Context) error {
 	defer k.close()
 	s.awaitState(ctx) // before, no service has an instance
 	group, ctx := errgroup.WithContext(ctx)
-	ready := make(chan struct{})
-	group.Go(func() error { s.followView(ctx, ready); return nil })
 	for _, p := range k.planes {
+		group.Go(func() error { s.followView(ctx, p); return nil })
 		if p.dsr != nil {
-			group.Go(func() error { return p.dsr.Run(ctx) })
+			group.Go(func() error { p.followNeighbours(ctx); return nil })
 		}
 	}
 	for _, v := range k.vips {
 		group.Go(func() error {
-			select {
-			case <-ready:
-				return v.Run(ctx)
-			case <-ctx.Done():
-				return nil
+			for _, p := range k.planes {
+				select {
+				case <-p.ready:
+				case <-ctx.Done():
+				}
 			}
+			return v.Run(ctx)
 		})
 	}
 	return group.Wait()
 }
 
-// followView steps every plane at each change of the view, and again after a
-// failure. It closes ready when all have succeeded.
-func (s *server) followView(ctx context.Context, ready chan<- struct{}) {
+// followNeighbours keeps the instances' MAC addresses up to date until ctx ends.
+func (p *plane) followNeighbours(ctx context.Context) {
 	for ctx.Err() == nil {
-		changed := s.pool.Published()
-		var again <-chan time.Time
-		for _, p := range s.proxies.kernel.planes {
-			err := p.step(ctx)
-			p.report(err)
-			if err != nil && again == nil {
-				again = time.After(kernelRetry)
-			}
+		if err := p.dsr.Run(ctx); err != nil && ctx.Err() == nil {
+			p.log.Error("the neighbours are not known for a moment", "error", err)
+			pause(ctx, kernelRetry)
 		}
-		if again == nil && ready != nil {
-			close(ready)
-			ready = nil
+	}
+}
+
+// followView steps a plane at each change of the view, and again after a failure.
+func (s *server) followView(ctx context.Context, p *plane) {
+	for told := false; ctx.Err() == nil; {
+		changed := s.pool.Published()
+		err := p.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		p.report(err)
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(kernelRetry)
+		} else if !told {
+			close(p.ready)
+			told = true
 		}
 		select {
 		case <-ctx.Done():
