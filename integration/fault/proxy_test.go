@@ -146,6 +146,16 @@ func TestProxy_TakesRoutesFromEtcd(t *testing.T) {
 		}
 		return nil
 	}))
+	// One whose record is good but cannot be used here is shown too.
+	put(t, e, fault.Keys+"routes/lost", `{"path":"/lost","service":"api","zone":"elsewhere."}`)
+	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {
+		for _, verb := range [][]string{{"doctor"}, {"proxy", "status"}} {
+			if out, _ := l.CLI(t.Context(), verb...); !strings.Contains(out, "route lost") || !strings.Contains(out, "none of this server's") {
+				return fmt.Errorf("muster %v does not show the route that cannot be used:\n%s", verb, out)
+			}
+		}
+		return nil
+	}))
 	_, err = e.Client.Delete(t.Context(), fault.Keys+"routes/api")
 	must(t, err)
 	awaitAnswer(t, url+"/api/users", l.Addr(101).String()+":8080 /api/users")

@@ -194,5 +194,5 @@ func New(cfg Config) (*Proxy, error) {
 	for _, l := range cfg.Listeners {
 		p.listeners = append(p.listeners, newListener(p, l))
 	}
-	return p, p.SetRoutes(nil)
+	return p, errors.Join(p.SetRoutes(nil)...)
 }

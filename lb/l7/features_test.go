@@ -3,6 +3,7 @@ package l7_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -233,14 +234,19 @@ func TestProxy_Explain(t *testing.T) {
 func TestProxy_SetRoutes(t *testing.T) {
 	r := start(t, nil)
 	r.register("web/a", server(t, named("a")), "api/b", server(t, named("b")))
-	err := r.proxy.SetRoutes([]registry.Route{
+	problems := r.proxy.SetRoutes([]registry.Route{
 		{Name: "zone", Service: "api", Zone: "other."},
 		{Name: "bad", Path: "x", Service: "api"},
 		{Name: "api", Path: "/api", Service: "api"},
 		{Name: "api", Path: "/twice", Service: "api"},
 	})
-	if err == nil || !regexp.MustCompile(`(?s)"zone".*"bad".*"api": the name stands twice`).MatchString(err.Error()) {
+	if err := errors.Join(problems...); err == nil || !regexp.MustCompile(`(?s)"zone".*"bad".*"api": the name stands twice`).MatchString(err.Error()) {
 		t.Errorf("SetRoutes: %v", err)
+	}
+	for _, err := range problems {
+		if bad, ok := errors.AsType[*l7.RouteError](err); !ok || bad.Route == "" {
+			t.Errorf("%v names no route", err)
+		}
 	}
 	c := client(t)
 	for path, want := range map[string]string{"/api": "b GET /api", "/twice": "a GET /twice"} {

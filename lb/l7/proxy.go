@@ -94,17 +94,28 @@ type rateLimit struct {
 	client  bool   // by the client's address; else all together
 }
 
+// RouteError says why a route cannot be used.
+type RouteError struct {
+	Route string // its name
+	Err   error
+}
+
+// Error names the route.
+func (e *RouteError) Error() string { return fmt.Sprintf("route %q: %v", e.Route, e.Err) }
+
+// Unwrap is the reason alone.
+func (e *RouteError) Unwrap() error { return e.Err }
+
 // SetRoutes puts routes in force, in place of those before: the next request
 // takes them, those under way and their streams go on as they are. Routes that
-// cannot be used (an unknown zone, a name that stands twice) are left out and
-// named by the error; the others are in force all the same. The routes are not
-// kept.
-func (p *Proxy) SetRoutes(routes []registry.Route) error {
+// cannot be used (an unknown zone, a name that stands twice) are left out, with a
+// RouteError each among what is returned; the others are in force all the same.
+// The routes are not kept.
+func (p *Proxy) SetRoutes(routes []registry.Route) (problems []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	usedBackends, usedRates := map[dispatch.Ref]bool{}, map[rateKey]bool{}
 	good := make([]*target, 0, len(routes))
-	var problems []error
 	seen := map[string]bool{}
 	for _, r := range routes {
 		t, err := p.compile(r.Clone())
@@ -112,7 +123,7 @@ func (p *Proxy) SetRoutes(routes []registry.Route) error {
 			err = errors.New("the name stands twice")
 		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("route %q: %w", r.Name, err))
+			problems = append(problems, &RouteError{Route: r.Name, Err: err})
 			continue
 		}
 		seen[r.Name] = true
@@ -145,7 +156,7 @@ func (p *Proxy) SetRoutes(routes []registry.Route) error {
 		l.routing.Store(&routing{table: route.New(bare), targets: list})
 	}
 	p.forget(usedBackends, usedRates)
-	return errors.Join(problems...)
+	return problems
 }
 
 // forget gives up what no route uses any more.

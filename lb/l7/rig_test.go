@@ -134,7 +134,7 @@ func (r *rig) routes(lines ...string) {
 		}
 		list = append(list, route)
 	}
-	if err := r.proxy.SetRoutes(list); err != nil {
+	if err := errors.Join(r.proxy.SetRoutes(list)...); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -55,14 +55,15 @@ type ProxyVIP struct {
 	Failures  uint64       `json:"failures"`
 }
 
-// ProxyRoute is one route in force.
+// ProxyRoute is one route.
 type ProxyRoute struct {
 	Name    string   `json:"name"`
 	Hosts   []string `json:"hosts,omitempty"`
 	Path    string   `json:"path,omitempty"`
 	Service string   `json:"service"`
 	Zone    string   `json:"zone,omitempty"`
-	Source  string   `json:"source"` // "etcd" or "configuration"
+	Source  string   `json:"source"`            // "etcd" or "configuration"
+	Problem string   `json:"problem,omitempty"` // why it is not in force; empty: it is
 }
 
 // ProxyService is one service as the proxy sees it.

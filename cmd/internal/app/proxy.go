@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/lb/dispatch"
 	"github.com/musterdns/muster/lb/l7"
@@ -28,6 +30,9 @@ type proxies struct {
 	http     []*httpProxy
 	kernel   *kernelProxies // modes nat and dsr, virtual addresses
 	reloaded chan struct{}  // 1-slot: the configuration's routes may have changed
+	// problems are the routes that cannot be used and why, by name. The map is
+	// immutable; followRoutes alone stores.
+	problems atomic.Pointer[map[string]string]
 }
 
 // httpProxy is one listener of mode http.
@@ -161,19 +166,11 @@ func (s *server) runProxies(ctx context.Context) error {
 // whenever they change, until ctx ends.
 func (s *server) followRoutes(ctx context.Context) error {
 	var last [][]registry.Route
-	var told string
 	for {
 		changed := s.pool.Published()
 		if lists := s.routeLists(); last == nil || !slices.EqualFunc(lists, last, sameList) {
 			last = lists
-			var errs []error
-			for _, h := range s.proxies.http {
-				errs = append(errs, h.proxy.SetRoutes(mergeRoutes(lists)))
-			}
-			if err := errors.Join(errs...); err != nil && err.Error() != told {
-				told = err.Error()
-				s.log.Warn("a route cannot be used", "error", err)
-			}
+			s.setRoutes(mergeRoutes(lists))
 		}
 		select {
 		case <-ctx.Done():
@@ -182,6 +179,48 @@ func (s *server) followRoutes(ctx context.Context) error {
 		case <-s.proxies.reloaded:
 		}
 	}
+}
+
+// setRoutes puts routes in force at every listener, and notes those that cannot
+// be used. Each is logged when that becomes so, or the reason another.
+func (s *server) setRoutes(routes []registry.Route) {
+	before, now := s.proxies.problems.Load(), map[string]string{}
+	for _, h := range s.proxies.http {
+		for _, err := range h.proxy.SetRoutes(routes) {
+			bad, ok := errors.AsType[*l7.RouteError](err)
+			if !ok {
+				s.log.Warn("a listener cannot be used", "error", err)
+				continue
+			}
+			reason := bad.Err.Error()
+			if now[bad.Route] == "" && (before == nil || (*before)[bad.Route] != reason) {
+				s.log.Warn("a route cannot be used", "route", bad.Route, "error", reason)
+			}
+			now[bad.Route] = reason
+		}
+	}
+	s.proxies.problems.Store(&now)
+}
+
+// routeProblem is why a route cannot be used; empty: it can.
+func (s *server) routeProblem(name string) string {
+	if problems := s.proxies.problems.Load(); problems != nil {
+		return (*problems)[name]
+	}
+	return ""
+}
+
+// routeFindings are the routes that cannot be used though their records are good.
+func (s *server) routeFindings() []api.Finding {
+	var out []api.Finding
+	for _, r := range mergeRoutes(s.routeLists()) {
+		if problem := s.routeProblem(r.Name); problem != "" {
+			out = append(out, api.Finding{
+				Severity: api.SeverityWarning, Subject: "route " + r.Name, Problem: problem, Mend: "mend the route, or its key in etcd; the others are in force",
+			})
+		}
+	}
+	return out
 }
 
 // routeLists are the routes by where they come from, the first going before the

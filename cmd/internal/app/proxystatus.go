@@ -37,7 +37,7 @@ func (s *server) proxyState() api.Proxy {
 			source = "etcd"
 		}
 		out.Routes = append(out.Routes, api.ProxyRoute{
-			Name: r.Name, Hosts: r.Hosts, Path: r.Path, Service: r.Service, Zone: r.Zone, Source: source,
+			Name: r.Name, Hosts: r.Hosts, Path: r.Path, Service: r.Service, Zone: r.Zone, Source: source, Problem: s.routeProblem(r.Name),
 		})
 	}
 	for _, info := range s.proxies.dispatch.Info() {

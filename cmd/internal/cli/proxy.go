@@ -55,6 +55,11 @@ func proxyTable(w io.Writer, p *api.Proxy, wide bool) {
 		for _, r := range p.Routes {
 			row(w, r.Name, strings.Join(r.Hosts, " "), r.Path, r.Service, r.Source)
 		}
+		for _, r := range p.Routes {
+			if r.Problem != "" {
+				fmt.Fprintf(w, "route %s is not in force: %s\n", r.Name, r.Problem)
+			}
+		}
 	}
 	for i := range p.Services {
 		sv := &p.Services[i]
