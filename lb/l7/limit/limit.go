@@ -3,8 +3,10 @@
 package limit
 
 import (
+	"crypto/sha256"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +22,10 @@ const (
 
 // KeysMax is the number of keys that a Limiter knows at most.
 const KeysMax = shards * perShard
+
+// keyMax is the size in octets up to which a key is kept as it is; of a longer
+// one, which a client may make as long as a head, a hash.
+const keyMax = 64
 
 // Limiter is one limit. It is safe for concurrent use.
 type Limiter struct {
@@ -59,6 +65,7 @@ func New(rate float64, burst int) *Limiter {
 // Take takes one token of a key at the time now. When there is none it returns
 // how long until there is.
 func (l *Limiter) Take(key string, now time.Time) (ok bool, wait time.Duration) {
+	key = short(key)
 	s := &l.shards[maphash.String(l.seed, key)%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,11 +87,21 @@ func (l *Limiter) Take(key string, now time.Time) (ok bool, wait time.Duration) 
 
 // Would reports what Take would, and takes nothing.
 func (l *Limiter) Would(key string, now time.Time) bool {
+	key = short(key)
 	s := &l.shards[maphash.String(l.seed, key)%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.buckets[key]
 	return b == nil || b.tokens+now.Sub(b.at).Seconds()*l.rate >= 1
+}
+
+// short is a key of a bounded size.
+func short(key string) string {
+	if len(key) <= keyMax {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return string(sum[:])
 }
 
 // Keys is how many keys are known, and how many were forgotten for others.
@@ -120,8 +137,8 @@ func (s *shard) add(key string) *bucket {
 		delete(s.buckets, b.key)
 		s.evicted++
 	}
-	b.key = key
-	s.buckets[key] = b
+	b.key = strings.Clone(key) // it may be a part of a whole head
+	s.buckets[b.key] = b
 	s.link(b)
 	return b
 }

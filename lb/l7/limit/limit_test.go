@@ -1,7 +1,9 @@
 package limit_test
 
 import (
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +82,32 @@ func TestLimiter_IsBounded(t *testing.T) {
 	known, evicted := l.Keys()
 	if known > limit.KeysMax || evicted == 0 {
 		t.Errorf("%d keys are known and %d were forgotten, want at most %d", known, evicted, limit.KeysMax)
+	}
+}
+
+// TestLimiter_KeepsNoHeads: keys are parts of heads, and may be as long.
+// Cause: each key kept the head that it was cut from, 2 GiB in a full table.
+func TestLimiter_KeepsNoHeads(t *testing.T) {
+	const n, size = 2000, 32 << 10
+	l, now := limit.New(0.001, 1), time.Unix(1e9, 0)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range n {
+		head := strconv.Itoa(i) + " " + strings.Repeat("x", size)
+		key, _, _ := strings.Cut(head, " ")
+		l.Take(key, now)
+		l.Take(head, now)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > n*size/8 {
+		t.Errorf("%d keys hold %d KiB", 2*n, grown>>10)
+	}
+	for _, key := range []string{"7", "7 " + strings.Repeat("x", size)} {
+		if ok, _ := l.Take(key, now); ok || l.Would(key, now) {
+			t.Errorf("%.8s is forgotten", key)
+		}
 	}
 }
 
