@@ -17,7 +17,18 @@ func (s *session) explainCommand() *cobra.Command {
 	var proxy bool
 	cmd := &cobra.Command{
 		Use: "explain NAME [TYPE]", Short: "Say what a question is answered, and why", GroupID: groupLook,
-		Args: arguments(1, 2), ValidArgsFunction: s.completeServices,
+		ValidArgsFunction: s.completeServices,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case !proxy && (method != "" || len(fields) > 0):
+				return usagef("--method and --header are of requests to the proxy: add --proxy")
+			case proxy && len(args) != 1:
+				return usagef("--proxy takes one URL, or the name or address of a listener: write `muster explain --proxy TARGET`")
+			case proxy:
+				return nil
+			}
+			return arguments(1, 2)(cmd, args)
+		},
 		Long: `Says what the server would answer a question at this moment, how long an instance
 that dies stays in answers, and for each instance why it is in or out and what share
 of the clients comes to it. NAME is a service, or any name of the zones.
@@ -35,9 +46,6 @@ proxy a request to a URL, or a connection to a listener, would take, and why.`,
 				return err
 			}
 			if proxy {
-				if len(args) > 1 {
-					return usagef("--proxy takes one URL, or the name or address of a listener")
-				}
 				e, err := c.ExplainProxy(cmd.Context(), args[0], method, client, fields)
 				if err != nil {
 					return err
