@@ -3,6 +3,7 @@ package registry
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -161,7 +162,9 @@ func (r *Route) targetField(c *cursor, name []byte) (known bool, err error) {
 	case "service":
 		r.Service, err = c.text(TextMax)
 	case "zone":
-		r.Zone, err = c.folded()
+		if r.Zone, err = c.folded(); r.Zone != "" {
+			r.Zone = strings.TrimSuffix(r.Zone, ".") + "."
+		}
 	case "port":
 		r.Port, err = c.folded()
 	case "tag":

@@ -13,7 +13,7 @@ import (
 
 const fullRoute = `{"listeners":["web"],"hosts":["Shop.example.com","*.example.com"],"path":"/api/users","methods":["GET"],
 	"headers":[{"name":"X-Version","value":"2"}],"query":[{"name":"beta"}],
-	"service":"Users","zone":"svc.internal.","port":"http","tag":"v2","protocol":"h2c",
+	"service":"Users","zone":"svc.internal.","port":"http","protocol":"h2c",
 	"rewrite":"/v1","host":"users.internal:80","set_request":{"X-A":"b"},"remove_request":["Cookie"],"set_response":{"X-B":""},"remove_response":["Server"],
 	"hash_on":"cookie:user","sticky":"muster","timeout":"30s","try_timeout":5,"retries":0,"retry_on":"gateway","retry_post":true,
 	"body_max":1048576,"limit":{"rate":0.5,"burst":200,"by":"header:X-Key"},"unknown":[1]}`
@@ -26,10 +26,13 @@ func TestDecodeRoute(t *testing.T) {
 	}{
 		{"the least", `{"service":"web"}`, registry.Route{Name: "shop", Service: "web"}},
 		{"null is unset", `{"service":"web","hosts":null,"retries":null,"limit":null,"body_max":null,"timeout":null}`, registry.Route{Name: "shop", Service: "web"}},
+		{"a tag, and a zone without the root's dot", `{"service":"web","tag":"V2","zone":"Svc.internal"}`, registry.Route{
+			Name: "shop", Service: "web", Tag: "v2", Zone: "svc.internal.",
+		}},
 		{"the full form", fullRoute, registry.Route{
 			Name: "shop", Listeners: []string{"web"}, Hosts: []string{"shop.example.com", "*.example.com"}, Path: "/api/users", Methods: []string{"GET"},
 			Headers: []registry.RouteMatch{{Name: "X-Version", Value: "2"}}, Query: []registry.RouteMatch{{Name: "beta"}},
-			Service: "users", Zone: "svc.internal.", Port: "http", Tag: "v2", Protocol: "h2c",
+			Service: "users", Zone: "svc.internal.", Port: "http", Protocol: "h2c",
 			Rewrite: "/v1", Host: "users.internal:80", SetRequest: map[string]string{"X-A": "b"}, RemoveRequest: []string{"Cookie"},
 			SetResponse: map[string]string{"X-B": ""}, RemoveResponse: []string{"Server"},
 			HashOn: "cookie:user", Sticky: "muster", Timeout: 30 * time.Second, TryTimeout: 5 * time.Second, Retries: &none, RetryOn: "gateway", RetryPost: true,
@@ -63,6 +66,7 @@ func TestDecodeRoute_errors(t *testing.T) {
 		{"a path with a dot segment", `{"service":"w","path":"/a/../b"}`, "path"},
 		{"a path with an escape", `{"service":"w","path":"/a%2fb"}`, "path"},
 		{"a path with an empty segment", `{"service":"w","rewrite":"/a//b"}`, "rewrite"},
+		{"port and tag", `{"service":"w","port":"http","tag":"v2"}`, "tag"},
 		{"strip and rewrite", `{"service":"w","rewrite":"/a","strip_prefix":true}`, "strip_prefix"},
 		{"a method that is no token", `{"service":"w","methods":["GE T"]}`, "methods[0]"},
 		{"a condition without a name", `{"service":"w","headers":[{"value":"x"}]}`, "headers[0].name"},

@@ -143,6 +143,9 @@ func (r Route) validateChoice() error {
 	if r.Tag != "" && !isLabel(r.Tag) {
 		return bad("tag", r.Tag, "is not a tag that can be chosen by", labelMend)
 	}
+	if r.Tag != "" && r.Port != "" {
+		return bad("tag", r.Tag, "stands beside port", "choose instances by one of the two")
+	}
 	return nil
 }
 
