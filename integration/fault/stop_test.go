@@ -68,7 +68,7 @@ func TestRestart_AfterACrashAnswersFromAWholeSnapshot(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	times, err := fault.Restart(t.Context(), l, fault.Scale{Services: manyServices, Each: each}, 3)
-	within(t, time.Second, times, err)
+	within(t, busy*time.Second, times, err)
 	left, err := filepath.Glob(l.Path("state/*"))
 	if err != nil || len(left) != 1 {
 		t.Errorf("the directory of the snapshot has %q (%v), want the snapshot alone", left, err)

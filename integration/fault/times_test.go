@@ -7,10 +7,10 @@ import (
 	"github.com/musterdns/muster/integration/fault"
 )
 
-func TestStart_AnswersWithinASecond(t *testing.T) {
+func TestStart_AnswersSoon(t *testing.T) {
 	t.Parallel()
 	times, err := fault.Start(t.Context(), newLab(t), 1)
-	within(t, time.Second, times, err)
+	within(t, busy*time.Second, times, err)
 }
 
 func TestPut_IsAnsweredAtOnce(t *testing.T) {
@@ -22,8 +22,8 @@ func TestPut_IsAnsweredAtOnce(t *testing.T) {
 	t.Log(times)
 	// Half, not nearly all: other tests use the cores too. The benchmark looks
 	// at the rest.
-	if got := times.Quantile(0.5); got > 10*time.Millisecond {
-		t.Errorf("half of the puts took %s or more, want at most 10ms: %v", got, times)
+	if got := times.Quantile(0.5); got > busy*10*time.Millisecond {
+		t.Errorf("half of the puts took %s or more, want at most 30ms: %v", got, times)
 	}
 }
 
@@ -34,8 +34,8 @@ func TestLease_LostIsAnsweredAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(times)
-	if got := times.Quantile(0.5); got > 10*time.Millisecond {
-		t.Errorf("half of the answers changed %s or more after etcd's event, want at most 10ms: %v", got, times)
+	if got := times.Quantile(0.5); got > busy*10*time.Millisecond {
+		t.Errorf("half of the answers changed %s or more after etcd's event, want at most 30ms: %v", got, times)
 	}
 }
 
@@ -45,7 +45,7 @@ func TestCrash_OfAnInstanceIsAnsweredInTime(t *testing.T) {
 		t.Run(d.Title, func(t *testing.T) {
 			t.Parallel()
 			times, err := fault.Crash(t.Context(), newLab(t), d, 3, 1)
-			within(t, max(d.Limit, time.Second), times, err)
+			within(t, busy*max(d.Limit, time.Second), times, err)
 		})
 	}
 }

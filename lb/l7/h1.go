@@ -152,7 +152,7 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		k.c.SetReadDeadline(k.reads)
 	default:
 		wait := limits.Idle
-		if k.tcp != nil {
+		if k.tcp != nil && parks {
 			wait = min(wait, parkAfter)
 		}
 		if now := time.Now(); k.reads.Sub(now) < wait || k.reads.Sub(now) > stallSlack*wait {
@@ -164,7 +164,7 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		return io.EOF // stop may have come before the deadline that was set here
 	}
 	err := k.rd.Fill()
-	if err != nil && isTimeout(err) && !some && until.IsZero() && k.tcp != nil {
+	if err != nil && isTimeout(err) && !some && until.IsZero() && k.tcp != nil && parks {
 		return errPark
 	}
 	if err != nil && isTimeout(err) && some {

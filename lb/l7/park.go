@@ -2,9 +2,7 @@ package l7
 
 import (
 	"errors"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -20,7 +18,7 @@ var errPark = errors.New("the connection is idle")
 // one epoll instance, without a goroutine or a buffer each. A parked connection
 // is the park's alone, which is who closes it.
 type park struct {
-	epoll, wakeR, wakeW int
+	epoll, wakeR, wakeW int // descriptors
 
 	mu     sync.Mutex // guards what is below
 	conns  map[int32]parked
@@ -31,30 +29,6 @@ type park struct {
 type parked struct {
 	k     *clientConn
 	since time.Time
-}
-
-func newPark() (*park, error) {
-	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	var pipe [2]int
-	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
-		_ = syscall.Close(epoll)
-		return nil, os.NewSyscallError("pipe2", err)
-	}
-	p := &park{epoll: epoll, wakeR: pipe[0], wakeW: pipe[1], conns: map[int32]parked{}}
-	if err := p.watch(p.wakeR); err != nil {
-		p.release()
-		return nil, err
-	}
-	return p, nil
-}
-
-// watch has a descriptor reported once, when it can be read from.
-func (p *park) watch(fd int) error {
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: int32(fd)}
-	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_ADD, fd, &event))
 }
 
 // add parks a connection; false: it cannot be, and is the caller's still.
@@ -98,27 +72,7 @@ func (p *park) take(fd int32) *clientConn {
 // forget ends the watch of a connection. p.mu is held.
 func (p *park) forget(k *clientConn) {
 	delete(p.conns, k.fd)
-	_ = syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_DEL, int(k.fd), nil) // fails only for what is not watched
-}
-
-// run hands connections that have something to say to wake, until close.
-func (p *park) run(wake func(*clientConn)) {
-	defer p.release()
-	events := make([]syscall.EpollEvent, 128)
-	for {
-		n, err := syscall.EpollWait(p.epoll, events, -1)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			panic("l7: invariant broken: waiting for idle connections: " + err.Error())
-		}
-		for _, e := range events[:max(n, 0)] {
-			if int(e.Fd) == p.wakeR {
-				return
-			}
-			if k := p.take(e.Fd); k != nil {
-				wake(k)
-			}
-		}
-	}
+	p.unwatch(int(k.fd))
 }
 
 // expire closes what has been idle since before a time, or with all whatever
@@ -146,13 +100,8 @@ func (p *park) close() {
 	p.mu.Unlock()
 	if !ended {
 		p.expire(time.Time{}, true)
-		_ = syscall.Close(p.wakeW) // seen at wakeR
+		p.wake()
 	}
-}
-
-func (p *park) release() {
-	_ = syscall.Close(p.epoll)
-	_ = syscall.Close(p.wakeR)
 }
 
 // scratch is what a connection needs while it carries a request.

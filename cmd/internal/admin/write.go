@@ -79,13 +79,25 @@ func (s *Server) register(r *http.Request, in api.RegisterRequest) (any, error) 
 		}
 		rec, err := z.Store.Get(r.Context(), k)
 		out.Revision = rec.Revision
+		s.awaitShown(r.Context(), z, out.Revision)
 		return out, err
 	}
 	if _, err := s.holds.drop(r.Context(), k, registry.Lease.Close); err != nil {
 		return nil, err
 	}
 	out.Revision, err = z.Store.Apply(r.Context(), []registry.Op{{Key: k, Value: doc}})
+	s.awaitShown(r.Context(), z, out.Revision)
 	return out, err
+}
+
+// awaitShown waits until what was written is answered, so that who is told that
+// it was written finds it there; for a moment at most, since it was written all
+// the same.
+func (s *Server) awaitShown(ctx context.Context, z *Zone, revision int64) {
+	const moment = time.Second
+	short, cancel := context.WithTimeout(ctx, moment)
+	defer cancel()
+	_ = s.cfg.Pool.WaitFor(short, z.Source, revision)
 }
 
 // withAddress adds the caller's address to a document that has none.
@@ -276,10 +288,7 @@ func hasInstance(info *pool.ServiceInfo, id string) bool {
 // afterAdmin says what has come of a word once the pool has applied it, or at
 // present if that takes longer than a moment.
 func (s *Server) afterAdmin(ctx context.Context, z *Zone, k registry.Key, state api.AdminState, out *api.AdminSet) {
-	const moment = time.Second
-	short, cancel := context.WithTimeout(ctx, moment)
-	defer cancel()
-	_ = s.cfg.Pool.WaitFor(short, z.Source, out.Revision) // late or not, it is told
+	s.awaitShown(ctx, z, out.Revision)
 	info, err := s.cfg.Pool.Service(ctx, z.Source, k.Service)
 	if err != nil {
 		return
