@@ -32,7 +32,7 @@ type Backend struct {
 // ended is a term that has ended and whom to tell.
 type ended struct {
 	end   End
-	hooks map[*hook]struct{}
+	hooks []*hook
 }
 
 // state is what Choose picks from. Immutable.

@@ -173,7 +173,7 @@ func (b *Backend) address(service *pool.Service, number uint32) netip.AddrPort {
 func (b *Backend) settle(st *state) {
 	for id, i := range b.instances {
 		if st.byID[id] == i {
-			if i.term.Load().ending() != EndNone {
+			if !i.term.Load().resume() {
 				i.term.Store(&term{})
 			}
 			continue
@@ -215,11 +215,7 @@ func (b *Backend) endOf(service *pool.Service, i *instance) End {
 
 // end ends an instance's term and has Run tell of it.
 func (b *Backend) end(i *instance, end End) {
-	t := i.term.Load()
-	if t.ending() != EndNone {
-		return
-	}
-	if hooks := t.finish(end); len(hooks) > 0 {
+	if hooks := i.term.Load().finish(end); len(hooks) > 0 {
 		b.ended = append(b.ended, ended{end, hooks})
 		b.d.wakeRun()
 	}
@@ -246,7 +242,7 @@ func (b *Backend) tellEnds() {
 	b.ended = nil
 	b.mu.Unlock()
 	for _, e := range list {
-		for h := range e.hooks {
+		for _, h := range e.hooks {
 			h.f(e.end)
 		}
 	}

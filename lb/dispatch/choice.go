@@ -53,10 +53,11 @@ func (c Choice) AddBytes(in, out int64) {
 	c.i.out.Add(out)
 }
 
-// OnEnd has f called when the instance's time ends, at most once, on a
-// goroutine of the Dispatcher that f must not block; where it has ended
-// already, at once on the caller's. stop takes that back; f may be running
-// when it returns.
+// OnEnd has f called when the instance's time ends, on a goroutine of the
+// Dispatcher that f must not block; where it has ended already, at once on the
+// caller's. It is called once, but for EndDrain: another end may follow, when
+// the instance is deregistered, or is no longer drained and is down. stop takes
+// that back; f may be running when it returns.
 func (c Choice) OnEnd(f func(End)) (stop func()) { return c.t.onEnd(f) }
 
 // End says whether and how the instance's time has ended.

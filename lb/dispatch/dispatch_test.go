@@ -228,6 +228,24 @@ func TestChoice_OnEnd(t *testing.T) {
 		stop()
 		e.apply(registry.Batch{Admin: admin("a=down")})
 		check("nobody waits any more", nil)
+		// Cause: an end by draining was the last that was told.
+		e.apply(registry.Batch{Admin: admin("b=up"), Instances: insts("c")})
+		follow("b")
+		follow("c")
+		e.apply(registry.Batch{Admin: admin("b=drain c=drain")})
+		check("drained", map[string]dispatch.End{"b": dispatch.EndDrain, "c": dispatch.EndDrain})
+		e.apply(registry.Batch{
+			Admin:   admin("b=down"),
+			Deleted: []registry.Key{{Source: 1, Kind: registry.KindInstance, Service: "web", Name: "c"}},
+		})
+		check("down and gone after that", map[string]dispatch.End{"b": dispatch.EndDown, "c": dispatch.EndGone})
+		e.apply(registry.Batch{Admin: admin("b=up")})
+		follow("b")
+		e.apply(registry.Batch{Admin: admin("b=drain")})
+		e.apply(registry.Batch{Admin: admin("b=up")})
+		check("drained, and back", map[string]dispatch.End{"b": dispatch.EndDrain})
+		e.apply(registry.Batch{Admin: admin("b=down")})
+		check("down after it was back", map[string]dispatch.End{"b": dispatch.EndDown})
 	})
 }
 
@@ -241,12 +259,7 @@ func TestBackend_Choose_concurrently(t *testing.T) {
 		stop := make(chan struct{})
 		for range 4 {
 			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
+				for { // at least once, however busy the machine is
 					c, err := b.Choose(dispatch.Request{}, nil)
 					if err != nil {
 						t.Errorf("Choose: %v", err)
@@ -255,6 +268,11 @@ func TestBackend_Choose_concurrently(t *testing.T) {
 					leave := c.OnEnd(func(dispatch.End) {})
 					c.Done(dispatch.Outcome{Result: dispatch.OK, Latency: 1})
 					leave()
+					select {
+					case <-stop:
+						return
+					default:
+					}
 				}
 			})
 		}

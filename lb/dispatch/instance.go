@@ -1,8 +1,10 @@
 package dispatch
 
 import (
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,12 +71,13 @@ type term struct {
 // hook is one function to be called at a term's end.
 type hook struct{ f func(End) }
 
-// onEnd has f called at the term's end, or at once where it has ended.
+// onEnd has f called at the term's end, or at once where it has ended; and once
+// more when an instance that drains goes down or away.
 func (t *term) onEnd(f func(End)) (stop func()) {
 	h := &hook{f}
 	t.mu.Lock()
 	end := t.end
-	if end == EndNone {
+	if end == EndNone || end == EndDrain {
 		if t.hooks == nil {
 			t.hooks = map[*hook]struct{}{}
 		}
@@ -83,7 +86,6 @@ func (t *term) onEnd(f func(End)) (stop func()) {
 	t.mu.Unlock()
 	if end != EndNone {
 		f(end)
-		return func() {}
 	}
 	return func() {
 		t.mu.Lock()
@@ -92,13 +94,29 @@ func (t *term) onEnd(f func(End)) (stop func()) {
 	}
 }
 
-// finish ends the term and returns what is to be called.
-func (t *term) finish(end End) map[*hook]struct{} {
+// finish ends the term, also one that drains already in another way, and returns
+// what is to be called.
+func (t *term) finish(end End) []*hook {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	hooks := t.hooks
-	t.end, t.hooks = end, nil
+	if t.end == end || t.end != EndNone && t.end != EndDrain {
+		return nil
+	}
+	hooks := slices.Collect(maps.Keys(t.hooks))
+	if t.end = end; end != EndDrain {
+		t.hooks = nil
+	}
 	return hooks
+}
+
+// resume takes the draining of a term back; false: it has ended for good.
+func (t *term) resume() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.end == EndDrain {
+		t.end = EndNone
+	}
+	return t.end == EndNone
 }
 
 // costTau is the time in which a cost forgets to 1/e what was (Envoy's decay
