@@ -18,6 +18,10 @@ const (
 	deepDelay = 250 * time.Millisecond
 	// lagMax is how long a watch may lack a change that a read has shown.
 	lagMax = time.Second
+	// shakyProofs is how many proofs after a failure come each retryInterval: a
+	// watch that did not survive what broke the connection is found out by them,
+	// and etcd's return must not go unnoticed for a whole ProofInterval.
+	shakyProofs = 5
 	// deepShare keeps deep reads to a tenth of the server's time, however many
 	// keys there are.
 	deepShare = 10
@@ -47,6 +51,7 @@ type prover struct {
 
 	asked   bool      // a read is under way
 	deep    bool      // what the next read is
+	shaky   int       // proofs that come sooner, since the connection is new
 	sent    time.Time // of the newest read that is not proven yet; zero: none
 	target  int64     // the revision that proves it
 	lagging time.Time // since when something is missing; zero: nothing is
@@ -66,7 +71,7 @@ type answer struct {
 // newProver returns a prover whose first read is due at once: after a
 // disconnect, whether the store is still the same is the first thing to know.
 func newProver(f *follower) *prover {
-	return &prover{f: f, answers: make(chan answer, 1), timer: time.NewTimer(0), abort: func() {}}
+	return &prover{f: f, shaky: shakyProofs, answers: make(chan answer, 1), timer: time.NewTimer(0), abort: func() {}}
 }
 
 // stop ends a read that is under way and waits for it.
@@ -108,6 +113,7 @@ func (p *prover) answered(a answer) error {
 	f.client.observe(a.err)
 	if a.err != nil {
 		f.client.nudge()
+		p.shaky = shakyProofs
 		p.timer.Reset(retryInterval)
 		return nil
 	}
@@ -147,6 +153,10 @@ func (p *prover) advanced() error {
 // proven delivers the time at which the state was complete.
 func (p *prover) proven(sent time.Time, next time.Duration) error {
 	p.sent, p.target, p.lagging, p.deep = time.Time{}, 0, time.Time{}, false
+	if p.shaky > 0 {
+		p.shaky--
+		next = min(next, retryInterval)
+	}
 	p.timer.Reset(next)
 	p.f.counters.asOf.Store(sent.UnixNano())
 	p.f.counters.revision.Store(p.f.revision)
