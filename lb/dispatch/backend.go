@@ -199,8 +199,6 @@ func (b *Backend) describe(st *state) string {
 		what += ", port " + b.ref.Port
 	case b.ref.Tag != "":
 		what += ", tag " + b.ref.Tag
-	case b.ref.Zone != "":
-		what += ", zone " + b.ref.Zone
 	}
 	switch {
 	case st.service == nil:

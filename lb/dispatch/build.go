@@ -68,8 +68,6 @@ func (b *Backend) group(service *pool.Service) *pool.Group {
 		kind, name = pool.FilterPort, b.ref.Port
 	case b.ref.Tag != "":
 		kind, name = pool.FilterTag, b.ref.Tag
-	case b.ref.Zone != "":
-		kind, name = pool.FilterZone, b.ref.Zone
 	default:
 		return service.Set().Group(pool.FamilySRV)
 	}

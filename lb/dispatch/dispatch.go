@@ -4,7 +4,7 @@
 // rule for panic and one for draining, and add what only who forwards knows:
 // how many requests are in flight, how long answers take, and who fails.
 //
-// A Backend is one service (or a named port, a tag or a zone of it) as proxies
+// A Backend is one service (or a named port or a tag of it) as proxies
 // see it; all listeners and routes that name the same share one. Choose picks
 // and counts; the Choice is given back with its outcome. Instances whose
 // requests fail are ejected for a while (outlier detection), which lowers their
@@ -121,26 +121,19 @@ type Ref struct {
 	// which protocol a named port is.
 	Port string
 	UDP  bool
-	// Tag and Zone leave out instances without that tag or of another zone; at
-	// most one of Port, Tag and Zone may be set.
-	Tag, Zone string
+	// Tag leaves out instances without that tag; it and Port may not both be set.
+	Tag string
 }
 
 // Validate reports a Ref that cannot name anything.
 func (r Ref) Validate() error {
-	n := 0
-	for _, s := range [...]string{r.Port, r.Tag, r.Zone} {
-		if s != "" {
-			n++
-		}
-	}
 	switch {
 	case r.Source == 0:
 		return errors.New("a service to forward to has no source")
 	case r.Service == "":
 		return errors.New("a service to forward to has no name")
-	case n > 1:
-		return errors.New("service " + r.Service + ": choose by one of port, tag and zone, not by several")
+	case r.Port != "" && r.Tag != "":
+		return errors.New("service " + r.Service + ": choose by port or by tag, not by both")
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (d *Dispatcher) Info() []Info {
 	slices.SortFunc(out, func(x, y Info) int {
 		a, b := x.Ref, y.Ref
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port),
-			cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Zone, b.Zone))
+			cmp.Compare(a.Tag, b.Tag))
 	})
 	return out
 }
