@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,7 +63,10 @@ func newEnv(t *testing.T) *env {
 	settle.Close()
 	before := descriptors(t)
 	t.Cleanup(func() {
-		wait(t, "all descriptors to be closed", func() bool { return descriptors(t) <= before })
+		wait(t, "all descriptors to be closed", func() bool {
+			runtime.GC() // the tests' own clients may leave a file to it; the Proxy's are bare numbers
+			return descriptors(t) <= before
+		})
 	})
 	p, err := pool.New(pool.Config{Settings: pool.Settings{Sources: []pool.Source{{ID: 1, Zone: "svc.internal."}}}})
 	if err != nil {
