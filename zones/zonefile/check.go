@@ -16,6 +16,9 @@ func (l *loader) check(file string) {
 		l.checkHidden(r)
 		l.checkRelative(r)
 		l.checkTarget(r)
+		l.checkReverse(r)
+		l.checkDNSSEC(r)
+		l.checkSVCB(r)
 	}
 }
 
@@ -215,3 +218,31 @@ func (l *loader) madeElsewhere(name *wire.Name, below int) bool {
 }
 
 func isAddress(t wire.Type) bool { return t == wire.TypeA || t == wire.TypeAAAA }
+
+// checkReverse wants a host to be what a reverse name leads to. What browses for
+// services (RFC 6763 section 11) leads to domains of any kind.
+func (l *loader) checkReverse(r *record) {
+	var host wire.Name
+	if r.typ != wire.TypePTR || !isReverse(&l.apex) || isBrowsing(r.owner.name) || !host.Set(r.rdata) {
+		return
+	}
+	if !isHost(&host, '_') { // underscores are in the names of too many
+		l.errorf(r, "PTR of %s: %s is no name of a host (RFC 1123 section 2.1)", presentation(r.owner.name), host.String())
+	}
+}
+
+// isReverse reports whether a zone maps addresses to names.
+func isReverse(apex *wire.Name) bool {
+	return endsIn(apex.Wire(), []byte("\x07in-addr\x04arpa\x00")) || endsIn(apex.Wire(), []byte("\x03ip6\x04arpa\x00"))
+}
+
+// isBrowsing reports whether a name in wire form is one that RFC 6763 section 11
+// gives to browsing: b, db, r, dr or lb before _dns-sd._udp.
+func isBrowsing(name []byte) bool {
+	n := 1 + int(name[0])
+	switch string(name[1:n]) {
+	case "b", "db", "r", "dr", "lb":
+		return bytes.HasPrefix(name[n:], []byte("\x07_dns-sd\x04_udp"))
+	}
+	return false
+}

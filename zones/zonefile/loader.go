@@ -2,10 +2,12 @@ package zonefile
 
 import (
 	"bytes"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -89,20 +91,13 @@ func (l *loader) told() []Warning {
 // read takes all records from the parser. What cannot be parsed ends it, as
 // what follows might be read as something that it is not.
 func (l *loader) read(parser *dns.ZoneParser, src *source) error {
-	generated := 0
 	buf := make([]byte, math.MaxUint16+512)
 	for {
-		before := src.octets
 		rr, ok := parser.Next()
 		if !ok {
 			break
 		}
 		file, line := src.at()
-		if src.octets == before { // nothing read for it: made by $GENERATE
-			if generated++; generated > generatedMax {
-				return fmt.Errorf("%s:%d: $GENERATE makes more than %d records", file, line, generatedMax)
-			}
-		}
 		r := &record{file: file, line: line}
 		if err := l.add(rr, r, buf); err != nil {
 			l.errorf(r, "%w", err)
@@ -127,7 +122,11 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 	if r.ttl > math.MaxInt32 {
 		return fmt.Errorf("TTL %d: more than %d (RFC 2181 section 8)", r.ttl, math.MaxInt32)
 	}
-	end, err := dns.PackRR(rr, buf, 0, nil, false)
+	err := mend(rr)
+	var end int
+	if err == nil {
+		end, err = dns.PackRR(rr, buf, 0, nil, false)
+	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", h.Name, r.typ, err)
 	}
@@ -154,6 +153,29 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 	return nil
 }
 
+// mend makes of what the parser read what can be packed: the types of a bit map
+// in their order, which people write in any, and the length of a hash, which the
+// parser takes for that of SHA-1.
+func mend(rr dns.RR) error {
+	switch rr := rr.(type) {
+	case *dns.NSEC:
+		slices.Sort(rr.TypeBitMap)
+	case *dns.NSEC3:
+		slices.Sort(rr.TypeBitMap)
+		hash, err := base32hex.DecodeString(strings.ToUpper(rr.NextDomain))
+		if err != nil || len(hash) > math.MaxUint8 {
+			return fmt.Errorf("next hash %q: must be base32hex without padding (RFC 5155 section 3.3)", rr.NextDomain)
+		}
+		rr.HashLength = uint8(len(hash))
+	case *dns.CSYNC:
+		slices.Sort(rr.TypeBitMap)
+	}
+	return nil
+}
+
+// base32hex is how hashes are written (RFC 5155 section 3.3).
+var base32hex = base32.HexEncoding.WithPadding(base32.NoPadding)
+
 // isMeta reports whether t is no type of data: RFC 6895 section 3.1 sets 128 to
 // 255 aside for questions and meta types, OPT came before that.
 func isMeta(t wire.Type) bool { return t == 0 || t == wire.TypeOPT || t >= 128 && t <= 255 }
@@ -167,17 +189,17 @@ func (l *loader) zoneRecords() []zones.Record {
 	return out
 }
 
-// parserMessage takes apart what the parser says: file, reason, and the place,
-// which it puts last.
-var parserMessage = regexp.MustCompile(`(?s)^(?:(.*?): )?dns: (.*) at line: (\d+:\d+)$`)
+// parserMessage takes apart what the parser says: the file, the reason, and the
+// place. Its lines are not the file's after $GENERATE, its columns are.
+var parserMessage = regexp.MustCompile(`(?s)^(?:.*?: )?dns: (.*) at line: \d+:(\d+)$`)
 
 // parseError puts the parser's error in the form of ours: the place first.
 func parseError(src *source, err error) error {
+	file, line := src.at()
 	var pe *dns.ParseError
 	if m := parserMessage.FindStringSubmatch(err.Error()); m != nil && errors.As(err, &pe) {
-		return &syntaxError{where: src.path(m[1]) + ":" + m[3], what: plain(m[2]), cause: err}
+		return &syntaxError{where: fmt.Sprintf("%s:%d:%s", file, line, m[2]), what: plain(m[1]), cause: err}
 	}
-	file, line := src.at()
 	return fmt.Errorf("%s:%d: %w", file, line, err)
 }
 

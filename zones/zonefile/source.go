@@ -24,16 +24,19 @@ type source struct {
 	open   []*input
 	opened int
 	octets int
+	made   int // records of $GENERATE
 }
 
 // input is one open file. Only its ReadByte is used once the parser has it.
 type input struct {
 	*bufio.Reader
-	src     *source
-	closer  fs.File
-	name    string
-	line    int // lines begun
-	newline bool
+	src    *source
+	closer fs.File
+	name   string
+	line   int // lines begun
+	entry  entry
+	text   string     // what a directive was made into, and was not read yet
+	made   *generator // what makes more of it; nil: nothing
 }
 
 var (
@@ -52,7 +55,7 @@ func (s *source) at() (file string, line int) {
 }
 
 func (s *source) push(r io.Reader, name string) *input {
-	in := &input{Reader: bufio.NewReader(r), src: s, name: name, newline: true}
+	in := &input{Reader: bufio.NewReader(r), src: s, name: name, entry: entry{begins: true, newline: true}}
 	s.open = append(s.open, in)
 	return in
 }
@@ -79,17 +82,39 @@ func (s *source) Open(name string) (fs.File, error) {
 	return in, nil
 }
 
-// ReadByte counts octets and lines.
+// ReadByte is the next octet of the file, or of what a directive makes.
 func (in *input) ReadByte() (byte, error) {
+	if in.text == "" && in.made != nil {
+		if err := in.generate(); err != nil {
+			return 0, err
+		}
+	}
+	if in.text == "" {
+		begins := in.entry.begins
+		c, err := in.readByte()
+		if err != nil || !begins || c != '$' {
+			return c, err
+		}
+		if err := in.directive(); err != nil {
+			return 0, err
+		}
+	}
+	c := in.text[0]
+	in.text = in.text[1:]
+	return c, nil
+}
+
+// readByte reads from the file, and counts octets and lines.
+func (in *input) readByte() (byte, error) {
 	if in.src.octets >= octetsMax {
 		return 0, errOctets
 	}
 	in.src.octets++
 	c, err := in.Reader.ReadByte()
-	if err == nil && in.newline {
+	if err == nil && in.entry.newline {
 		in.line++
 	}
-	in.newline = c == '\n'
+	in.entry.next(c)
 	return c, err
 }
 

@@ -21,9 +21,8 @@ import (
 
 // Limits of what one zone is read from. Reaching one is an error.
 const (
-	octetsMax    = 1 << 30 // of all files together
-	includesMax  = 1000    // $INCLUDE lines followed; a file that includes itself reaches it
-	generatedMax = 1 << 17 // records that $GENERATE lines make: two of the largest there are
+	octetsMax   = 1 << 30 // of all files together
+	includesMax = 1000    // $INCLUDE lines followed; a file that includes itself reaches it
 )
 
 // problemsMax is how many errors, and how many warnings, are told one by one;

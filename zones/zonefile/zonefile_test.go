@@ -167,6 +167,19 @@ func TestParse(t *testing.T) {
 	})
 }
 
+func TestParse_ReverseNamesLeadToHosts(t *testing.T) {
+	_, _, err := zonefile.Parse(strings.NewReader(head+`1 PTR a-host_1.example.test.
+2 PTR !@#3.example.test.
+b._dns-sd._udp PTR !@#3.example.test.
+b._dns-sd._tcp PTR !@#3.example.test.
+`), "x.zone", "2.0.192.in-addr.arpa.")
+	const want = "x.zone:5: PTR of 2.2.0.192.in-addr.arpa.: !\\@#3.example.test. is no name of a host (RFC 1123 section 2.1)\n" +
+		"x.zone:7: PTR of b._dns-sd._tcp.2.0.192.in-addr.arpa.: !\\@#3.example.test. is no name of a host (RFC 1123 section 2.1)"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want\n%s", err, want)
+	}
+}
+
 // TestParse_large: the cost of a file grows no faster than the file.
 func TestParse_large(t *testing.T) {
 	var b strings.Builder

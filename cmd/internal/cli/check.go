@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/zones"
 	"github.com/musterdns/muster/zones/zonefile"
 )
 
@@ -25,13 +26,22 @@ func (s *session) checkCommand() *cobra.Command {
 		Long: `Checks the configuration that muster serve would run with, and every file that it
 names: zone files, tokens, certificates. All problems are printed, each with file,
 line and column; nothing is started. What cannot be parsed ends the reading of a zone
-file. FILE may be - for the standard input.`,
+file. FILE may be - for the standard input. With --zone, FILE is a zone file of that
+origin, and nothing else is checked.`,
 		Example: `  muster check
   muster check /etc/muster/muster.yaml
-  render-config | muster check -`,
+  render-config | muster check -
+  muster check --zone example.com. example.com.zone`,
 	}
 	file := configFlags(cmd)
+	origin := cmd.Flags().String("zone", "", "check FILE as the zone file of this `origin`")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("zone") {
+			if len(args) != 1 {
+				return usagef("--zone %s: name the zone file, or - for the standard input", *origin)
+			}
+			return s.checkZone(*origin, args[0])
+		}
 		o := config.Options{File: *file, Flags: cmd.Flags()}
 		if len(args) == 1 {
 			o.File = args[0]
@@ -86,10 +96,8 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 			continue
 		}
 		zone, warned, err := zonefile.Load(z.File, z.Name)
-		for _, w := range warned {
-			warnings++
-			fmt.Fprintf(s.stdout, "%s:%d: warning: %s\n", w.File, w.Line, w.Text)
-		}
+		s.printWarnings(warned)
+		warnings += len(warned)
 		if err == nil {
 			records += zone.Len()
 			continue
@@ -98,12 +106,47 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 			errs += s.missing(cfg, fmt.Sprintf("zones[%d].file", i), z.File, err)
 			continue
 		}
-		for line := range strings.Lines(err.Error()) {
-			errs++
-			fmt.Fprintln(s.stdout, strings.TrimRight(line, "\n"))
-		}
+		errs += s.printLines(err)
 	}
 	return records, errs, warnings
+}
+
+// checkZone prints all problems of one zone file, and fails when one is more
+// than a warning.
+func (s *session) checkZone(origin, file string) error {
+	var zone *zones.Zone
+	var warned []zonefile.Warning
+	var err error
+	if file == "-" {
+		zone, warned, err = zonefile.Parse(s.stdin, "stdin", origin)
+	} else {
+		zone, warned, err = zonefile.Load(file, origin)
+	}
+	s.printWarnings(warned)
+	if err != nil {
+		return fmt.Errorf("%s found", count(s.printLines(err), "problem"))
+	}
+	fmt.Fprintf(s.stdout, "%s: ok: %s", file, count(zone.Len(), "record"))
+	if len(warned) > 0 {
+		fmt.Fprintf(s.stdout, ", %s", count(len(warned), "warning"))
+	}
+	fmt.Fprintln(s.stdout)
+	return nil
+}
+
+func (s *session) printWarnings(warned []zonefile.Warning) {
+	for _, w := range warned {
+		fmt.Fprintf(s.stdout, "%s:%d: warning: %s\n", w.File, w.Line, w.Text)
+	}
+}
+
+// printLines prints an error that tells a problem a line, and counts them.
+func (s *session) printLines(err error) (lines int) {
+	for line := range strings.Lines(err.Error()) {
+		lines++
+		fmt.Fprintln(s.stdout, strings.TrimRight(line, "\n"))
+	}
+	return lines
 }
 
 // checkFiles sees whether the other files can be read.
