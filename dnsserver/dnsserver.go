@@ -64,6 +64,11 @@ type Client struct {
 	Transport Transport
 	Now       int64  // wall clock, nanoseconds since 1970
 	Rand      uint64 // one random word, new for each query
+	// Known says that Addr is no forgery: over a stream, or with a valid DNS
+	// cookie (RFC 7873).
+	Known bool
+
+	reply replyOptions // see Start
 }
 
 // Verdict is what becomes of a query.
@@ -78,8 +83,8 @@ const (
 
 // Handler answers on the socket's goroutine: it must not block, keep q or b,
 // or allocate. It is handed only queries that wire.ParseQuery lets proceed; b
-// has been started for q with the limit of the client and transport, and the
-// server finishes it. from is valid during the call. Workers call it side by
+// has been started for q with the limit of the client and transport, and with
+// the EDNS options that the query asks for, and the server finishes it. from is valid during the call. Workers call it side by
 // side. A panic in it is answered with SERVFAIL, counted and logged.
 type Handler interface {
 	ServeDNS(b *wire.Builder, q *wire.Query, from *Client) Verdict

@@ -7,18 +7,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/musterdns/muster/dnsserver/cookie"
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
 // responder turns messages into replies, one at a time: the path that all
 // transports share, and so one set of rules. One goroutine uses it.
 type responder struct {
+	srv     *Server
 	handler Handler
 	query   wire.Query
 	builder wire.Builder
-	client  Client // Addr, Transport and Now are set by the transport
-	tally   tally  // of what has not been published yet
-	parsed  bool   // query holds the message at hand
+	client  Client       // Addr, Transport and Now are set by the transport
+	tally   tally        // of what has not been published yet
+	parsed  bool         // query holds the message at hand
+	cookie  cookie.State // of the query at hand, when it has a cookie
 }
 
 // replyLimit is the greatest reply that the client of q takes.
@@ -44,16 +47,19 @@ func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 		return nil, Drop
 	}
 	r.parsed = true
-	if d != wire.Proceed {
+	r.meet(&r.query)
+	switch d {
+	case wire.Proceed:
+	case wire.CookieQuery:
+		return r.answerCookie(buf), Send
+	default:
 		return r.reject(buf, d), Send
 	}
 	r.client.Rand = rand.Uint64()
-	r.builder.Start(buf, &r.query, replyLimit(&r.query, r.client.Transport))
+	r.client.Start(&r.builder, buf, &r.query, replyLimit(&r.query, r.client.Transport))
 	switch r.handler.ServeDNS(&r.builder, &r.query, &r.client) {
 	case Send:
-		reply = r.builder.Finish()
-		r.tally.reply(reply)
-		return reply, Send
+		return r.finish(), Send
 	case Defer:
 		r.tally.n[deferred]++
 		return nil, Defer
@@ -63,16 +69,17 @@ func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 	return nil, Drop
 }
 
+// finish ends the response that has been built, and counts it.
+func (r *responder) finish() []byte {
+	reply := r.builder.Finish()
+	r.tally.reply(reply, r.builder.RCode())
+	return reply
+}
+
 // reject is the reply to what ParseQuery does not let proceed.
 func (r *responder) reject(buf []byte, d wire.Disposition) []byte {
-	reply := r.builder.Error(buf, &r.query, d.RCode())
 	r.tally.n[rejected]++
-	r.tally.reply(reply)
-	if d == wire.BadVers {
-		r.tally.n[rcodes]-- // its low bits say NOERROR
-		r.tally.n[rcodes+int(wire.RCodeBadVers)]++
-	}
-	return reply
+	return r.refuse(buf, d.RCode())
 }
 
 // fail is the reply SERVFAIL to the message at hand; nil when that was not
@@ -81,8 +88,14 @@ func (r *responder) fail(buf []byte) []byte {
 	if !r.parsed {
 		return nil
 	}
-	reply := r.builder.Error(buf, &r.query, wire.RCodeServFail)
-	r.tally.reply(reply)
+	return r.refuse(buf, wire.RCodeServFail)
+}
+
+// refuse is a reply to the message at hand that says only that it failed.
+func (r *responder) refuse(buf []byte, c wire.RCode) []byte {
+	r.client.Start(&r.builder, buf, &r.query, wire.MinPayload)
+	reply := r.builder.Fail(c)
+	r.tally.reply(reply, c)
 	return reply
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/musterdns/muster/dnsserver/cookie"
 )
 
 // Defaults and limits of Config.
@@ -56,6 +58,10 @@ type Config struct {
 	// connection for its first octet, for the rest of a message that has begun,
 	// and for the next message. Zero: 2 s, 5 s and 10 s.
 	FirstByteTimeout, MessageTimeout, IdleTimeout time.Duration
+
+	// NSID is what clients that ask for the server's name get (RFC 5001), of at
+	// most NSIDMax octets; empty: nothing. SetNSID changes it.
+	NSID string
 
 	// Inherited returns a socket that another process has handed over, by the
 	// name that its Sockets had, and gives it away; nil: there is none, and one
@@ -140,6 +146,8 @@ type Server struct {
 	stopping   atomic.Bool
 	stopAt     time.Time // when the order to stop came; set before stopping is
 	outBuffers bufferPool
+	nsid       atomic.Pointer[[]byte] // latest value; SetNSID writes
+	cookies    *cookie.Jar
 	stopped    chan struct{} // closed when stopping becomes true
 }
 
@@ -152,7 +160,12 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, stopped: make(chan struct{}), panics: &panicLog{logger: cfg.Logger}}
 	s.conns = newConnTable(cfg.MaxConns, cfg.MaxConnsPerIP)
 	s.slow = newSlowPool(cfg.Slow, cfg.MaxSlow, s.panics)
-	return s, nil
+	if err := s.SetNSID(cfg.NSID); err != nil {
+		return nil, err
+	}
+	var err error
+	s.cookies, err = newCookies()
+	return s, err
 }
 
 // Addrs are the addresses bound by Listen, in the order of Config.Listen, with

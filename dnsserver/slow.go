@@ -68,7 +68,8 @@ func (p *slowPool) serve(ctx context.Context, query []byte, from Client, w Write
 	}
 	var b wire.Builder
 	// The client may have gone; there is nobody else to tell.
-	_ = w.WriteMsg(b.Error(make([]byte, wire.MinPayload), &q, wire.RCodeServFail))
+	from.Start(&b, make([]byte, wire.MinPayload), &q, wire.MinPayload)
+	_ = w.WriteMsg(b.Fail(wire.RCodeServFail))
 }
 
 func (p *slowPool) guarded(ctx context.Context, query []byte, from Client, w Writer) (ok bool) {

@@ -17,8 +17,11 @@ const (
 	panicked
 	sendFailed
 	batches
+	cookiesNew // in the order of cookie.State
+	cookiesInvalid
+	cookiesValid
 	rcodes       // and as many as there are codes with a counter
-	counterCount = rcodes + int(wire.RCodeBadVers) + 1
+	counterCount = rcodes + int(wire.RCodeBadCookie) + 1
 )
 
 // cacheLine is two lines of 64 octets: the prefetcher fetches pairs.
@@ -27,9 +30,13 @@ const cacheLine = 128
 // tally is counts that one goroutine has made and not yet published.
 type tally struct{ n [counterCount]uint32 }
 
-// reply counts a reply.
-func (t *tally) reply(msg []byte) {
-	t.n[rcodes+int(msg[3]&15)]++
+// reply counts a reply with its response code; one above those that have a
+// counter counts by its low bits.
+func (t *tally) reply(msg []byte, code wire.RCode) {
+	if code > wire.RCodeBadCookie {
+		code &= 15
+	}
+	t.n[rcodes+int(code)]++
 	if msg[2]&2 != 0 {
 		t.n[truncated]++
 	}
@@ -55,20 +62,25 @@ func (c *counters) add(t *tally) {
 
 // TransportStats counts what has happened on one transport since the start.
 type TransportStats struct {
-	Received   uint64                        // messages
-	Ignored    uint64                        // of those, no query at all: too short, or a response
-	Rejected   uint64                        // malformed or not implemented: answered with an error before the handler
-	Dropped    uint64                        // by the handler
-	Deferred   uint64                        // to the slow pool
-	Truncated  uint64                        // replies with TC
-	Panics     uint64                        // of the handler, answered with SERVFAIL
-	SendFailed uint64                        // replies that the kernel did not take, or a client did not read
-	Batches    uint64                        // system calls that received something
-	RCodes     [wire.RCodeBadVers + 1]uint64 // replies by response code; without those of the slow pool
+	Received   uint64 // messages
+	Ignored    uint64 // of those, no query at all: too short, or a response
+	Rejected   uint64 // malformed or not implemented: answered with an error before the handler
+	Dropped    uint64 // by the handler
+	Deferred   uint64 // to the slow pool
+	Truncated  uint64 // replies with TC
+	Panics     uint64 // of the handler, answered with SERVFAIL
+	SendFailed uint64 // replies that the kernel did not take, or a client did not read
+	Batches    uint64 // system calls that received something
+
+	// Queries with a DNS cookie (RFC 7873): of the client alone, with a server
+	// cookie that is not good (any more), and with one that is.
+	CookiesNew, CookiesInvalid, CookiesValid uint64
+
+	RCodes [wire.RCodeBadCookie + 1]uint64 // replies by response code; without those of the slow pool
 }
 
 func (t *TransportStats) add(c *counters) {
-	for i, to := range []*uint64{&t.Received, &t.Ignored, &t.Rejected, &t.Dropped, &t.Deferred, &t.Truncated, &t.Panics, &t.SendFailed, &t.Batches} {
+	for i, to := range []*uint64{&t.Received, &t.Ignored, &t.Rejected, &t.Dropped, &t.Deferred, &t.Truncated, &t.Panics, &t.SendFailed, &t.Batches, &t.CookiesNew, &t.CookiesInvalid, &t.CookiesValid} {
 		*to += c.n[i].Load()
 	}
 	for i := range t.RCodes {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -87,8 +88,7 @@ func (l *tcpListener) acceptFailed(err error, wait time.Duration) {
 // conn answers the messages of one TCP connection.
 type conn struct {
 	responder
-	srv *Server
-	nc  *net.TCPConn
+	nc *net.TCPConn
 
 	in   []byte // input; have octets of it are read, the first off answered
 	have int
@@ -108,9 +108,10 @@ type conn struct {
 }
 
 func newConn(s *Server, nc *net.TCPConn) *conn {
-	c := &conn{srv: s, nc: nc, in: make([]byte, inSmall)}
-	c.handler = s.cfg.Handler
+	c := &conn{nc: nc, in: make([]byte, inSmall)}
+	c.srv, c.handler = s, s.cfg.Handler
 	c.client.Transport = TCP
+	c.client.reply.keepalive = uint16(min(s.cfg.IdleTimeout/keepaliveUnit, math.MaxUint16))
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.client.Addr = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
 	}

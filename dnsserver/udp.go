@@ -26,7 +26,6 @@ const (
 type udpWorker struct {
 	counters counters
 	responder
-	srv    *Server
 	socket *socket
 	batch  *batch
 	n      int // datagrams received and being answered
@@ -35,8 +34,8 @@ type udpWorker struct {
 }
 
 func newUDPWorker(s *Server, c *socket, local netip.Addr) *udpWorker {
-	w := &udpWorker{srv: s, socket: c, batch: newBatch(local)}
-	w.handler = s.cfg.Handler
+	w := &udpWorker{socket: c, batch: newBatch(local)}
+	w.srv, w.handler = s, s.cfg.Handler
 	w.client.Transport = UDP
 	return w
 }
@@ -140,6 +139,7 @@ func (w *udpWorker) respondCut(msg, buf []byte) []byte {
 		w.tally.n[ignored]++
 		return nil
 	}
+	w.meet(&w.query)
 	return w.reject(buf, wire.FormErr)
 }
 

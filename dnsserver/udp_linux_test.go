@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/musterdns/muster/dnsserver"
@@ -24,18 +25,24 @@ import (
 // TestServer_UDP_Allocations: a query and its answer, all the way through the
 // sockets, allocate nothing.
 func TestServer_UDP_Allocations(t *testing.T) {
-	s := dnstest.Start(t, handlerFunc(address))
+	s := dnstest.Start(t, handlerFunc(address), func(c *dnsserver.Config) { c.NSID = "dns-1" })
 	c := dial(t, s, "udp")
-	msg, buf := query(t, 1), make([]byte, 512)
-	ask := func() {
-		send(t, c, msg)
-		if _, err := c.Read(buf); err != nil {
-			t.Fatal(err)
-		}
+	asked, err := askWith(&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, cookieOption(clientCookie)).Pack()
+	if err != nil {
+		t.Fatal(err)
 	}
-	ask()
-	if n := testing.AllocsPerRun(500, ask); n != 0 {
-		t.Errorf("%v allocations a query", n)
+	for name, msg := range map[string][]byte{"plain": query(t, 1), "with NSID and a cookie": asked} {
+		buf := make([]byte, 512)
+		ask := func() {
+			send(t, c, msg)
+			if _, err := c.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ask()
+		if n := testing.AllocsPerRun(500, ask); n != 0 {
+			t.Errorf("%s: %v allocations a query", name, n)
+		}
 	}
 }
 

@@ -101,7 +101,7 @@ func (h *Handler) ServeSlow(ctx context.Context, query []byte, from dnsserver.Cl
 	h.shardOfSlow().count(from.Transport, Forwarded)
 	adopt(resp, &q)
 	if len(resp) > w.Limit() {
-		resp = h.cut(resp, &q, w.Limit())
+		resp = h.cut(resp, &q, &from, w.Limit())
 	}
 	if err := w.WriteMsg(resp); err != nil {
 		return fmt.Errorf("sending a forwarded answer: %w", err)
@@ -116,7 +116,7 @@ func (h *Handler) shardOfSlow() *shard { return &h.shards[0] }
 func (h *Handler) reply(q *wire.Query, from dnsserver.Client, w dnsserver.Writer, o Outcome, ede uint16) error {
 	h.shardOfSlow().count(from.Transport, o)
 	var b wire.Builder
-	b.Start(make([]byte, wire.MinPayload), q, wire.MinPayload)
+	from.Start(&b, make([]byte, wire.MinPayload), q, wire.MinPayload)
 	b.SetRCode(o.RCode())
 	b.SetRA(o == ForwardingFailed)
 	b.EDE(ede, nil)
@@ -128,10 +128,10 @@ func (h *Handler) reply(q *wire.Query, from dnsserver.Client, w dnsserver.Writer
 
 // cut is a resolver's answer without its records, for a client that does not
 // take all of it.
-func (h *Handler) cut(resp []byte, q *wire.Query, limit int) []byte {
+func (h *Handler) cut(resp []byte, q *wire.Query, from *dnsserver.Client, limit int) []byte {
 	h.shardOfSlow().truncated.Add(1)
 	var b wire.Builder
-	b.Start(make([]byte, wire.MinPayload), q, limit)
+	from.Start(&b, make([]byte, wire.MinPayload), q, limit)
 	b.SetRCode(rcodeOf(resp))
 	b.SetRA(true)
 	b.SetTC()

@@ -63,7 +63,7 @@ func TestBuilder_Allocations(t *testing.T) {
 		"SRV":      func() { answerSRV(b, buf, q, targets) },
 		"NXDOMAIN": func() { answerNXDomain(b, buf, q, soa) },
 		"EDE":      func() { b.Start(buf, q, 512); b.EDE(3, []byte("old")); b.Finish() },
-		"Error":    func() { b.Error(buf, q, wire.RCodeFormErr) },
+		"Error":    func() { b.Start(buf, q, wire.MinPayload); b.Fail(wire.RCodeFormErr) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

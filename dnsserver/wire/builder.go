@@ -29,18 +29,20 @@ type written struct {
 // Builder is ready for Start; one Builder serves for any number of responses,
 // one after the other. It allocates nothing.
 type Builder struct {
-	buf    []byte // as long as the response may become
-	n      int    // what is written, without the OPT record
-	kept   int    // octets at the end kept for the OPT record
-	q      *Query
-	counts [3]uint16
-	sec    Section // the last one begun
-	flags  uint16
-	rcode  RCode
-	names  [maxNames]written
-	nnames uint8
-	nopt   int // octets of opt in use
-	opt    [256]byte
+	buf     []byte // as long as the response may become
+	n       int    // what is written, without the OPT record
+	kept    int    // octets at the end kept for the OPT record
+	q       *Query
+	counts  [3]uint16
+	sec     Section // the last one begun
+	flags   uint16
+	rcode   RCode
+	names   [maxNames]written
+	nnames  uint8
+	nopt    int // octets of opt in use
+	scopeAt int // where in opt the scope of a client subnet stands; 0: there is none
+	pad     int // the block that Finish pads to; 0: it does not
+	opt     [256]byte
 }
 
 // Start begins a response to q in buf, of at most limit octets (the transport's
@@ -52,6 +54,7 @@ func (b *Builder) Start(buf []byte, q *Query, limit int) {
 	b.q = q
 	b.counts, b.sec, b.rcode = [3]uint16{}, Answer, RCodeNoError
 	b.kept, b.nopt, b.nnames = 0, 0, 0
+	b.scopeAt, b.pad = 0, 0
 	if q.EDNS {
 		b.kept = optFixed
 	}
@@ -76,6 +79,9 @@ func (b *Builder) Start(buf []byte, q *Query, limit int) {
 // SetRCode sets the response code. Codes above 15 need EDNS; a client without
 // it gets SERVFAIL for them.
 func (b *Builder) SetRCode(c RCode) { b.rcode = c }
+
+// RCode is the response code as it was set.
+func (b *Builder) RCode() RCode { return b.rcode }
 
 // SetAA sets or clears the authoritative answer flag.
 func (b *Builder) SetAA(on bool) { b.setFlag(flagAA, on) }

@@ -57,22 +57,25 @@ func (b *Builder) putOPT(rcode RCode) int {
 	binary.BigEndian.PutUint16(w[3:], MaxPayload)
 	w[5], w[6] = byte(rcode>>4), 0
 	binary.BigEndian.PutUint16(w[7:], flags)
-	binary.BigEndian.PutUint16(w[9:], uint16(b.nopt))
 	copy(w[optFixed:], b.opt[:b.nopt])
-	return b.n + len(w)
+	end := b.n + len(w)
+	if b.pad > 0 {
+		end = b.putPadding(end)
+	}
+	binary.BigEndian.PutUint16(w[9:], uint16(end-b.n-optFixed))
+	return end
 }
 
-// Error builds, into buf of at least 512 octets, the whole response that says
-// only that q failed: id, opcode and RD copied, the question if it was read,
-// the code, an OPT record if q had one. This is the one place where error
-// responses are made: for every transport, for what ParseQuery did not let
-// proceed, and for what a server cannot answer.
-func (b *Builder) Error(buf []byte, q *Query, c RCode) []byte {
-	b.Start(buf, q, MinPayload)
+// Fail ends a response that has been started, of 512 octets at least, and has no
+// records, with an error: id, opcode, RD and the question if it was read are
+// there, an OPT record if the query had one, and its options. This is the one
+// place where error responses are made: for every transport, for what ParseQuery
+// did not let proceed, and for what a server cannot answer.
+func (b *Builder) Fail(c RCode) []byte {
 	b.SetRCode(c)
 	msg := b.Finish()
-	if c == RCodeNotAuth && q.TSIG != nil {
-		msg = appendBadKey(msg, b.buf, q)
+	if c == RCodeNotAuth && b.q.TSIG != nil {
+		msg = appendBadKey(msg, b.buf, b.q)
 	}
 	return msg
 }

@@ -20,6 +20,9 @@ type Query struct {
 	UDPSize uint16 // as offered; below 512 is read as 512 (RFC 6891 section 6.2.3)
 	DO      bool
 	Options []byte // the OPT record's RDATA, well formed
+	Asked   Asked  // which options there are that a reply may answer
+	Cookie  []byte // with AskedCookie: the client's cookie, and the server's behind it or nothing
+	Subnet  Subnet // with AskedSubnet
 
 	// TSIG is the transaction signature's record, from its owner to its end,
 	// with its owner and algorithm uncompressed; nil when there is none.
@@ -35,8 +38,9 @@ type Disposition uint8
 // The dispositions of ParseQuery. For all but Ignore the Query's ID, Opcode and
 // flags are set, so that an error response can be built.
 const (
-	Ignore  Disposition = iota // no response: too short for a header, or a response itself
-	Proceed                    // a well-formed query
+	Ignore      Disposition = iota // no response: too short for a header, or a response itself
+	Proceed                        // a well-formed query
+	CookieQuery                    // no question, but a cookie to be answered (RFC 7873 section 5.4)
 	FormErr
 	NotImp
 	BadVers // EDNS version above 0 (RFC 6891 section 6.1.3)
@@ -44,8 +48,8 @@ const (
 	BadKey  // signed with a key that we don't have, as we have none (RFC 8945 section 5.2.1)
 )
 
-// RCode is the response code that answers the disposition; NoError for Ignore
-// and Proceed, which no error answers.
+// RCode is the response code that answers the disposition; NoError for Ignore,
+// Proceed and CookieQuery, which no error answers.
 func (d Disposition) RCode() RCode {
 	switch d {
 	case FormErr:
@@ -58,7 +62,7 @@ func (d Disposition) RCode() RCode {
 		return RCodeRefused
 	case BadKey:
 		return RCodeNotAuth
-	case Ignore, Proceed:
+	case Ignore, Proceed, CookieQuery:
 	}
 	return RCodeNoError
 }
@@ -98,16 +102,13 @@ func ParseQuery(msg []byte, q *Query) Disposition {
 	q.Opcode = Opcode(flags >> opcodeShift & opcodeMask)
 	q.RD, q.CD, q.AD = flags&flagRD != 0, flags&flagCD != 0, flags&flagAD != 0
 	q.RawName, q.Type, q.Class = nil, 0, 0
-	q.EDNS, q.Version, q.UDPSize, q.DO, q.Options, q.TSIG = false, 0, MinPayload, false, nil, nil
+	q.EDNS, q.Version, q.UDPSize, q.DO, q.Options, q.Asked, q.TSIG = false, 0, MinPayload, false, nil, 0, nil
 
 	if q.Opcode != OpcodeQuery {
 		return q.parseOther()
 	}
-	// RFC 9619: a query has exactly one question. The exception for cookies
-	// (RFC 7873 section 5.4) is for servers that have them.
 	if binary.BigEndian.Uint16(msg[4:]) != 1 {
-		q.parseRecords(skipQuestions(msg))
-		return FormErr
+		return q.parseOdd()
 	}
 	end, ok := q.parseQuestion()
 	if !ok {
@@ -146,6 +147,17 @@ func (q *Query) parseOther() Disposition {
 		return Refuse // RFC 2136 section 3.3
 	}
 	return NotImp
+}
+
+// parseOdd is for a query that has not one question, which RFC 9619 has refused
+// but for one that has none and asks for a cookie.
+func (q *Query) parseOdd() Disposition {
+	end := q.parseRecords(skipQuestions(q.Msg))
+	const alone = 1 // one record, OPT
+	if binary.BigEndian.Uint64(q.Msg[4:]) == alone && end == len(q.Msg) && q.Version == 0 && q.Asked&AskedCookie != 0 {
+		return CookieQuery
+	}
+	return FormErr
 }
 
 // parseQuestion reads the one question and returns where it ends. Nothing stands
@@ -242,9 +254,9 @@ func (q *Query) parseOPT(owner, fixed, end int) bool {
 	q.Options = q.Msg[fixed+rrFixed : end]
 	rest := q.Options
 	for len(rest) > 0 {
-		_, _, next, ok := cutOption(rest)
-		if !ok {
-			q.Options = nil
+		code, data, next, ok := cutOption(rest)
+		if !ok || !q.option(code, data) {
+			q.Options, q.Asked = nil, 0
 			return false
 		}
 		rest = next

@@ -107,7 +107,7 @@ func readCase(t *testing.T, file string) (want string, msg []byte) {
 }
 
 // outcome says in a line what becomes of msg: "ignore", "proceed NAME TYPE
-// CLASS" and "edns SIZE" if so, or the error response as the oracle reads it:
+// CLASS" and "edns" if so, "cookie" for a query of that alone, or the error response as the oracle reads it:
 // its code, "question" and "opt" if it has them, and its additional records.
 func outcome(t *testing.T, msg []byte) string {
 	t.Helper()
@@ -123,8 +123,12 @@ func outcome(t *testing.T, msg []byte) string {
 		}
 		return s
 	}
+	if d == wire.CookieQuery {
+		return "cookie"
+	}
 	var b wire.Builder
-	resp := b.Error(make([]byte, 512), &q, d.RCode())
+	b.Start(make([]byte, 512), &q, wire.MinPayload)
+	resp := b.Fail(d.RCode())
 	m := new(dns.Msg)
 	if err := m.Unpack(resp); err != nil {
 		t.Fatalf("the oracle cannot read the response %x: %v", resp, err)

@@ -3,7 +3,7 @@
 //
 // A server parses with ParseQuery into a Query that it keeps for the purpose,
 // and answers with a Builder that it keeps too: Start, records, Finish. What
-// ParseQuery does not let proceed is answered by Builder.Error, the one place
+// ParseQuery does not let proceed is answered by Start and Fail, the one place
 // where error responses are made, whatever the transport.
 //
 // Names are held in wire form, uncompressed: ParseName reads the form that
@@ -69,15 +69,16 @@ const (
 
 // The response codes (RFC 6895 section 2.3).
 const (
-	RCodeNoError  RCode = 0
-	RCodeFormErr  RCode = 1
-	RCodeServFail RCode = 2
-	RCodeNXDomain RCode = 3
-	RCodeNotImp   RCode = 4
-	RCodeRefused  RCode = 5
-	RCodeYXDomain RCode = 6
-	RCodeNotAuth  RCode = 9
-	RCodeBadVers  RCode = 16
+	RCodeNoError   RCode = 0
+	RCodeFormErr   RCode = 1
+	RCodeServFail  RCode = 2
+	RCodeNXDomain  RCode = 3
+	RCodeNotImp    RCode = 4
+	RCodeRefused   RCode = 5
+	RCodeYXDomain  RCode = 6
+	RCodeNotAuth   RCode = 9
+	RCodeBadVers   RCode = 16
+	RCodeBadCookie RCode = 23 // RFC 7873 section 8
 )
 
 // The extended DNS errors (RFC 8914 section 4) that Muster sends.
@@ -91,7 +92,6 @@ const (
 	EDENotSupported       uint16 = 21
 	EDENoReachable        uint16 = 22
 	EDENetworkError       uint16 = 23
-	optionEDE             uint16 = 15
 	maxEDETextOctets             = 64
 	tsigErrorBadKey       uint16 = 17 // RFC 8945 section 3
 	tsigMinRDataAfterName        = 16 // time, fudge, MAC size, id, error, other length
@@ -230,7 +230,7 @@ func (c Class) String() string {
 var rcodeNames = map[RCode]string{
 	RCodeNoError: "NOERROR", RCodeFormErr: "FORMERR", RCodeServFail: "SERVFAIL",
 	RCodeNXDomain: "NXDOMAIN", RCodeNotImp: "NOTIMP", RCodeRefused: "REFUSED",
-	RCodeYXDomain: "YXDOMAIN", RCodeNotAuth: "NOTAUTH", RCodeBadVers: "BADVERS",
+	RCodeYXDomain: "YXDOMAIN", RCodeNotAuth: "NOTAUTH", RCodeBadVers: "BADVERS", RCodeBadCookie: "BADCOOKIE",
 }
 
 // String is the mnemonic, or RCODE123 for a code without one.

@@ -46,7 +46,8 @@ var ours = []importRow{
 	{"zones/zonefile", []string{"zones", "dnsserver/wire"}, "master files become zones"},
 	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "lb", "lb/pool"}, "the view becomes records"},
 
-	{"dnsserver", []string{"dnsserver/wire"}, "sockets; what to answer is handed in as a Handler"},
+	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},
+	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie"}, "sockets; what to answer is handed in as a Handler"},
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 

@@ -23,10 +23,33 @@ func TestEDNS_VersionsFlagsAndOptions(t *testing.T) {
 		{name: "RFC 6891 section 6.1.1: OPT is answered with OPT in an error", packet: askEDNS("www.example.", dns.TypeA, 1232, 0), want: "REFUSED opt an=0"},
 		{name: "RFC 6891 section 6.1.1: OPT is answered with OPT in NXDOMAIN", packet: askEDNS("no."+origin, dns.TypeA, 1232, 0), want: "NXDOMAIN aa opt ns:SOA"},
 		{name: "RFC 5001 section 2.2: NSID is not sent unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=3"},
+		{name: "RFC 5001 section 2.2: NSID is sent when asked for", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0NSID)), want: "NOERROR aa an=1 option=3"},
+		{name: "RFC 5001 section 2.2: NSID is sent in NXDOMAIN", packet: askEDNS("no."+origin, dns.TypeA, 1232, 0, option(dns.EDNS0NSID)), want: "NXDOMAIN aa option=3"},
+		{name: "RFC 7828 section 3.3.2: keepalive is sent over TCP when asked for", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0TCPKEEPALIVE)), want: "NOERROR an=1 option=11", only: "tcp"},
 		{name: "RFC 7828 section 3.2.1: keepalive is not sent unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=11"},
 		{name: "RFC 7828 section 3.2.1: keepalive is never sent over UDP", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0TCPKEEPALIVE)), want: "NOERROR an=1 !option=11", only: "udp"},
 		{name: "RFC 7830 section 4: padding is not sent in the clear unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=12"},
-		{name: "RFC 7871 section 7.1.2: a malformed client subnet is malformed or ignored", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0SUBNET, 0, 1, 200, 0, 1, 2, 3, 4)), want: "NOERROR|FORMERR"},
+		{name: "RFC 7871 section 6: a client subnet of more bits than there are is malformed", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0SUBNET, 0, 1, 200, 0, 1, 2, 3, 4)), want: "FORMERR opt an=0"},
+		{name: "RFC 7871 section 6: a client subnet with bits behind its prefix is malformed", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0SUBNET, 0, 1, 23, 0, 192, 0, 3)), want: "FORMERR opt an=0"},
+		{name: "RFC 7871 section 6: a client subnet with a scope is malformed", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0SUBNET, 0, 1, 24, 24, 192, 0, 2)), want: "FORMERR opt an=0"},
+		{name: "RFC 7871 section 7.2.1: a client subnet that is not believed is not given back", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0SUBNET, 0, 1, 24, 0, 192, 0, 2)), want: "NOERROR aa an=1 !option=8"},
+	})
+}
+
+func TestEDNS_Cookies(t *testing.T) {
+	const soa = dns.TypeSOA
+	client := []byte{1, 2, 3, 4, 5, 6, 7, 8}
+	cookie := func(server int) []byte { return option(dns.EDNS0COOKIE, append(client, make([]byte, server)...)...) }
+	runRows(t, []row{
+		{name: "RFC 7873 section 5.2.1: no cookie is sent unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=10"},
+		{name: "RFC 7873 section 5.2.3: a client cookie gets a server cookie", packet: askEDNS(origin, soa, 1232, 0, cookie(0)), want: "NOERROR aa an=1 option=10"},
+		{name: "RFC 7873 section 5.2.4: a server cookie that is not ours gets another", packet: askEDNS(origin, soa, 1232, 0, cookie(16)), want: "NOERROR aa an=1 option=10"},
+		{name: "RFC 7873 section 5.2.3: an error has a cookie too", packet: askEDNS("www.example.", dns.TypeA, 1232, 0, cookie(0)), want: "REFUSED an=0 option=10"},
+		{name: "RFC 7873 section 5.2.2: a client cookie that is too short is malformed", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0COOKIE, client[:7]...)), want: "FORMERR opt an=0"},
+		{name: "RFC 7873 section 5.2.2: a server cookie that is too short is malformed", packet: askEDNS(origin, soa, 1232, 0, cookie(7)), want: "FORMERR opt an=0"},
+		{name: "RFC 7873 section 5.2.2: a server cookie that is too long is malformed", packet: askEDNS(origin, soa, 1232, 0, cookie(33)), want: "FORMERR opt an=0"},
+		{name: "RFC 7873 section 5.4: no question but a client cookie gets a server cookie", packet: slices.Concat(header(0, 0, 0, 0, 1), opt(1232, 0, cookie(0))), want: "NOERROR an=0 ns=0 option=10"},
+		{name: "RFC 7873 section 5.4: no question and a wrong cookie is BADCOOKIE", packet: slices.Concat(header(0, 0, 0, 0, 1), opt(1232, 0, cookie(16))), want: "BADCOOKIE an=0 ns=0 option=10"},
 	})
 }
 

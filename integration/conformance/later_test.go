@@ -14,20 +14,8 @@ var later = []struct {
 	why string
 }{
 	{
-		row{name: "RFC 5001: NSID", packet: askEDNS(origin, dns.TypeSOA, 1232, 0, option(dns.EDNS0NSID)), want: "NOERROR an=1 !option=3"},
-		"comes with the other EDNS options; until then id.server CH TXT names the server",
-	},
-	{
-		row{name: "RFC 7873: a server cookie", packet: askEDNS(origin, dns.TypeSOA, 1232, 0, option(dns.EDNS0COOKIE, 1, 2, 3, 4, 5, 6, 7, 8)), want: "NOERROR an=1 !option=10"},
-		"comes with response rate limiting, which is what cookies exempt from; the secret must be shared through the registry (RFC 9018)",
-	},
-	{
 		row{name: "RFC 7314: EXPIRE", packet: askEDNS(origin, dns.TypeSOA, 1232, 0, option(dns.EDNS0EXPIRE)), want: "NOERROR an=1 !option=9"},
 		"is for secondaries, and comes with zone transfer",
-	},
-	{
-		row{name: "RFC 7828: keepalive over TCP", packet: askEDNS(origin, dns.TypeSOA, 1232, 0, option(dns.EDNS0TCPKEEPALIVE)), want: "NOERROR an=1 !option=11", only: "tcp"},
-		"comes with DNS over TLS; without it clients keep connections as long as RFC 7766 section 6.2.3 lets them",
 	},
 	{
 		row{name: "RFC 5936: AXFR", packet: ask(origin, dns.TypeAXFR), want: "REFUSED|NOTIMP an=0", only: "tcp"},

@@ -180,7 +180,7 @@ func (s *server) buildDNS(cfg *config.Config) error {
 	s.authority.SetTree(tree)
 	s.dns, err = dnsserver.New(dnsserver.Config{
 		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
-		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, Logger: s.log.With("part", "dns"),
+		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, NSID: cfg.DNS.NSID, Logger: s.log.With("part", "dns"),
 	})
 	return err
 }
@@ -189,7 +189,7 @@ func (s *server) buildDNS(cfg *config.Config) error {
 func authorityConfig(cfg *config.Config, version string) authority.Config {
 	out := authority.Config{
 		WhyAllow: cfg.DNS.WhyAllow,
-		Chaos:    authority.Chaos{Version: "muster " + version, ID: cfg.Node},
+		Chaos:    authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
 		Forward:  authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
 	}
 	for _, a := range cfg.Access {

@@ -86,6 +86,9 @@ func (s *server) dnsFamilies() []metrics.Family {
 		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
 		s.perTransport("muster_dns_send_errors_total", "Responses that could not be sent.", func(t *dnsserver.TransportStats) uint64 { return t.SendFailed }),
 		s.perTransport("muster_dns_panics_total", "Panics answered with SERVFAIL.", func(t *dnsserver.TransportStats) uint64 { return t.Panics }),
+		s.perTransport("muster_dns_cookies_new_total", "Queries with a DNS cookie of the client alone.", func(t *dnsserver.TransportStats) uint64 { return t.CookiesNew }),
+		s.perTransport("muster_dns_cookies_invalid_total", "Queries with a server cookie that is not good (any more).", func(t *dnsserver.TransportStats) uint64 { return t.CookiesInvalid }),
+		s.perTransport("muster_dns_cookies_valid_total", "Queries with a server cookie that is good.", func(t *dnsserver.TransportStats) uint64 { return t.CookiesValid }),
 		s.responseCodes(),
 		{
 			Name: "muster_dns_queries_total", Help: "Queries by how they were answered.", Kind: metrics.Counter, Labels: []string{"transport", "outcome"},

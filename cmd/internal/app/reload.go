@@ -143,6 +143,9 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 	if err := s.pool.Reload(ctx, settings); err != nil {
 		return err
 	}
+	if err := s.dns.SetNSID(cfg.DNS.NSID); err != nil {
+		return err
+	}
 	s.authority.SetTree(tree)
 	s.level.Set(cfg.Log.Level)
 	s.refused.Store(&refused)

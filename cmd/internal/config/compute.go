@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/registry"
 )
 
@@ -16,6 +17,13 @@ func (d *decoder) compute(c *Config) {
 	if c.Node == "" {
 		c.Node = hostName()
 		d.computed("node", c.Node)
+	}
+	switch c.DNS.NSID {
+	case "":
+		c.DNS.NSID = c.Node[:min(len(c.Node), dnsserver.NSIDMax)]
+		d.computed("dns.nsid", c.DNS.NSID)
+	case off:
+		c.DNS.NSID = ""
 	}
 	for i := range c.Zones {
 		z := &c.Zones[i]
@@ -38,7 +46,7 @@ func (d *decoder) compute(c *Config) {
 		}
 	}
 	if d.throwaway && c.Registry.Snapshot == "" {
-		c.Registry.Snapshot = snapshotOff
+		c.Registry.Snapshot = off
 	}
 	if c.Registry.Mode == RegistryEmbedded && c.Registry.Embedded.Dir == "" && !d.throwaway {
 		c.Registry.Embedded.Dir = d.stateFile("etcd", "registry.embedded.dir")
@@ -46,7 +54,7 @@ func (d *decoder) compute(c *Config) {
 	switch c.Registry.Snapshot {
 	case "":
 		c.Registry.Snapshot = d.stateFile("snapshot", "registry.snapshot")
-	case snapshotOff:
+	case off:
 		c.Registry.Snapshot = ""
 	}
 }

@@ -65,6 +65,7 @@ type DNS struct {
 	Workers  int              // sockets an address for UDP; 0: one a core
 	TCP      TCP
 	WhyAllow []netip.Prefix // who may ask `_why` names
+	NSID     string         // what the server calls itself to clients; empty: nothing
 }
 
 // TCP bounds DNS over TCP.

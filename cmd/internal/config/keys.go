@@ -1,17 +1,21 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/musterdns/muster/dnsserver"
 )
 
 // EnvPrefix begins the name of every environment variable of Muster.
 const EnvPrefix = "MUSTER"
 
-// snapshotOff is registry.snapshot for none.
-const snapshotOff = "off"
+// off is registry.snapshot and dns.nsid for none.
+const off = "off"
 
 // etcdDefault is where an etcd of the same host listens by default.
 const etcdDefault = "http://127.0.0.1:2379"
@@ -76,6 +80,8 @@ func dnsKeys() key {
 		),
 		many("why_allow", `["127.0.0.0/8", "::1/128"]`, "Networks that may ask `_why` names, which tell about every instance.", network(),
 			func(c *DNS, v []netip.Prefix) { c.WhyAllow = v }),
+		one("nsid", `""`, "What clients that ask which server answers are told: NSID (RFC 5001) and id.server CH TXT; off: nothing.", nsid(),
+			func(c *DNS, v string) { c.NSID = v }).from("node"),
 	)
 }
 
@@ -126,7 +132,7 @@ func registryKeys() key {
 			one("insecure", "false", "Allow plain http to other hosts: whoever is on the way can read and change everything.", boolean(),
 				func(c *Etcd, v bool) { c.Insecure = v }),
 		),
-		one("snapshot", `""`, "A file that keeps the last state, for starts while etcd is away; off: none.", file(snapshotOff),
+		one("snapshot", `""`, "A file that keeps the last state, for starts while etcd is away; off: none.", file(off),
 			func(c *Registry, v string) { c.Snapshot = v }).from("snapshot in $STATE_DIRECTORY, or in muster in the user's cache directory"),
 		one("stale_after", "10s", "From this age on answers say that they are stale (EDE 3, RFC 8914).", duration(6*time.Second, 24*time.Hour, ""),
 			func(c *Registry, v time.Duration) { c.StaleAfter = v }),
@@ -145,6 +151,20 @@ func nodeName() value[string] {
 			return "", nil
 		}
 		return inner(strings.TrimSuffix(s, "."))
+	}
+	return v
+}
+
+// nsid is a name that fits the option.
+func nsid() value[string] {
+	v := text()
+	v.limits = fmt.Sprintf("at most %d octets", dnsserver.NSIDMax)
+	inner := v.parse
+	v.parse = func(s string) (string, error) {
+		if len(s) > dnsserver.NSIDMax {
+			return "", errors.New("must be " + v.limits)
+		}
+		return inner(s)
 	}
 	return v
 }

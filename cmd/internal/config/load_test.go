@@ -104,6 +104,7 @@ proxy:
 			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 			Workers: 3, TCP: config.TCP{MaxConnections: 7, MaxPerClient: 2, IdleTimeout: time.Minute},
 			WhyAllow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
+			NSID:     "ns-1",
 		},
 		Zones: []config.Zone{
 			{Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second},
