@@ -197,6 +197,9 @@ func TestServer_MalformedMessages(t *testing.T) {
 			continue // TestServer_ErrorsAreTheSameOverBothTransports has the silent ones
 		}
 		udp, tcp := s.Exchange(t, "udp", msg), s.Exchange(t, "tcp", msg)
+		if string(udp) != string(tcp) { // a second may have begun in between, and cookies have the time
+			udp, tcp = s.Exchange(t, "udp", msg), s.Exchange(t, "tcp", msg)
+		}
 		if string(udp) != string(tcp) {
 			t.Errorf("%s: UDP answers %x, TCP %x", file, udp, tcp)
 		}
