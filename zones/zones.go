@@ -14,13 +14,16 @@ type Request struct {
 	// Section is where the set goes: Answer, or Authority for the SOA of a
 	// negative answer and for the NS of a referral.
 	Section wire.Section
-	Client  netip.Addr // who asks
-	Now     int64      // nanoseconds since 1970
-	Rand    uint64     // one random word
-	Hash    uint64     // a hash given by name (`_hash`), when Hashed is set
-	Hashed  bool
-	Type    wire.Type
-	Stream  bool // the answer may be as large as a message can be
+	// Client is whom the answer is for: who asks, or the network that a resolver
+	// says it asks for (RFC 7871). Bits is how many leading bits of it are known.
+	Client netip.Addr
+	Bits   uint8
+	Now    int64  // nanoseconds since 1970
+	Rand   uint64 // one random word
+	Hash   uint64 // a hash given by name (`_hash`), when Hashed is set
+	Hashed bool
+	Type   wire.Type
+	Stream bool // the answer may be as large as a message can be
 	// Picks and Refs are room for a set that chooses and for where it has written
 	// names. They may grow, and are the asker's to keep from one answer to the
 	// next, so that an answer allocates nothing.
@@ -36,6 +39,7 @@ type Result struct {
 	TTL        uint32 // seconds, of the records written
 	EDE        uint16 // extended DNS error to add unless the lookup had one; EDENone: none
 	Age        uint32 // seconds, when EDE is 3 (stale answer)
+	Scope      uint8  // how many leading bits of the client decided what was chosen; 0: none
 }
 
 // EDENone is Result.EDE and Answer.EDE for none: code 0 is "other".

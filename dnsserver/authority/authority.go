@@ -29,6 +29,9 @@ type Config struct {
 	WhyAllow []netip.Prefix
 	Chaos    Chaos
 	Forward  Forward
+	// SubnetsFrom are the resolvers whose word is taken for which network their
+	// client is in (RFC 7871). None: nobody's, and the option is passed over.
+	SubnetsFrom []netip.Prefix
 }
 
 // Chaos is what the names of class CH tell (RFC 4892 and custom): text of at most
@@ -56,7 +59,8 @@ var (
 type policy struct {
 	rules   []rule // those with the longest zone first
 	why     []netip.Prefix
-	version []byte // character-string (RFC 1035 section 3.3); empty: refused
+	subnets []netip.Prefix // whose client subnets are believed
+	version []byte         // character-string (RFC 1035 section 3.3); empty: refused
 	id      []byte
 	forward *forwarder // nil: nothing is forwarded
 }
@@ -64,13 +68,18 @@ type policy struct {
 // scratch is what one query needs that escapes to the heap, kept for the next:
 // so the query path allocates nothing.
 type scratch struct {
-	b     *wire.Builder
-	q     *wire.Query
-	from  *dnsserver.Client
-	p     *policy
-	req   zones.Request
-	a     zones.Answer
-	shard *shard
+	b    *wire.Builder
+	q    *wire.Query
+	from *dnsserver.Client
+	p    *policy
+	// client is who asks, by which it is decided what it may; whom the answer is
+	// chosen for, by req.Client.
+	client netip.Addr
+	subnet bool  // the query's client subnet is believed
+	scope  uint8 // how many bits of that decided the answer
+	req    zones.Request
+	a      zones.Answer
+	shard  *shard
 
 	names  [chainMax]wire.Name // what aliases led to
 	dnames [chainMax]dname     // by which they did, where it was a DNAME
@@ -103,7 +112,7 @@ func (h *Handler) Tree() *zones.Tree { return h.tree.Load() }
 
 // SetConfig replaces the configuration; on an error the one before stays.
 func (h *Handler) SetConfig(c Config) error {
-	p := &policy{why: c.WhyAllow}
+	p := &policy{why: c.WhyAllow, subnets: c.SubnetsFrom}
 	if p.why == nil {
 		p.why = loopback()
 	}

@@ -86,11 +86,12 @@ type prepared struct {
 	from dnsserver.Client
 }
 
-func prepare(tb testing.TB, qname string, qtype uint16) *prepared {
+func prepare(tb testing.TB, qname string, qtype uint16, options ...dns.EDNS0) *prepared {
 	tb.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion(qname, qtype)
 	m.SetEdns0(1232, false)
+	m.IsEdns0().Option = options
 	packed, err := m.Pack()
 	if err != nil {
 		tb.Fatal(err)

@@ -72,7 +72,7 @@ func newForwarder(c Forward) (*forwarder, error) {
 // mayForward reports whether the client's questions are passed on: what the RA
 // flag says.
 func (s *scratch) mayForward() bool {
-	return s.p.forward != nil && contains(s.p.forward.allow, s.req.Client)
+	return s.p.forward != nil && contains(s.p.forward.allow, s.client)
 }
 
 // forwards reports whether this question is: one without RD asks for what the

@@ -23,7 +23,10 @@ const hinfoTTL = 3600
 func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
 	s := h.scratch.Get().(*scratch)
 	s.b, s.q, s.from, s.p = b, q, from, h.policy.Load()
-	s.req.Client, s.req.Now, s.req.Rand = from.Addr.Addr(), from.Now, from.Rand
+	s.client = from.Addr.Addr()
+	s.req.Client, s.req.Bits = s.client, uint8(s.client.BitLen())
+	s.req.Now, s.req.Rand = from.Now, from.Rand
+	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
 	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
 	verdict := dnsserver.Send
 	o := s.screen()
@@ -38,11 +41,14 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		}
 		b.SetRCode(o.RCode())
 		b.SetRA(s.mayForward())
+		if s.subnet {
+			b.SetScope(min(s.scope, q.Subnet.Bits))
+		}
 		s.shard.count(from.Transport, o)
 	}
 	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
 	clear(s.dnames[:s.hops])
-	s.hops = 0
+	s.hops, s.scope = 0, 0
 	h.scratch.Put(s)
 	return verdict
 }
@@ -79,7 +85,7 @@ func (s *scratch) chaos() Outcome {
 	case "\x08hostname\x04bind\x00", "\x02id\x06server\x00":
 		text = s.p.id
 	}
-	if len(text) == 0 || s.q.Type != wire.TypeTXT || !s.p.allows(&s.q.Name, s.req.Client) {
+	if len(text) == 0 || s.q.Type != wire.TypeTXT || !s.p.allows(&s.q.Name, s.client) {
 		return Unsupported
 	}
 	s.b.SetAA(true)
@@ -92,7 +98,7 @@ func (s *scratch) chaos() Outcome {
 // answer answers from the tree, following aliases.
 func (s *scratch) answer(tree *zones.Tree) Outcome {
 	name, owner := &s.q.Name, wire.RefQName
-	if !s.p.allows(name, s.req.Client) {
+	if !s.p.allows(name, s.client) {
 		return s.deny()
 	}
 	start := s.b.Mark()
@@ -106,7 +112,7 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 				return s.deny()
 			}
 			return AliasOnly
-		case hop > 0 && (s.a.Zone == nil || !s.p.allows(name, s.req.Client)):
+		case hop > 0 && (s.a.Zone == nil || !s.p.allows(name, s.client)):
 			return AliasOnly // the resolver goes on from here
 		}
 		if s.a.Kind != zones.Alias {
@@ -125,7 +131,7 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 // hidden reports whether name, just looked up, explains a dynamic zone to a
 // client that may not see that.
 func (s *scratch) hidden(name *wire.Name) bool {
-	return s.a.Zone != nil && s.a.Zone.Dynamic() && explains(name) && !contains(s.p.why, s.req.Client)
+	return s.a.Zone != nil && s.a.Zone.Dynamic() && explains(name) && !contains(s.p.why, s.client)
 }
 
 // deny refuses what the client may not ask for.
@@ -191,6 +197,7 @@ func (s *scratch) append(set zones.RRset, owner wire.Ref, to wire.Section) zones
 	if res.Truncated {
 		s.truncate()
 	}
+	s.scope = max(s.scope, res.Scope)
 	return res
 }
 

@@ -14,6 +14,7 @@ import (
 //	stale   an A record, EDE 3   gone    NXDOMAIN, EDE 3
 //	aged    the same, EDE 3 from Lookup too
 //	ill     NODATA from Append   cold    ServFail
+//	near    an A record by the first 20 bits of the client
 //	_why.web  a TXT record
 type dynamic struct {
 	apex   wire.Name
@@ -55,6 +56,8 @@ func (d *dynamic) Lookup(n *wire.Name, below int, typ wire.Type, a *zones.Answer
 	case "aged":
 		a.Own.Of = traits{ede: wire.EDEStale, age: 42}
 		a.EDE, a.Age = wire.EDEStale, 41
+	case "near":
+		a.Own.Of = traits{near: true}
 	case "ill":
 		a.Own.Of = traits{none: true}
 	case "_why":
@@ -82,6 +85,7 @@ type picked zones.Own
 
 type traits struct {
 	none bool
+	near bool
 	ede  uint16
 	age  uint32
 }
@@ -92,7 +96,12 @@ func (p *picked) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 	if t.ede != 0 {
 		res.EDE, res.Age = t.ede, t.age
 	}
-	if !t.none && b.A(r.Section, owner, res.TTL, [4]byte{192, 0, 2, byte(p.Number)}) {
+	last := byte(p.Number)
+	if t.near {
+		client := r.Client.As4()
+		last, res.Scope = client[2], min(r.Bits, 20)
+	}
+	if !t.none && b.A(r.Section, owner, res.TTL, [4]byte{192, 0, 2, last}) {
 		res.Answers = 1
 	}
 	return res

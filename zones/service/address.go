@@ -52,6 +52,7 @@ func addresses(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, f
 	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
 	r.Picks = picks
 	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
+	res.Scope = scope(svc, r)
 	state(svc, &res, r.Now)
 	for n, i := range picks {
 		if !write(svc, b, r.Section, owner, i, picks[:n], f, &res) {

@@ -141,6 +141,39 @@ func TestRRset_Append_weights(t *testing.T) {
 	})
 }
 
+// TestRRset_Append_scope: how many bits of the client decided (RFC 7871 section
+// 7.2.1), which are none where it is not hashed.
+func TestRRset_Append_scope(t *testing.T) {
+	client := netip.MustParseAddr("192.0.2.0")
+	for _, tt := range []struct {
+		name    string
+		service registry.Service
+		qname   string
+		bits    uint8
+		want    uint8
+	}{
+		{"a client", registry.Service{Policy: "hash"}, "web", 32, 32},
+		{"a client's network", registry.Service{Policy: "hash"}, "web", 20, 20},
+		{"a subnet", registry.Service{Policy: "hash", HashOn: "subnet"}, "web", 32, 24},
+		{"a subnet that is not wholly known", registry.Service{Policy: "hash", HashOn: "subnet"}, "web", 16, 16},
+		{"a name", registry.Service{Policy: "hash", HashOn: "name"}, "web", 32, 0},
+		{"a key in the question", registry.Service{Policy: "hash"}, "key._hash.web", 32, 0},
+		{"no hash", registry.Service{Policy: "weighted"}, "web", 32, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, stop := newServer(t, tt.service)
+			defer stop()
+			s.apply(registry.Batch{Instances: many("web", 9)})
+			s.req.Client, s.req.Bits = client, tt.bits
+			for _, typ := range []string{"A", "SRV"} {
+				if got := s.ask(tt.qname+".svc.test", typ).res; got.Scope != tt.want || got.Answers == 0 {
+					t.Errorf("%s: scope %d, want %d", typ, got.Scope, tt.want)
+				}
+			}
+		})
+	}
+}
+
 func TestRRset_Append_hash(t *testing.T) {
 	s, stop := newServer(t, registry.Service{})
 	defer stop()

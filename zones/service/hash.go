@@ -70,3 +70,16 @@ func request(s *pool.Service, r *zones.Request) (q lb.Request, hashed bool) {
 	}
 	return q, true
 }
+
+// scope is how many bits of the client request hashed.
+func scope(s *pool.Service, r *zones.Request) uint8 {
+	switch {
+	case r.Hashed || !s.Hashes() || s.HashOn() == pool.HashName:
+		return 0
+	case s.HashOn() != pool.HashSubnet:
+		return r.Bits
+	case r.Client.Is4() || r.Client.Is4In6():
+		return min(r.Bits, subnet4)
+	}
+	return min(r.Bits, subnet6)
+}

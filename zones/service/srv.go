@@ -51,6 +51,7 @@ func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 		}
 		res.Truncated = res.Answers == 0 || svc.Everything()
 	}
+	res.Scope = scope(svc, r)
 	mode(b, g)
 	return res
 }

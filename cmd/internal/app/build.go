@@ -188,9 +188,9 @@ func (s *server) buildDNS(cfg *config.Config) error {
 // authorityConfig is what the authority takes of a configuration.
 func authorityConfig(cfg *config.Config, version string) authority.Config {
 	out := authority.Config{
-		WhyAllow: cfg.DNS.WhyAllow,
-		Chaos:    authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
-		Forward:  authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
+		WhyAllow: cfg.DNS.WhyAllow, SubnetsFrom: cfg.ECS.AcceptFrom,
+		Chaos:   authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
+		Forward: authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
 	}
 	for _, a := range cfg.Access {
 		out.Access = append(out.Access, authority.Rule{Zone: a.Zone, Allow: a.Allow})

@@ -33,6 +33,7 @@ type Config struct {
 	Admin    Admin
 	Forward  Forward
 	Access   []Access
+	ECS      ECS
 	Proxy    Proxy
 
 	settings []Setting
@@ -178,6 +179,11 @@ type Admin struct {
 type Forward struct {
 	Upstreams []netip.AddrPort // none: such questions are REFUSED
 	Timeout   time.Duration
+}
+
+// ECS configures client subnets (RFC 7871).
+type ECS struct {
+	AcceptFrom []netip.Prefix // resolvers that are believed; none: nobody
 }
 
 // Access says who may ask a zone. Of several entries that fit a question the

@@ -80,6 +80,7 @@ services:
   - {name: api, checks: []}
 admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
 forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
+ecs: {accept_from: [10.9.0.0/16]}
 access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
 proxy:
   secret_file: s
@@ -138,6 +139,7 @@ proxy:
 		},
 		Admin:   config.Admin{Listen: netip.MustParseAddrPort("127.0.0.1:1"), TokenFile: "/t", Pprof: true},
 		Forward: config.Forward{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("9.9.9.9:53"), netip.MustParseAddrPort("[2620:fe::fe]:5353")}, Timeout: time.Second},
+		ECS:     config.ECS{AcceptFrom: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}},
 		Access: []config.Access{
 			{Zone: "*", Allow: []netip.Prefix{}},
 			{Zone: "svc.example.", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
