@@ -45,6 +45,7 @@ func (z *Zone) synthesize(n *node, name *wire.Name, strip int, typ wire.Type, a 
 	var buf [2 + 255]byte
 	size := copy(buf[copy(buf[:], star):], name.Suffix(strip))
 	if at, ok := z.names.find(buf[:len(star)+size]); ok {
+		a.Made = strip
 		z.answer(&z.nodes[at], typ, a)
 	}
 }

@@ -103,6 +103,9 @@ type Answer struct {
 	// get the owner of RRset: 0 for the name itself and for what a wildcard
 	// made, more for a DNAME's owner or a zone cut.
 	Owner int
+	// Made is how many of the question's leading labels stand for the asterisk of
+	// the wildcard that the answer was made from (RFC 4592); 0: it was not.
+	Made int
 	// Target is where an Alias leads, a name in wire form as it was written; it
 	// belongs to the zone.
 	Target []byte

@@ -37,3 +37,11 @@ func TestHandler_ServeDNS_clientSubnetAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestHandler_RateLimit_allocations(t *testing.T) {
+	h := limited(t, nil)
+	a := newAsker(t, "192.0.2.1", "www.bench.test.")
+	if n := testing.AllocsPerRun(1000, func() { a.ask(h, 0) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

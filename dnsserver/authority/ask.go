@@ -49,6 +49,7 @@ func (h *Handler) Ask(name, typ string, client netip.Addr) (Reply, error) {
 	b.Start(make([]byte, askSize), &q, askSize)
 	from := dnsserver.Client{
 		Addr: netip.AddrPortFrom(client, 0), Transport: dnsserver.UDP, Now: time.Now().UnixNano(), Rand: rand.Uint64(),
+		Known: true, // nothing is sent to it
 	}
 	if v := h.ServeDNS(&b, &q, &from); v != dnsserver.Send {
 		return Reply{RCode: dns.RcodeToString[dns.RcodeRefused]}, nil

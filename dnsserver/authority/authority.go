@@ -32,6 +32,7 @@ type Config struct {
 	// SubnetsFrom are the resolvers whose word is taken for which network their
 	// client is in (RFC 7871). None: nobody's, and the option is passed over.
 	SubnetsFrom []netip.Prefix
+	RateLimit   RateLimit
 }
 
 // Chaos is what the names of class CH tell (RFC 4892 and custom): text of at most
@@ -63,6 +64,7 @@ type policy struct {
 	version []byte         // character-string (RFC 1035 section 3.3); empty: refused
 	id      []byte
 	forward *forwarder // nil: nothing is forwarded
+	limit   *limiter   // nil: there is none
 }
 
 // scratch is what one query needs that escapes to the heap, kept for the next:
@@ -77,6 +79,7 @@ type scratch struct {
 	client netip.Addr
 	subnet bool  // the query's client subnet is believed
 	scope  uint8 // how many bits of that decided the answer
+	made   int   // leading labels of the question's name that stand for any
 	req    zones.Request
 	a      zones.Answer
 	shard  *shard
@@ -127,6 +130,13 @@ func (h *Handler) SetConfig(c Config) error {
 		return err
 	}
 	if p.forward, err = newForwarder(c.Forward); err != nil {
+		return err
+	}
+	var before *limiter
+	if old := h.policy.Load(); old != nil {
+		before = old.limit
+	}
+	if p.limit, err = newLimiter(c.RateLimit, before); err != nil {
 		return err
 	}
 	h.policy.Store(p)

@@ -27,6 +27,9 @@ const (
 	NotReady                 // the zone knows nothing yet, or nothing fresh enough
 	Forwarded                // a resolver's answer was passed on
 	ForwardingFailed         // no resolver answered
+	Limited                  // over the rate limit: nothing was sent
+	Slipped                  // over the rate limit: TC was sent
+	CookieWanted             // over the rate limit: a cookie was sent to come back with
 	outcomes
 )
 
@@ -59,6 +62,12 @@ func (o Outcome) String() string {
 		return "forwarded"
 	case ForwardingFailed:
 		return "forwarding_failed"
+	case Limited:
+		return "limited"
+	case Slipped:
+		return "slipped"
+	case CookieWanted:
+		return "cookie_wanted"
 	case OutcomeUnknown, outcomes:
 	}
 	return "unknown"
@@ -81,7 +90,9 @@ func (o Outcome) RCode() wire.RCode {
 		return wire.RCodeFormErr
 	case NotReady, ForwardingFailed:
 		return wire.RCodeServFail
-	case OutcomeUnknown, Answered, AliasOnly, Referred, NoData, Forwarded, outcomes:
+	case CookieWanted:
+		return wire.RCodeBadCookie
+	case OutcomeUnknown, Answered, AliasOnly, Referred, NoData, Forwarded, Limited, Slipped, outcomes:
 	}
 	return wire.RCodeNoError
 }

@@ -28,7 +28,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	s.req.Now, s.req.Rand = from.Now, from.Rand
 	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
 	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
-	verdict := dnsserver.Send
+	verdict, start := dnsserver.Send, b.Mark()
 	o := s.screen()
 	if o == OutcomeUnknown {
 		o = s.answer(h.tree.Load())
@@ -39,6 +39,9 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		if o == OutsideZones {
 			b.EDE(wire.EDENotAuthoritative, nil)
 		}
+		if o = s.limit(o, start); o == Limited {
+			verdict = dnsserver.Drop
+		}
 		b.SetRCode(o.RCode())
 		b.SetRA(s.mayForward())
 		if s.subnet {
@@ -48,7 +51,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	}
 	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
 	clear(s.dnames[:s.hops])
-	s.hops, s.scope = 0, 0
+	s.hops, s.scope, s.made = 0, 0, 0
 	h.scratch.Put(s)
 	return verdict
 }
@@ -104,6 +107,9 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 	start := s.b.Mark()
 	for hop := 0; ; hop++ {
 		tree.Lookup(name, s.q.Type, &s.a)
+		if hop == 0 {
+			s.made = made(&s.a)
+		}
 		switch {
 		case hop == 0 && s.a.Zone == nil:
 			return OutsideZones

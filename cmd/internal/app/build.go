@@ -192,6 +192,8 @@ func authorityConfig(cfg *config.Config, version string) authority.Config {
 		Chaos:   authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
 		Forward: authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
 	}
+	l := cfg.DNS.RateLimit
+	out.RateLimit = authority.RateLimit{PerSecond: l.PerSecond, Slip: l.Slip, Exempt: l.Exempt}
 	for _, a := range cfg.Access {
 		out.Access = append(out.Access, authority.Rule{Zone: a.Zone, Allow: a.Allow})
 	}

@@ -99,6 +99,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 			},
 		},
 		one("muster_dns_alias_chains_cut_total", "Alias chains that were too long or circular.", func() float64 { return float64(s.authority.ChainsCut()) }),
+		one("muster_dns_rate_limit_evictions_total", "Networks that were let off the rate limit, as there were too many to remember.", func() float64 { return float64(s.authority.RateLimitEvictions()) }),
 		one("muster_dns_udp_overflow_total", "Queries the kernel dropped as a receive buffer was full.", stat(func(d *dnsserver.Stats) uint64 { return d.UDPOverflow })),
 		one("muster_dns_tcp_connections", "Open TCP connections.", stat(func(d *dnsserver.Stats) uint64 { return d.Conns })),
 		one("muster_dns_tcp_accepted_total", "TCP connections accepted.", stat(func(d *dnsserver.Stats) uint64 { return d.ConnsAccepted })),

@@ -62,11 +62,19 @@ const (
 
 // DNS configures the DNS server.
 type DNS struct {
-	Listen   []netip.AddrPort // UDP and TCP; at least one, distinct
-	Workers  int              // sockets an address for UDP; 0: one a core
-	TCP      TCP
-	WhyAllow []netip.Prefix // who may ask `_why` names
-	NSID     string         // what the server calls itself to clients; empty: nothing
+	Listen    []netip.AddrPort // UDP and TCP; at least one, distinct
+	Workers   int              // sockets an address for UDP; 0: one a core
+	TCP       TCP
+	WhyAllow  []netip.Prefix // who may ask `_why` names
+	RateLimit RateLimit
+	NSID      string // what the server calls itself to clients; empty: nothing
+}
+
+// RateLimit bounds what one network gets over UDP.
+type RateLimit struct {
+	PerSecond int // like responses; 0: no limit
+	Slip      int // every how manieth response over it is sent with TC; 0: none
+	Exempt    []netip.Prefix
 }
 
 // TCP bounds DNS over TCP.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/authority"
 )
 
 // EnvPrefix begins the name of every environment variable of Muster.
@@ -85,6 +86,15 @@ func dnsKeys() key {
 		),
 		many("why_allow", `["127.0.0.0/8", "::1/128"]`, "Networks that may ask `_why` names, which tell about every instance.", network(),
 			func(c *DNS, v []netip.Prefix) { c.WhyAllow = v }),
+		under("rate_limit", "Limits of what one network (IPv4 /24, IPv6 /56) gets over UDP, since its address may be forged. Clients with a valid DNS cookie have none.",
+			func(c *DNS) *RateLimit { return &c.RateLimit },
+			one("per_second", "200", "Responses a second for one name, or of one kind where there is none; 0: no limit.", integer(0, authority.RateMax),
+				func(c *RateLimit, v int) { c.PerSecond = v }),
+			one("slip", "2", "One in so many responses over the limit says to come back over TCP, or with a cookie; the rest are not sent. 0: none says so.", integer(0, authority.RateMax),
+				func(c *RateLimit, v int) { c.Slip = v }),
+			many("exempt", `["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"]`, "Networks without a limit.", network(),
+				func(c *RateLimit, v []netip.Prefix) { c.Exempt = v }),
+		),
 		one("nsid", `""`, "What clients that ask which server answers are told: NSID (RFC 5001) and id.server CH TXT; off: nothing.", nsid(),
 			func(c *DNS, v string) { c.NSID = v }).from("node"),
 	)

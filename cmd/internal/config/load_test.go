@@ -56,7 +56,7 @@ func TestLoad_everything(t *testing.T) {
 	c := load(t, config.Options{Data: []byte(`
 node: NS-1
 log: {level: debug, format: json}
-dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1]}
+dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1], rate_limit: {per_second: 50, slip: 0, exempt: []}}
 zones:
   - {name: Svc.Example, source: muster, prefix: /a/b/, ttl: 7s, negative_ttl: 3s}
   - {name: example.com., file: zones/example.com.zone}
@@ -104,8 +104,9 @@ proxy:
 		DNS: config.DNS{
 			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 			Workers: 3, TCP: config.TCP{MaxConnections: 7, MaxPerClient: 2, IdleTimeout: time.Minute},
-			WhyAllow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
-			NSID:     "ns-1",
+			WhyAllow:  []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
+			RateLimit: config.RateLimit{PerSecond: 50, Slip: 0, Exempt: []netip.Prefix{}},
+			NSID:      "ns-1",
 		},
 		Zones: []config.Zone{
 			{Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second},
