@@ -37,7 +37,7 @@ var directories = [...]string{
 
 // Subtrees of the prefix that belong to Muster and are no records of this
 // package.
-var otherDirectories = [...]string{"vips", "zones"}
+var otherDirectories = [...]string{"vips", "zones", "secrets"}
 
 // String names the kind as a key's first segment does.
 func (k Kind) String() string {
@@ -84,6 +84,10 @@ func (s Keyspace) Dir(k Kind) string { return s.root + k.String() + "/" }
 // VIP is the key whose lease says who holds a virtual address. It is no record:
 // Parse passes it over.
 func (s Keyspace) VIP(address netip.Addr) string { return s.root + "vips/" + address.String() }
+
+// Secret is the key of something that the servers share and nobody else needs to
+// know. It is no record: Parse passes it over.
+func (s Keyspace) Secret(name string) string { return s.root + "secrets/" + name }
 
 // Raw returns the key as it is written in the source. The names are checked
 // and folded, so that what Parse reads back is the same Key.

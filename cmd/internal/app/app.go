@@ -31,6 +31,7 @@ import (
 	"github.com/musterdns/muster/cmd/internal/metrics"
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
+	"github.com/musterdns/muster/dnsserver/cookie"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
@@ -99,7 +100,9 @@ type server struct {
 	endpoints []string
 	sources   []source // the service zones, in the configuration's order
 	cluster   *etcd.Source
-	peers     peers
+	// ownCookies is a secret of DNS cookies that no other server knows.
+	ownCookies cookie.Secret
+	peers      peers
 
 	pool      *pool.Pool
 	monitor   *health.Monitor
@@ -210,6 +213,9 @@ func (s *server) run(ctx context.Context) error {
 	front.Go(func() error { return s.upgrades(frontCtx, stop) })
 	front.Go(func() error { return s.snapshots.run(frontCtx) })
 	front.Go(func() error { return s.join(frontCtx) })
+	if s.cluster != nil && !s.opt.Proxy {
+		front.Go(func() error { return s.shareCookies(frontCtx) })
+	}
 	if s.opt.Dev {
 		front.Go(func() error { return s.registerSamples(frontCtx) })
 	}

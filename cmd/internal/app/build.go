@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -182,7 +183,11 @@ func (s *server) buildDNS(cfg *config.Config) error {
 		Listen: cfg.DNS.Listen, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
 		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, NSID: cfg.DNS.NSID, Logger: s.log.With("part", "dns"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	_, _ = rand.Read(s.ownCookies[:]) // never fails
+	return s.applyCookies(cfg)
 }
 
 // authorityConfig is what the authority takes of a configuration.

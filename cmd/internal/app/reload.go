@@ -146,6 +146,11 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 	if err := s.dns.SetNSID(cfg.DNS.NSID); err != nil {
 		return err
 	}
+	if cfg.DNS.CookieSecretFile != "" || s.cfg.Load().DNS.CookieSecretFile != "" {
+		if err := s.applyCookies(cfg); err != nil {
+			return err
+		}
+	}
 	s.authority.SetTree(tree)
 	s.level.Set(cfg.Log.Level)
 	s.refused.Store(&refused)

@@ -62,12 +62,13 @@ const (
 
 // DNS configures the DNS server.
 type DNS struct {
-	Listen    []netip.AddrPort // UDP and TCP; at least one, distinct
-	Workers   int              // sockets an address for UDP; 0: one a core
-	TCP       TCP
-	WhyAllow  []netip.Prefix // who may ask `_why` names
-	RateLimit RateLimit
-	NSID      string // what the server calls itself to clients; empty: nothing
+	Listen           []netip.AddrPort // UDP and TCP; at least one, distinct
+	Workers          int              // sockets an address for UDP; 0: one a core
+	TCP              TCP
+	WhyAllow         []netip.Prefix // who may ask `_why` names
+	RateLimit        RateLimit
+	NSID             string // what the server calls itself to clients; empty: nothing
+	CookieSecretFile string // absolute path; empty: the servers of the registry share a secret
 }
 
 // RateLimit bounds what one network gets over UDP.

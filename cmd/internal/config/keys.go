@@ -95,6 +95,8 @@ func dnsKeys() key {
 			many("exempt", `["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"]`, "Networks without a limit.", network(),
 				func(c *RateLimit, v []netip.Prefix) { c.Exempt = v }),
 		),
+		one("cookie_secret_file", `""`, "A file with secrets of DNS cookies (RFC 9018), 32 hexadecimal digits each: the first makes cookies, all are accepted. Empty: the servers of the registry share one, and change it each day.", file(""),
+			func(c *DNS, v string) { c.CookieSecretFile = v }),
 		one("nsid", `""`, "What clients that ask which server answers are told: NSID (RFC 5001) and id.server CH TXT; off: nothing.", nsid(),
 			func(c *DNS, v string) { c.NSID = v }).from("node"),
 	)
