@@ -86,9 +86,9 @@ func newLimiter(c RateLimit, before *limiter) (*limiter, error) {
 	return l, nil
 }
 
-// limit decides, once a response has been built that begins at start, whether it
-// is sent; what becomes of it is its outcome then.
-func (s *scratch) limit(o Outcome, start wire.Mark) Outcome {
+// limit decides, once a response has been built, whether it is sent; what becomes
+// of it is its outcome then.
+func (s *scratch) limit(o Outcome) Outcome {
 	l := s.p.limit
 	if l == nil || s.from.Transport != dnsserver.UDP || s.from.Known || contains(l.exempt, s.client) {
 		return o
@@ -99,7 +99,7 @@ func (s *scratch) limit(o Outcome, start wire.Mark) Outcome {
 	if l.slip == 0 || s.from.Rand>>32%l.slip != 0 {
 		return Limited
 	}
-	s.b.Rewind(start)
+	s.b.Clear()
 	if s.q.Asked&wire.AskedCookie != 0 { // RFC 7873 section 5.2.3: it has a cookie now
 		s.b.SetAA(false)
 		return CookieWanted

@@ -28,7 +28,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	s.req.Now, s.req.Rand = from.Now, from.Rand
 	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
 	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
-	verdict, start := dnsserver.Send, b.Mark()
+	verdict := dnsserver.Send
 	o := s.screen()
 	if o == OutcomeUnknown {
 		o = s.answer(h.tree.Load())
@@ -39,7 +39,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		if o == OutsideZones {
 			b.EDE(wire.EDENotAuthoritative, nil)
 		}
-		if o = s.limit(o, start); o == Limited {
+		if o = s.limit(o); o == Limited {
 			verdict = dnsserver.Drop
 		}
 		b.SetRCode(o.RCode())

@@ -80,7 +80,8 @@ func TestHandler_ServeDNS_ClientSubnet(t *testing.T) {
 			}
 		})
 	}
-	// What a client may ask goes by its own address: nobody can write itself in.
+	// What a client may ask goes by its own address and the name as it was read,
+	// once (as not in CVE-2026-26017): nobody can write itself in.
 	config.SubnetsFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	if err := h.SetConfig(config); err != nil {
 		t.Fatal(err)

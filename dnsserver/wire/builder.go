@@ -113,6 +113,16 @@ func (b *Builder) Mark() Mark { return Mark{b.n, b.counts, b.sec, b.nnames} }
 // Rewind forgets the records written after m; flags, code and options stay.
 func (b *Builder) Rewind(m Mark) { b.n, b.counts, b.sec, b.nnames = m.n, m.counts, m.sec, m.nnames }
 
+// Clear forgets all records; flags, code and options stay.
+func (b *Builder) Clear() {
+	start := Mark{n: HeaderSize}
+	if len(b.q.RawName) > 0 {
+		start.n += len(b.q.RawName) + questionFixed
+		start.nnames = 1
+	}
+	b.Rewind(start)
+}
+
 // Room is how many octets can still be written.
 func (b *Builder) Room() int { return len(b.buf) - b.kept - b.n }
 

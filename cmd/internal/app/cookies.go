@@ -82,7 +82,7 @@ func (s *server) applyCookies(cfg *config.Config) error {
 		return fmt.Errorf("dns.cookie_secret_file: %w", err)
 	}
 	var secrets []cookie.Secret
-	for _, word := range strings.Fields(string(b)) {
+	for word := range strings.FieldsSeq(string(b)) {
 		secret, err := cookie.ParseSecret(word)
 		if err != nil {
 			return fmt.Errorf("dns.cookie_secret_file: %w", err)
