@@ -144,21 +144,27 @@ func mix(h uint64) uint64 {
 func (l *limiter) take(hash uint64, now int64) bool {
 	line := &l.lines[hash%bucketLines]
 	tag := hash >> timeBits
-	victim, least := 0, int64(second)*4
-	for i := range line {
-		w := line[i].Load()
-		if w>>timeBits == tag {
-			return l.charge(&line[i], w, now)
+	for range casTries {
+		var victim *atomic.Uint64
+		var lost uint64
+		least := int64(second) * 4 // more than any debt
+		for i := range line {
+			w := line[i].Load()
+			if w>>timeBits == tag {
+				return l.charge(&line[i], w, now)
+			}
+			if d := debt(w, now); d < least {
+				victim, lost, least = &line[i], w, d
+			}
 		}
-		if d := debt(w, now); d < least {
-			victim, least = i, d
-		}
+		if victim.CompareAndSwap(lost, tag<<timeBits|uint64(now+l.cost)&timeMask) {
+			if least > 0 {
+				l.evicted.Add(1)
+			}
+			return true
+		} // else another worker was faster, perhaps with the same bucket
 	}
-	if least > 0 {
-		l.evicted.Add(1)
-	}
-	line[victim].Store(tag<<timeBits | uint64(now+l.cost)&timeMask)
-	return true
+	return false
 }
 
 // charge is the bucket as a clock that each response puts forward by its cost,
