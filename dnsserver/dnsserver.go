@@ -84,8 +84,9 @@ const (
 // Handler answers on the socket's goroutine: it must not block, keep q or b,
 // or allocate. It is handed only queries that wire.ParseQuery lets proceed; b
 // has been started for q with the limit of the client and transport, and with
-// the EDNS options that the query asks for, and the server finishes it. from is valid during the call. Workers call it side by
-// side. A panic in it is answered with SERVFAIL, counted and logged.
+// the EDNS options that the query asks for, and the server finishes it. from is
+// valid during the call. Workers call it side by side. A panic in it is answered
+// with SERVFAIL, counted and logged.
 type Handler interface {
 	ServeDNS(b *wire.Builder, q *wire.Query, from *Client) Verdict
 }

@@ -64,7 +64,7 @@ func (c *counters) add(t *tally) {
 type TransportStats struct {
 	Received   uint64 // messages
 	Ignored    uint64 // of those, no query at all: too short, or a response
-	Rejected   uint64 // malformed or not implemented: answered with an error before the handler
+	Rejected   uint64 // answered with FORMERR, NOTIMP or the like, before the handler
 	Dropped    uint64 // by the handler
 	Deferred   uint64 // to the slow pool
 	Truncated  uint64 // replies with TC

@@ -16,10 +16,14 @@ func (l *loader) checkSVCB(r *record) {
 		return
 	}
 	owner := presentation(r.owner.name)
-	end := 2 + nameOctets(r.rdata[2:])
 	var target wire.Name
+	_, end, err := dns.UnpackDomainName(r.rdata, 2)
+	if err != nil || !target.Set(r.rdata[2:end]) {
+		l.errorf(r, "%s of %s: malformed target", r.typ, owner)
+		return
+	}
 	params, ok := svcParams(r.rdata[end:])
-	if !ok || !target.Set(r.rdata[2:end]) {
+	if !ok {
 		l.errorf(r, "%s of %s: malformed parameters", r.typ, owner)
 		return
 	}
@@ -54,16 +58,6 @@ func (l *loader) checkDNSService(r *record, owner string, params map[dns.SVCBKey
 	if _, ok := params[dns.SVCB_DOHPATH]; !ok && speaksHTTP(alpn) {
 		l.errorf(r, "SVCB of %s: a DNS server over HTTP needs dohpath (RFC 9461 section 5)", owner)
 	}
-}
-
-// nameOctets is how many octets the name at the start of w takes.
-func nameOctets(w []byte) int {
-	for i := 0; i < len(w); i += 1 + int(w[i]) {
-		if w[i] == 0 {
-			return i + 1
-		}
-	}
-	return len(w)
 }
 
 // svcParams takes apart what follows the target.

@@ -10,10 +10,10 @@ import (
 
 // Limits of what $GENERATE makes.
 const (
-	generatedMax  = 1 << 17 // records in a zone: two of the largest ranges there are
-	rangeMax      = 1 << 16 // records of one line
-	widthMax      = 255     // of one number in it: no name and no string is longer
-	generateOctet = 1 << 16 // of one record's text
+	generatedMax       = 1 << 17 // records in a zone: two of the largest ranges there are
+	rangeMax           = 1 << 16 // records of one line
+	widthMax           = 255     // of one number in it: no name and no string is longer
+	generatedOctetsMax = 1 << 16 // of one record's text
 )
 
 // generator makes the lines of a $GENERATE directive, as BIND 9's manual has it:
@@ -88,10 +88,10 @@ func parseRange(text string) (*generator, error) {
 // parsePart takes the first part off the text. \$ and $$ stand for a $.
 func parsePart(text string) (p part, rest string, err error) {
 	switch {
-	case strings.HasPrefix(text, `\$`), strings.HasPrefix(text, "$$"):
-		return part{text: `\$`}, text[2:], nil
 	case strings.HasPrefix(text, `\`) && len(text) > 1:
 		return part{text: text[:2]}, text[2:], nil
+	case strings.HasPrefix(text, "$$"):
+		return part{text: `\$`}, text[2:], nil
 	case strings.HasPrefix(text, "${"):
 		end := strings.IndexByte(text, '}')
 		if end < 0 {
@@ -158,8 +158,8 @@ func (g *generator) line() (string, error) {
 			return "", fmt.Errorf("$GENERATE: %d with an offset of %d is more than %d", g.next, p.offset, math.MaxInt32)
 		}
 		p.write(&b, n)
-		if b.Len() > generateOctet {
-			return "", fmt.Errorf("$GENERATE: a record of more than %d octets", generateOctet)
+		if b.Len() > generatedOctetsMax {
+			return "", fmt.Errorf("$GENERATE: a record of more than %d octets", generatedOctetsMax)
 		}
 	}
 	g.next += g.step

@@ -189,8 +189,8 @@ func (l *loader) zoneRecords() []zones.Record {
 	return out
 }
 
-// parserMessage takes apart what the parser says: the file, the reason, and the
-// place. Its lines are not the file's after $GENERATE, its columns are.
+// parserMessage takes from what the parser says the reason and the column. Its
+// lines are not the file's after $GENERATE, so ours are told.
 var parserMessage = regexp.MustCompile(`(?s)^(?:.*?: )?dns: (.*) at line: \d+:(\d+)$`)
 
 // parseError puts the parser's error in the form of ours: the place first.

@@ -78,11 +78,7 @@ func (s *session) check(o config.Options) error {
 			if name == "" {
 				name = "the configuration"
 			}
-			fmt.Fprintf(s.stdout, "%s: ok: %s, %s in zone files", name, count(len(cfg.Zones), "zone"), count(records, "record"))
-			if warnings > 0 {
-				fmt.Fprintf(s.stdout, ", %s", count(warnings, "warning"))
-			}
-			fmt.Fprintln(s.stdout)
+			s.printOK(name, fmt.Sprintf("%s, %s in zone files", count(len(cfg.Zones), "zone"), count(records, "record")), warnings)
 			return nil
 		}
 	}
@@ -126,12 +122,16 @@ func (s *session) checkZone(origin, file string) error {
 	if err != nil {
 		return fmt.Errorf("%s found", count(s.printLines(err), "problem"))
 	}
-	fmt.Fprintf(s.stdout, "%s: ok: %s", file, count(zone.Len(), "record"))
-	if len(warned) > 0 {
-		fmt.Fprintf(s.stdout, ", %s", count(len(warned), "warning"))
-	}
-	fmt.Fprintln(s.stdout)
+	s.printOK(file, count(zone.Len(), "record"), len(warned))
 	return nil
+}
+
+// printOK says that what was checked can be used, and what is in it.
+func (s *session) printOK(name, holds string, warnings int) {
+	if warnings > 0 {
+		holds += ", " + count(warnings, "warning")
+	}
+	fmt.Fprintf(s.stdout, "%s: ok: %s\n", name, holds)
 }
 
 func (s *session) printWarnings(warned []zonefile.Warning) {
@@ -151,7 +151,7 @@ func (s *session) printLines(err error) (lines int) {
 
 // checkFiles sees whether the other files can be read.
 func (s *session) checkFiles(cfg *config.Config) (errs int) {
-	files := [][2]string{{"admin.token_file", cfg.Admin.TokenFile}}
+	files := [][2]string{{"admin.token_file", cfg.Admin.TokenFile}, {"dns.cookie_secret_file", cfg.DNS.CookieSecretFile}}
 	if cfg.Registry.Mode == config.RegistryEtcd {
 		e := cfg.Registry.Etcd
 		files = append(files, [2]string{"registry.etcd.password_file", e.PasswordFile}, [2]string{"registry.etcd.ca", e.CA},
