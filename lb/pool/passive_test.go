@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/musterdns/muster/health"
@@ -44,6 +45,32 @@ func TestPool_ObservePassive(t *testing.T) {
 			if e.pool.View().Version() != before {
 				t.Errorf("%+v changed the view", o)
 			}
+		}
+	})
+}
+
+// TestPool_ObservePassive_side_by_side is for the race detector. Cause: a writer
+// that was woken by a verdict, with nothing observed, went through the map that
+// observations go into.
+func TestPool_ObservePassive_side_by_side(t *testing.T) {
+	bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
+		e.apply(registry.Batch{Reset: true, Instances: insts("web/a 10.0.0.1"), Services: []registry.Service{{Name: "web", Checks: []registry.Check{{Type: "tcp"}}}}})
+		var observers sync.WaitGroup
+		for range 4 {
+			observers.Go(func() {
+				for i := range 1000 {
+					e.pool.ObservePassive(pool.Passive{Source: 1, Service: "web", Instance: "a", Factor: []float64{0.1, 1}[i%2]})
+				}
+			})
+		}
+		for i := range 1000 {
+			e.verdict("10.0.0.1", health.Status{State: []health.State{health.Passing, health.Failing}[i%2]})
+		}
+		observers.Wait()
+		e.pool.ObservePassive(pool.Passive{Source: 1, Service: "web", Instance: "a", Factor: 1})
+		e.wait()
+		if w := e.find("web").Endpoint(0).Weight; w != lb.WeightScale {
+			t.Errorf("weight %d in the end, want %d", w, lb.WeightScale)
 		}
 	})
 }

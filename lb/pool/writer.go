@@ -276,9 +276,9 @@ func (w *writer) drainNotified() {
 	w.pool.mu.Lock()
 	notified := w.pool.notified
 	w.pool.notified = make(map[health.Target]observation, min(len(notified), 64))
-	passive := w.pool.passive
-	if len(passive) > 0 {
-		w.pool.passive = map[passiveKey]passiveSeen{}
+	var passive map[passiveKey]passiveSeen // never the one that is written to meanwhile
+	if len(w.pool.passive) > 0 {
+		passive, w.pool.passive = w.pool.passive, map[passiveKey]passiveSeen{}
 	}
 	w.pool.mu.Unlock()
 	for k, seen := range passive {
