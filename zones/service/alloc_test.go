@@ -17,6 +17,7 @@ var questions = [][2]string{
 	{"web.svc.test", "A"},
 	{"web.svc.test", "AAAA"},
 	{"web.svc.test", "SRV"},
+	{"web.svc.test", "SVCB"},
 	{"_http._tcp.web.svc.test", "SRV"},
 	{"virtual.svc.test", "A"},
 	{"web-1.web.svc.test", "A"},

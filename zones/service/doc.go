@@ -1,7 +1,8 @@
 // Package service turns the live view of services into wire-ready RRsets: the
 // names of a service zone and of reverse zones.
 //
-//	web.Z                A, AAAA, SRV: picked instances; TXT: the service's metadata
+//	web.Z                A, AAAA, SRV: picked instances; TXT: the service's metadata;
+//	                     HTTPS, SVCB: picked instances' ports named https (or, SVCB, http)
 //	_web._tcp.Z          SRV: the same, by RFC 2782's way of asking
 //	_http._tcp.web.Z     SRV: the ports named http
 //	web-1.web.Z          A, AAAA, SRV, TXT: that instance, whatever its health

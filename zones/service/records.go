@@ -10,6 +10,7 @@ import (
 type records struct {
 	service *pool.Service
 	txt     []byte // RDATA of the service's own TXT record; empty: none
+	alpn    []byte // the parameter of its bindings; empty: none
 }
 
 // The RRsets are what they are made from, under a type of each kind of record:
@@ -28,7 +29,7 @@ type (
 
 // Encode makes the records of s: pool.Config.Encode. It is called by the pool's
 // writer.
-func Encode(s *pool.Service) any { return &records{s, metaText(s.Meta())} }
+func Encode(s *pool.Service) any { return &records{s, metaText(s.Meta()), alpnParam(s.Meta())} }
 
 // recordsOf returns what Encode made of s.
 func recordsOf(s *pool.Service) *records {
@@ -43,7 +44,12 @@ func recordsOf(s *pool.Service) *records {
 func whole(s *pool.Service, typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NoData
 	answer(s.Set(), typ, a)
-	if typ != wire.TypeTXT && typ != wire.TypeANY {
+	switch typ {
+	case wire.TypeHTTPS, wire.TypeSVCB:
+		binding(s, typ, a)
+		return
+	case wire.TypeTXT, wire.TypeANY:
+	default:
 		return
 	}
 	if r := recordsOf(s); len(r.txt) > 0 {

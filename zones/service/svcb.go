@@ -1,0 +1,180 @@
+package service
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/zones"
+)
+
+// The ports that service bindings are made from, by name.
+const (
+	portHTTP  = "http"
+	portHTTPS = "https"
+)
+
+// metaALPN is the key of a service's metadata that lists the protocols its
+// instances speak behind TLS, "h2,http/1.1", for the parameter alpn. Without it
+// the parameter is left out, which says HTTP/1.1 (RFC 9460 section 7.1.2).
+const metaALPN = "alpn"
+
+// The parameters of a service binding (RFC 9460 section 14.3.2).
+const (
+	keyALPN     = 1
+	keyPort     = 3
+	keyIPv4Hint = 4
+	keyIPv6Hint = 6
+)
+
+// The RRsets of service bindings (RFC 9460), of the set of a port.
+type (
+	httpsSet pool.Set
+	svcbSet  pool.Set
+)
+
+// binding finds a service's HTTPS or SVCB set. HTTPS is made from the port named
+// https alone: the record tells browsers not to use http any more (RFC 9460
+// section 9.5). SVCB promises nothing of the kind, and falls back to http.
+func binding(s *pool.Service, typ wire.Type, a *zones.Answer) {
+	if v4, v6 := s.VIPs(); len(v4)+len(v6) > 0 {
+		return // which ports the proxy behind them listens at is not known
+	}
+	set := s.Filter(pool.FilterPort, []byte(portHTTPS), false)
+	switch {
+	case typ == wire.TypeHTTPS && set != nil:
+		found(a, (*httpsSet)(set))
+	case typ == wire.TypeSVCB && set != nil:
+		found(a, (*svcbSet)(set))
+	case typ == wire.TypeSVCB:
+		if set = s.Filter(pool.FilterPort, []byte(portHTTP), false); set != nil {
+			found(a, (*svcbSet)(set))
+		}
+	}
+}
+
+// alpnParam is the parameter alpn of a service with the metadata; empty: none.
+// Protocols that are no ALPN identifiers, 1 to 255 octets, are left out.
+func alpnParam(meta map[string]string) []byte {
+	var ids []byte
+	for id := range strings.SplitSeq(meta[metaALPN], ",") {
+		if id = strings.TrimSpace(id); id != "" && len(id) <= 255 && len(ids)+1+len(id) <= 1024 {
+			ids = append(append(ids, uint8(len(id))), id...)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	head := binary.BigEndian.AppendUint16(nil, keyALPN)
+	return append(binary.BigEndian.AppendUint16(head, uint16(len(ids))), ids...)
+}
+
+// Append implements zones.RRset.
+func (s *httpsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return bindings((*pool.Set)(s), b, owner, r, wire.TypeHTTPS)
+}
+
+// Append implements zones.RRset.
+func (s *svcbSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return bindings((*pool.Set)(s), b, owner, r, wire.TypeSVCB)
+}
+
+// bindingMax is the greatest RDATA that is built: a target, alpn as alpnParam
+// bounds it, and as many hints as fit the rest.
+const bindingMax = 2048
+
+// bindings picks instances as for their addresses, for clients choose among
+// bindings of one priority without weights (RFC 9460 section 2.4.1), and writes
+// a record for each. Under hash the priority is the rank.
+func bindings(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, typ wire.Type) zones.Result {
+	res := zones.Result{EDE: zones.EDENone}
+	svc, g := s.Service(), s.Group(pool.FamilySRV)
+	q, hashed := request(svc, r)
+	tier, q := g.Draw(q, hashed)
+	if tier == nil {
+		mode(b, g)
+		state(svc, &res, r.Now)
+		return res
+	}
+	k := tier.Auto()
+	if m := svc.MaxAnswers(); m > 0 {
+		k = min(m, tier.Size())
+	}
+	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
+	r.Picks = picks
+	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
+	res.Scope = scope(svc, r)
+	state(svc, &res, r.Now)
+	var buf [bindingMax]byte
+	for rank, i := range picks {
+		priority := svc.Priority(i)
+		if hashed {
+			priority = uint16(rank)
+		}
+		if !b.RR(r.Section, owner, typ, wire.ClassIN, res.TTL, rdataSVCB(s, buf[:0], i, priority)) {
+			// Complete by policy as far as it goes, but for nothing at all or where
+			// the policy is to give everything.
+			res.Truncated = res.Answers == 0 || svc.Everything()
+			break
+		}
+		res.Answers++
+	}
+	mode(b, g)
+	return res
+}
+
+// rdataSVCB appends the RDATA of instance i's binding (RFC 9460 section 2.2):
+// the instance's own name as the target, its port, and its addresses as hints.
+// Parameters are in the order of their keys. A tier's priority is raised by one,
+// since 0 would make an alias.
+func rdataSVCB(s *pool.Set, dst []byte, i uint32, priority uint16) []byte {
+	svc := s.Service()
+	dst = binary.BigEndian.AppendUint16(dst, max(priority, priority+1))
+	dst = append(append(dst, svc.Label(i)...), svc.Absolute()...)
+	if s.Name() == portHTTPS {
+		dst = append(dst, recordsOf(svc).alpn...)
+	}
+	dst = param(dst, keyPort, 2)
+	dst = binary.BigEndian.AppendUint16(dst, portOf(s, i))
+	room := func(octets, n int) int { return min(n, (bindingMax-len(dst)-4)/octets) }
+	if n := room(4, svc.Count4(i)); n > 0 {
+		dst = param(dst, keyIPv4Hint, n*4)
+		for k := range n {
+			a := svc.Addr4(i, k)
+			dst = append(dst, a[:]...)
+		}
+	}
+	if n := room(16, svc.Count6(i)); n > 0 {
+		dst = param(dst, keyIPv6Hint, n*16)
+		for k := range n {
+			a := svc.Addr6(i, k)
+			dst = append(dst, a[:]...)
+		}
+	}
+	return dst
+}
+
+// param appends the head of a parameter.
+func param(dst []byte, key uint16, size int) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(dst, key), uint16(size))
+}
+
+// All implements zones.RRset.
+func (s *httpsSet) All(yield func([]byte) bool) { allBindings((*pool.Set)(s), yield) }
+
+// All implements zones.RRset.
+func (s *svcbSet) All(yield func([]byte) bool) { allBindings((*pool.Set)(s), yield) }
+
+func allBindings(s *pool.Set, yield func([]byte) bool) {
+	each(s.Group(pool.FamilySRV), func(i uint32) bool {
+		return yield(slices.Clip(rdataSVCB(s, nil, i, s.Service().Priority(i))))
+	})
+}
+
+// Version implements zones.RRset.
+func (s *httpsSet) Version() uint64 { return versionOf(s.All) }
+
+// Version implements zones.RRset.
+func (s *svcbSet) Version() uint64 { return versionOf(s.All) }
