@@ -7,6 +7,7 @@ type counters struct {
 	batches, rebuilds, healthChanges, failOpens    atomic.Uint64
 	problems, problemsDropped, filtersOmitted      atomic.Uint64
 	addressesOmitted, unknownSource, tableRebuilds atomic.Uint64
+	listingsOmitted                                atomic.Uint64
 	churnHolds, damped, suspected, reportsDropped  atomic.Uint64
 }
 
@@ -17,7 +18,8 @@ func (p *Pool) Counters() Counters {
 		Batches: c.batches.Load(), Rebuilds: c.rebuilds.Load(), HealthChanges: c.healthChanges.Load(),
 		FailOpens: c.failOpens.Load(), Problems: c.problems.Load(), ProblemsDropped: c.problemsDropped.Load(),
 		FiltersOmitted: c.filtersOmitted.Load(), AddressesOmitted: c.addressesOmitted.Load(),
-		EventsLost: p.events.lost.Load(), UnknownSource: c.unknownSource.Load(), TableRebuilds: c.tableRebuilds.Load(),
+		ListingsOmitted: c.listingsOmitted.Load(),
+		EventsLost:      p.events.lost.Load(), UnknownSource: c.unknownSource.Load(), TableRebuilds: c.tableRebuilds.Load(),
 		ChurnHolds: c.churnHolds.Load(), Damped: c.damped.Load(), Suspected: c.suspected.Load(), ReportsDropped: c.reportsDropped.Load(),
 	}
 }

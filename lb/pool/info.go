@@ -161,6 +161,7 @@ type Counters struct {
 	FiltersOmitted   uint64 // filters beyond FiltersMax, summed over rebuilds
 	AddressesOmitted uint64 // names beyond NamesPerAddressMax, summed over changes
 	EventsLost       uint64 // by subscribers too slow
+	ListingsOmitted  uint64 // listings published without all, since they have more than ListingMax
 	UnknownSource    uint64 // batches of a source not configured
 	TableRebuilds    uint64 // of the view's table
 	ChurnHolds       uint64 // times that removals were held, since too many fell at once

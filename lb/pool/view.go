@@ -18,6 +18,7 @@ type View struct {
 	seed      maphash.Seed
 	services  table[Service, *Service]
 	addresses table[AddressNames, *AddressNames]
+	listings  table[Listing, *Listing]
 	sources   atomic.Pointer[[]*SourceView] // indexed by SourceID
 	version   atomic.Uint64
 	clock     atomic.Int64 // nanoseconds since 1970, up to clockStep old
@@ -31,6 +32,7 @@ func (v *View) init() {
 	v.seed = maphash.MakeSeed()
 	v.services.init()
 	v.addresses.init()
+	v.listings.init()
 	v.sources.Store(&[]*SourceView{})
 }
 

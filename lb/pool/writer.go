@@ -23,6 +23,7 @@ type writer struct {
 	hold    time.Duration // of removals when too many fall at once
 	targets targets
 	addrs   addressIndex
+	lists   listings
 	timers  timers
 	dirty   []*svc
 	waiters []*waiter // for revisions
@@ -123,6 +124,7 @@ func (w *writer) init(p *Pool, seed uint64) {
 	w.sources = map[registry.SourceID]*source{}
 	w.targets = targets{seed: p.view.seed, byHash: map[uint64]*target{}, checker: p.cfg.Checker}
 	w.addrs.init(&p.view)
+	w.lists.init(&p.view)
 	w.sharing.me = -1
 	w.began = time.Now().UnixNano()
 }
@@ -369,8 +371,9 @@ func (w *writer) flush(now time.Time) {
 			w.publish(c.s, c.next)
 		}
 		w.addrs.publish(&w.pool.counts)
+		w.lists.publish(&w.pool.counts)
 		v.version.Add(1)
-		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds)
+		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds + v.listings.rebuilds)
 		w.pool.shown.wake()
 	}
 	for _, src := range w.sources {
@@ -402,6 +405,7 @@ func (w *writer) publish(s *svc, next *Service) {
 		answered--
 	}
 	s.src.view.services.Add(answered)
+	w.lists.replace(s.pub, next)
 	s.pub = next
 	w.forget(s)
 }

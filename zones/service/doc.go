@@ -9,6 +9,11 @@
 //	v2._tag.web.Z        A, AAAA, SRV: only instances with the tag
 //	eu-1a._zone.web.Z    A, AAAA, SRV: only instances of the zone
 //	key._hash.web.Z      A, AAAA, SRV: the choice that hashing "key" makes
+//	_http._tcp.Z         PTR: instances of any service with a port named http, by
+//	                     names as that below; DNS-SD (RFC 6763) browses them
+//	web-1@web._http._tcp.Z  SRV, TXT: that port of the instance
+//	_services._dns-sd._udp.Z  PTR: the ports that services have (section 9)
+//	b._dns-sd._udp.Z     PTR: Z; so do db and lb (section 11)
 //	_why.web.Z           TXT: why each instance is in or out
 //	Z, ns1.Z             SOA, NS; A, AAAA
 //

@@ -21,6 +21,10 @@ const (
 func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NXDomain
 	first := name.Label(0)
+	if below > 1 && isProtocol(name.Label(below-1)) {
+		z.browse(name, below, typ, a)
+		return
+	}
 	ours := below > 1 && unregistered(name.Label(1)) // then so is all that the label is in
 	if !ours && !unregistered(first) {
 		s := z.view.Find(z.source, relative(name, 0, below))
@@ -33,9 +37,7 @@ func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire
 		}
 	}
 	if below == 1 {
-		if isProtocol(first) && state.Services() > 0 {
-			a.Kind = zones.NoData
-		}
+		nonTerminal(a, string(first) == labelUDP || string(first) == labelTCP && state.Services() > 0)
 		return
 	}
 	if !ours {
@@ -96,8 +98,8 @@ func nonTerminal(a *zones.Answer, exists bool) {
 }
 
 // grandchild answers a name two labels below a service: a filter's, a hashed
-// key's or a port's; and `_web._tcp.Z`, which is a service asked for in the
-// manner of RFC 2782.
+// key's or a port's; and `_api._tcp.prod.Z`, which is the service api.prod asked
+// for in the manner of RFC 2782.
 func (z *Zone) grandchild(name *wire.Name, below int, first []byte, typ wire.Type, a *zones.Answer) {
 	second := name.Label(1)
 	var s *pool.Service
@@ -130,7 +132,7 @@ func (z *Zone) grandchild(name *wire.Name, below int, first []byte, typ wire.Typ
 				return
 			}
 		}
-		if s != nil || below == 2 {
+		if s != nil {
 			z.byProtocol(name, below, typ, a)
 		}
 	}

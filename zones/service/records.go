@@ -145,8 +145,11 @@ func instanceOf(o *zones.Own) (*pool.Service, uint32) {
 
 // state completes a result by what is known of the service's source: a stale
 // state says so, and is not to live long in caches.
-func state(s *pool.Service, res *zones.Result, now int64) {
-	if f, age := s.Origin().Freshness(now); f == pool.Stale || f == pool.Expired {
+func state(s *pool.Service, res *zones.Result, now int64) { stateOf(s.Origin(), res, now) }
+
+// stateOf is state for what is of a source and not of one service.
+func stateOf(src *pool.SourceView, res *zones.Result, now int64) {
+	if f, age := src.Freshness(now); f == pool.Stale || f == pool.Expired {
 		res.TTL = min(res.TTL, pool.StaleTTL)
 		res.EDE, res.Age = wire.EDEStale, age
 	}

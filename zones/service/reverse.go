@@ -197,10 +197,7 @@ func (s *ptrSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 	for i := range names.Len() {
 		src := names.At(i).Source
 		res.TTL = min(res.TTL, src.TTL())
-		if f, age := src.Freshness(r.Now); f == pool.Stale || f == pool.Expired {
-			res.TTL = min(res.TTL, pool.StaleTTL)
-			res.EDE, res.Age = wire.EDEStale, age
-		}
+		stateOf(src, &res, r.Now)
 	}
 	var buf [255]byte
 	for i := range names.Len() {

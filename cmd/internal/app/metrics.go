@@ -147,6 +147,7 @@ func (s *server) poolFamilies() []metrics.Family {
 		count("muster_pool_churn_holds_total", "Times removals were held, since half of a zone fell at once.", func() uint64 { return p.Counters().ChurnHolds }),
 		count("muster_pool_damped_total", "Times an instance was held back, since it falls too often.", func() uint64 { return p.Counters().Damped }),
 		s.holding(),
+		count("muster_pool_listings_omitted_total", "Lists for DNS-SD that were cut at their limit.", func() uint64 { return p.Counters().ListingsOmitted }),
 		count("muster_pool_filters_omitted_total", "Tags, zones and ports beyond the limit of a service.", func() uint64 { return p.Counters().FiltersOmitted }),
 	}
 }
