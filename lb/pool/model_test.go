@@ -390,7 +390,8 @@ func TestPool_Run_model(t *testing.T) {
 			}
 			if diff := m.compareAddresses(p.View()); diff != "" {
 				rt.Fatal(diff)
-			}			if diff := m.compareListings(p.View()); diff != "" {
+			}
+			if diff := m.compareListings(p.View()); diff != "" {
 				rt.Fatal(diff)
 			}
 		}

@@ -180,14 +180,20 @@ func (s *portsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zon
 	l := (*pool.Listing)(s)
 	res := listingResult(l.Origin(), r)
 	var buf [nameMax]byte
-	for n := 0; n < l.Len() && pointer(b, owner, r, &res, s.name(buf[:0], n)); n++ {
+	for n := range l.Len() {
+		if !pointer(b, owner, r, &res, s.name(buf[:0], n)) {
+			break
+		}
 	}
 	return res
 }
 
 // All implements zones.RRset.
 func (s *portsSet) All(yield func([]byte) bool) {
-	for n := 0; n < (*pool.Listing)(s).Len() && yield(s.name(nil, n)); n++ {
+	for n := range (*pool.Listing)(s).Len() {
+		if !yield(s.name(nil, n)) {
+			return
+		}
 	}
 }
 
@@ -251,15 +257,22 @@ func (s *browseSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zo
 	res := listingResult(l.Origin(), r)
 	var buf [nameMax]byte
 	c := newBrowser(l)
-	for name, ok := c.name(buf[:0]); ok && pointer(b, owner, r, &res, name); name, ok = c.name(buf[:0]) {
+	for {
+		name, ok := c.name(buf[:0])
+		if !ok || !pointer(b, owner, r, &res, name) {
+			return res
+		}
 	}
-	return res
 }
 
 // All implements zones.RRset.
 func (s *browseSet) All(yield func([]byte) bool) {
 	c := newBrowser((*pool.Listing)(s))
-	for name, ok := c.name(nil); ok && yield(name); name, ok = c.name(nil) {
+	for {
+		name, ok := c.name(nil)
+		if !ok || !yield(name) {
+			return
+		}
 	}
 }
 
