@@ -101,6 +101,8 @@ func (z *Zone) buildSets(entries []entry) error {
 			n.flags |= hasCNAME
 		case wire.TypeDNAME:
 			n.flags |= hasDNAME
+		case wire.TypeALIAS:
+			n.flags |= hasALIAS
 		}
 		z.sets = append(z.sets, s)
 		entries = entries[size:]
@@ -220,7 +222,7 @@ func checkRData(t wire.Type, rdata []byte) error {
 func rdataName(t wire.Type, rdata []byte) (name []byte, ok bool) {
 	prefix := 0
 	switch t {
-	case wire.TypeNS, wire.TypeCNAME, wire.TypePTR, wire.TypeDNAME,
+	case wire.TypeNS, wire.TypeCNAME, wire.TypePTR, wire.TypeDNAME, wire.TypeALIAS,
 		wire.TypeMB, wire.TypeMD, wire.TypeMF, wire.TypeMG, wire.TypeMR:
 	case wire.TypeMX:
 		prefix = 2

@@ -57,12 +57,28 @@ func (z *Zone) answer(n *node, typ wire.Type, a *Answer) {
 		z.alias(n, wire.TypeCNAME, 0, a)
 	case typ == wire.TypeANY && n.count > 0:
 		a.Kind = Found // RFC 8482: that there is something; no set is chosen
+	case n.flags&hasALIAS != 0 && z.borrow(n, typ, a):
 	default:
 		a.Kind = NoData
 		if s := z.set(n, typ); s != nil {
 			a.Kind, a.RRset = Found, s
 		}
 	}
+}
+
+// borrow answers the types of a node with an ALIAS that are not its own; false:
+// the type is.
+func (z *Zone) borrow(n *node, typ wire.Type, a *Answer) bool {
+	switch typ {
+	case wire.TypeA, wire.TypeAAAA:
+		a.Kind = Borrowed
+		a.Target, _ = next(z.data[z.set(n, wire.TypeALIAS).data:])
+	case wire.TypeALIAS: // how the zone is made, not what it has
+		a.Kind = NoData
+	default:
+		return false
+	}
+	return true
 }
 
 // refer answers with the delegation at n.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 )
@@ -42,6 +43,7 @@ const (
 	hasCNAME
 	hasDNAME
 	hasStar // a child named `*`
+	hasALIAS
 )
 
 // soaNumbers is what a SOA's RDATA has behind its names: serial, refresh, retry,
@@ -124,6 +126,25 @@ func (z *Zone) setIndex(n *node, typ wire.Type) int {
 		}
 	}
 	return -1
+}
+
+// Stray tells of each ALIAS record whose target lies in none of the zones with
+// the apexes, so that it has no addresses.
+func (z *Zone) Stray(apexes []wire.Name) []string {
+	var told []string
+	for i := range z.nodes {
+		if z.nodes[i].flags&hasALIAS == 0 {
+			continue
+		}
+		rdata, _ := next(z.data[z.set(&z.nodes[i], wire.TypeALIAS).data:])
+		var owner, target wire.Name
+		owner.Set(z.names.name(uint32(i)))
+		target.Set(rdata) // checkRData has seen that it is a name
+		if !slices.ContainsFunc(apexes, func(apex wire.Name) bool { _, ok := target.Below(&apex); return ok }) {
+			told = append(told, fmt.Sprintf("%s ALIAS: its target %s lies in no zone that is served here", owner.String(), target.String()))
+		}
+	}
+	return told
 }
 
 // readSOA takes from the apex what the zone needs of its SOA.

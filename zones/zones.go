@@ -70,6 +70,7 @@ const (
 	NoData               // the name exists, the type does not
 	NXDomain
 	ServFail // nothing is known yet, or what is known is too old
+	Borrowed // Target's addresses are to be answered as if they were the name's
 )
 
 // Source answers the names of a zone whose contents change by themselves. It
@@ -78,7 +79,7 @@ type Source interface {
 	// Lookup fills a for name, of which the first below labels stand below the
 	// zone's apex (0: the apex itself). It sets Kind, Type, RRset, Own, Hash,
 	// Hashed, EDE and Age, and for an Alias (always a CNAME of name itself)
-	// Target; it never sets Refused or Referral. For type ANY it says Found, with
+	// Target; it never sets Refused, Referral or Borrowed. For type ANY it says Found, with
 	// no RRset, when the name owns any record.
 	Lookup(name *wire.Name, below int, typ wire.Type, a *Answer)
 	// SOA is the zone's SOA record, owner the apex; with Request.Section
@@ -106,8 +107,8 @@ type Answer struct {
 	// Made is how many of the question's leading labels stand for the asterisk of
 	// the wildcard that the answer was made from (RFC 4592); 0: it was not.
 	Made int
-	// Target is where an Alias leads, a name in wire form as it was written; it
-	// belongs to the zone.
+	// Target is where an Alias leads or whose addresses are Borrowed, a name in wire
+	// form as it was written; it belongs to the zone.
 	Target []byte
 	// Zone is the zone that the name lies in; nil when Refused.
 	Zone *Zone

@@ -85,6 +85,25 @@ func (s *scratch) redirect(next, name *wire.Name, owner wire.Ref, hop int) (wire
 	return ref, OutcomeUnknown
 }
 
+// borrow looks up the addresses that an ALIAS record leads to, through CNAMEs and
+// further ALIAS records, of which nothing is written: they are answered as the
+// name's own, from its own zone. Who may ask for the name may have them. Where
+// there are none, the name exists without them.
+func (s *scratch) borrow(tree *zones.Tree, hop int) {
+	zone, made := s.a.Zone, s.a.Made
+	for ; s.a.Kind == zones.Borrowed || s.a.Kind == zones.Alias && s.a.Type == wire.TypeCNAME; hop++ {
+		if hop == chainMax || !s.names[hop].Set(s.a.Target) {
+			s.shard.chains.Add(1)
+			break
+		}
+		tree.Lookup(&s.names[hop], s.q.Type, &s.a)
+	}
+	if s.a.Kind != zones.Found && s.a.Kind != zones.ServFail {
+		s.a.Kind = zones.NoData
+	}
+	s.a.Zone, s.a.Made = zone, made
+}
+
 // dname is a DNAME that a step of the chain used.
 type dname struct {
 	set zones.RRset

@@ -121,6 +121,9 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 		case hop > 0 && (s.a.Zone == nil || !s.p.allows(name, s.client)):
 			return AliasOnly // the resolver goes on from here
 		}
+		if s.a.Kind == zones.Borrowed {
+			s.borrow(tree, hop)
+		}
 		if s.a.Kind != zones.Alias {
 			return s.finish(name, owner, start, hop)
 		}
@@ -164,7 +167,7 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 	case zones.NoData:
 		s.negative(name)
 		return NoData
-	case zones.ServFail, zones.Refused, zones.Alias: // only ServFail comes here
+	case zones.ServFail, zones.Refused, zones.Alias, zones.Borrowed: // only ServFail comes here
 	}
 	s.b.Rewind(start) // half a chain is no answer
 	s.b.SetAA(false)

@@ -158,6 +158,11 @@ const (
 	TypeANY        Type = 255
 	TypeURI        Type = 256
 	TypeCAA        Type = 257
+
+	// TypeALIAS is of private use (RFC 6895 section 3.1), with the number that
+	// PowerDNS gave it: in a zone file, a name whose addresses are those of
+	// another. It never goes over the wire.
+	TypeALIAS Type = 65401
 )
 
 // typeNames is the mnemonic of each type above.
@@ -176,7 +181,7 @@ var typeNames = map[Type]string{
 	TypeCSYNC: "CSYNC", TypeZONEMD: "ZONEMD", TypeSVCB: "SVCB", TypeHTTPS: "HTTPS",
 	TypeSPF: "SPF", TypeNXNAME: "NXNAME", TypeTKEY: "TKEY", TypeTSIG: "TSIG",
 	TypeIXFR: "IXFR", TypeAXFR: "AXFR", TypeMAILB: "MAILB", TypeMAILA: "MAILA",
-	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA",
+	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA", TypeALIAS: "ALIAS",
 }
 
 // typeValues is typeNames turned round.

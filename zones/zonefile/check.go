@@ -13,6 +13,7 @@ func (l *loader) check(file string) {
 	for _, r := range l.records {
 		l.checkOwner(r)
 		l.checkSet(r)
+		l.checkAlias(r)
 		l.checkHidden(r)
 		l.checkRelative(r)
 		l.checkTarget(r)
@@ -99,7 +100,7 @@ func (l *loader) checkSet(r *record) {
 	switch r.typ {
 	case wire.TypeSOA:
 		l.errorf(r, "%s: a second SOA, the first is in line %d", owner, f.line)
-	case wire.TypeCNAME, wire.TypeDNAME: // RFC 2181 section 10.1, RFC 6672 section 2.4
+	case wire.TypeCNAME, wire.TypeDNAME, wire.TypeALIAS: // RFC 2181 section 10.1, RFC 6672 section 2.4
 		l.errorf(r, "%s: a second %s, the first is in line %d", owner, r.typ, f.line)
 	}
 	if f.ttl != r.ttl {

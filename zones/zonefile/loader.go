@@ -99,6 +99,9 @@ func (l *loader) read(parser *dns.ZoneParser, src *source) error {
 		}
 		file, line := src.at()
 		r := &record{file: file, line: line}
+		if _, ok := src.aliases[place{src.open[len(src.open)-1].name, line}]; ok && rr.Header().Rrtype == uint16(aliasStandType) {
+			r.typ = wire.TypeALIAS
+		}
 		if err := l.add(rr, r, buf); err != nil {
 			l.errorf(r, "%w", err)
 		}
@@ -109,13 +112,15 @@ func (l *loader) read(parser *dns.ZoneParser, src *source) error {
 	return nil
 }
 
-// add enters rr as r.
+// add enters rr as r, of rr's type unless r has one.
 func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 	h := rr.Header()
 	if h.Class != dns.ClassINET {
 		return fmt.Errorf("class %s: only IN is served", dns.Class(h.Class))
 	}
-	r.typ, r.ttl = wire.Type(h.Rrtype), h.Ttl
+	if r.ttl = h.Ttl; r.typ == 0 {
+		r.typ = wire.Type(h.Rrtype)
+	}
 	if isMeta(r.typ) {
 		return fmt.Errorf("type %s cannot be in a zone", r.typ)
 	}

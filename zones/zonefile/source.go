@@ -25,6 +25,8 @@ type source struct {
 	opened int
 	octets int
 	made   int // records of $GENERATE
+	// aliases are the lines of entries of type ALIAS.
+	aliases map[place]struct{}
 }
 
 // input is one open file. Only its ReadByte is used once the parser has it.
@@ -92,11 +94,18 @@ func (in *input) ReadByte() (byte, error) {
 	if in.text == "" {
 		begins := in.entry.begins
 		c, err := in.readByte()
-		if err != nil || !begins || c != '$' {
+		if err != nil || !begins {
 			return c, err
 		}
-		if err := in.directive(); err != nil {
+		if c != '$' {
+			if err := in.alias(c); err != nil {
+				return 0, err
+			}
+		} else if err := in.directive(); err != nil {
 			return 0, err
+		}
+		if in.text == "" {
+			return c, nil
 		}
 	}
 	c := in.text[0]

@@ -17,6 +17,7 @@ import (
 // the tree is nil.
 func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []string, error) {
 	var all []*zones.Zone
+	var apexes []wire.Name
 	var warnings []string
 	var failed []error
 	for i := range cfg.Zones {
@@ -25,6 +26,7 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 		if err != nil {
 			return nil, nil, fmt.Errorf("zone %s: %w", z.Name, err)
 		}
+		apexes = append(apexes, apex)
 		zone, warned, err := s.makeZone(z, apex)
 		for _, w := range warned {
 			warnings = append(warnings, w.String())
@@ -39,6 +41,9 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 			}
 		}
 		all = append(all, zone)
+	}
+	for _, zone := range all {
+		warnings = append(warnings, zone.Stray(apexes)...)
 	}
 	if old == nil && len(failed) > 0 {
 		return nil, warnings, errors.Join(failed...)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/zones"
 	"github.com/musterdns/muster/zones/zonefile"
 )
@@ -87,7 +88,12 @@ func (s *session) check(o config.Options) error {
 
 // checkZones reads the zone files.
 func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
+	var apexes []wire.Name
+	var read []*zones.Zone
 	for i, z := range cfg.Zones {
+		if apex, err := wire.ParseName(z.Name); err == nil { // else it has been told
+			apexes = append(apexes, apex)
+		}
 		if z.Source != config.SourceFile {
 			continue
 		}
@@ -96,6 +102,7 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 		warnings += len(warned)
 		if err == nil {
 			records += zone.Len()
+			read = append(read, zone)
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
@@ -103,6 +110,12 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 			continue
 		}
 		errs += s.printLines(err)
+	}
+	for _, zone := range read {
+		for _, text := range zone.Stray(apexes) {
+			fmt.Fprintln(s.stdout, "warning:", text)
+			warnings++
+		}
 	}
 	return records, errs, warnings
 }
