@@ -120,7 +120,7 @@ func (c *Client) Source(id registry.SourceID, prefix string) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	return &Source{client: c, id: id, space: space}, nil
+	return &Source{feed: feed{client: c, id: id, format: native{space}}, space: space}, nil
 }
 
 // dial returns the connection, making it at the first use. With a user's name

@@ -78,23 +78,9 @@ func (t *tracker) exists(canonical string) bool {
 	return ok || len(t.variants[canonical]) > 0
 }
 
-// canonical is the one spelling in lower case.
-func (t *tracker) canonical(key registry.Key) string {
-	if key.Kind == registry.KindService {
-		return t.space.Dir(key.Kind) + key.Service
-	}
-	if key.Kind == registry.KindMember || key.Kind == registry.KindRoute {
-		return t.space.Dir(key.Kind) + key.Name
-	}
-	if key.Kind == registry.KindHealth {
-		return t.space.Dir(key.Kind) + key.Service + "/" + key.Name + "/" + key.Sub
-	}
-	return t.space.Dir(key.Kind) + key.Service + "/" + key.Name
-}
-
 // keyOf is the Key of a spelling in lower case.
 func (t *tracker) keyOf(canonical string) registry.Key {
-	key, ok, err := t.space.Parse(canonical)
+	key, ok, err := t.format.Parse(canonical)
 	if !ok || err != nil {
 		panic(fmt.Sprintf("etcd: invariant broken: %q was a key and is none", canonical))
 	}

@@ -88,7 +88,7 @@ func (p *prover) ask(ctx context.Context) {
 	}
 	p.asked = true
 	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep}
-	root, timeout := p.f.space.Root(), callTimeout
+	root, timeout := p.f.format.Root(), callTimeout
 	var opts []clientv3.OpOption
 	if a.deep {
 		timeout = listTimeout

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -16,12 +14,8 @@ import (
 // Source is the registry under one prefix. It is safe for concurrent use; one
 // Watch runs at a time.
 type Source struct {
-	client *Client
-	id     registry.SourceID
-	space  registry.Keyspace
-
-	watching atomic.Bool
-	counters counters
+	feed
+	space registry.Keyspace
 }
 
 var (
@@ -31,42 +25,8 @@ var (
 	_ registry.Holder  = (*Source)(nil)
 )
 
-// Stats are a Source's counters and where it stands, as values.
-type Stats struct {
-	Revision  int64     // up to which every change has been delivered
-	AsOf      time.Time // when that was last proven to be all there is; zero: never
-	Keys      int64     // under the prefix, good, bad and others'
-	Problems  int64     // records that cannot be used now; ProblemsMax at most
-	Lists     uint64    // times the complete state was read
-	Resumes   uint64    // times the watch was begun again where it had ended
-	Rollbacks uint64    // times the store's revision or identity went back
-	Events    uint64    // changes received
-}
-
-// counters are the atomics behind Stats; the goroutine of Watch writes them.
-type counters struct {
-	revision, asOf, keys, problems    atomic.Int64
-	lists, resumes, rollbacks, events atomic.Uint64
-}
-
-// ID is the identity that the source's records carry.
-func (s *Source) ID() registry.SourceID { return s.id }
-
 // Keyspace says how the source's keys are written.
 func (s *Source) Keyspace() registry.Keyspace { return s.space }
-
-// Stats returns the counters. It may be called at any time.
-func (s *Source) Stats() Stats {
-	c := &s.counters
-	stats := Stats{
-		Revision: c.revision.Load(), Keys: c.keys.Load(), Problems: c.problems.Load(),
-		Lists: c.lists.Load(), Resumes: c.resumes.Load(), Rollbacks: c.rollbacks.Load(), Events: c.events.Load(),
-	}
-	if at := c.asOf.Load(); at != 0 {
-		stats.AsOf = time.Unix(0, at)
-	}
-	return stats
-}
 
 // raw returns the key in etcd of one of this source's records.
 func (s *Source) raw(k registry.Key) (string, error) {

@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -40,7 +39,7 @@ type lookup func(ctx context.Context, raw string) (*mvccpb.KeyValue, error)
 // Only the goroutine of Watch uses it.
 type tracker struct {
 	source registry.SourceID
-	space  registry.Keyspace
+	format format
 
 	// keys counts everything under the prefix. A linearizable count that
 	// differs tells that a deletion was missed.
@@ -74,9 +73,9 @@ type tracker struct {
 	left []leftover
 }
 
-func newTracker(source registry.SourceID, space registry.Keyspace, before *tracker) *tracker {
+func newTracker(source registry.SourceID, f format, before *tracker) *tracker {
 	t := &tracker{
-		source: source, space: space, seed: maphash.MakeSeed(),
+		source: source, format: f, seed: maphash.MakeSeed(),
 		present: make(map[uint64]clientv3.LeaseID), variants: make(map[string][]string),
 		bad: make(map[string]struct{}), listing: true,
 	}
@@ -110,7 +109,7 @@ func (t *tracker) listed(kv *mvccpb.KeyValue) {
 	if !ok {
 		return
 	}
-	canonical := t.canonical(key)
+	canonical := t.format.canonical(key, raw)
 	if raw != canonical {
 		t.variants[canonical] = append(t.variants[canonical], raw)
 		return
@@ -119,9 +118,9 @@ func (t *tracker) listed(kv *mvccpb.KeyValue) {
 	t.decode(key, kv)
 }
 
-// parse is Keyspace.Parse with the source set.
+// parse is format.Parse with the source set.
 func (t *tracker) parse(raw string) (registry.Key, bool, error) {
-	key, ok, err := t.space.Parse(raw)
+	key, ok, err := t.format.Parse(raw)
 	key.Source = t.source
 	return key, ok && err == nil, err
 }
@@ -140,7 +139,7 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 	if !ok {
 		return nil
 	}
-	canonical := t.canonical(key)
+	canonical := t.format.canonical(key, raw)
 	before := t.exists(canonical)
 	switch {
 	case raw != canonical:
@@ -168,7 +167,7 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 // decode puts a key's record into the batch, or its problem and its end.
 func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
 	raw := string(kv.Key)
-	err := t.record(key, kv)
+	err := t.format.record(&t.batch, key, kv)
 	if err == nil {
 		t.mend(raw)
 		if t.retracted {
@@ -210,69 +209,13 @@ func (t *tracker) retract(key registry.Key) {
 	b.Deleted = append(b.Deleted, key)
 }
 
-// record decodes a value into the batch.
-func (t *tracker) record(key registry.Key, kv *mvccpb.KeyValue) error {
-	switch key.Kind {
-	case registry.KindInstance:
-		in, err := registry.DecodeInstance(key.Service, key.Name, kv.Value)
-		if err != nil {
-			return err
-		}
-		in.Incarnation, in.Revision, in.Leased = kv.CreateRevision, kv.ModRevision, kv.Lease != 0
-		t.batch.Instances = append(t.batch.Instances, in)
-	case registry.KindService:
-		s, err := registry.DecodeService(key.Service, kv.Value)
-		if err != nil {
-			return err
-		}
-		s.Revision = kv.ModRevision
-		t.batch.Services = append(t.batch.Services, s)
-	case registry.KindAdmin:
-		a, err := registry.DecodeAdmin(key.Service, key.Name, kv.Value)
-		if err != nil {
-			return err
-		}
-		a.Revision = kv.ModRevision
-		t.batch.Admin = append(t.batch.Admin, a)
-	case registry.KindLoad:
-		l, err := registry.DecodeLoad(key.Service, key.Name, kv.Value)
-		if err != nil {
-			return err
-		}
-		l.Revision, l.At = kv.ModRevision, time.Now()
-		t.batch.Loads = append(t.batch.Loads, l)
-	case registry.KindMember:
-		m, err := registry.DecodeMember(key.Name, kv.Value)
-		if err != nil {
-			return err
-		}
-		t.batch.Members = append(t.batch.Members, m)
-	case registry.KindRoute:
-		r, err := registry.DecodeRoute(key.Name, kv.Value)
-		if err != nil {
-			return err
-		}
-		r.Revision = kv.ModRevision
-		t.batch.Routes = append(t.batch.Routes, r)
-	case registry.KindHealth:
-		r, err := registry.DecodeReport(key.Service, key.Name, key.Sub, kv.Value)
-		if err != nil {
-			return err
-		}
-		r.Revision = kv.ModRevision
-		t.batch.Reports = append(t.batch.Reports, r)
-	case registry.KindUnknown:
-	}
-	return nil
-}
-
 // problem notes that a key cannot be used.
 func (t *tracker) problem(raw string, revision int64, err error) {
 	if _, again := t.bad[raw]; !again {
 		if len(t.bad) >= ProblemsMax {
 			if t.more++; t.more == 1 {
 				t.batch.Problems = append(t.batch.Problems, registry.Problem{
-					RawKey: t.space.Root(), Revision: revision,
+					RawKey: t.format.Root(), Revision: revision,
 					Reason: fmt.Sprintf("more than %d records cannot be used; the others are not listed", ProblemsMax),
 					Mend:   "mend those that are listed, or delete what is no record",
 				})
@@ -295,6 +238,6 @@ func (t *tracker) mend(raw string) {
 	}
 	if t.more > 0 && len(t.bad) == 0 {
 		t.more = 0
-		t.batch.Mended = append(t.batch.Mended, t.space.Root())
+		t.batch.Mended = append(t.batch.Mended, t.format.Root())
 	}
 }

@@ -50,7 +50,7 @@ func (e sinkError) Error() string { return e.err.Error() }
 
 // follower is one run of Watch: where it is and what it knows.
 type follower struct {
-	*Source
+	*feed
 	sink  func(registry.Batch) error
 	conn  *clientv3.Client
 	track *tracker // nil until a list has begun
@@ -66,25 +66,25 @@ type follower struct {
 // sink fails. Whatever happens to etcd, it goes on: by resuming where it was,
 // or, when that is no longer possible, by a new complete state, never by an
 // empty one. See registry.Watcher.
-func (s *Source) Watch(ctx context.Context, sink func(registry.Batch) error) error {
-	if !s.watching.CompareAndSwap(false, true) {
-		return fmt.Errorf("etcd: %s is being watched already", s.space.Root())
+func (f *feed) Watch(ctx context.Context, sink func(registry.Batch) error) error {
+	if !f.watching.CompareAndSwap(false, true) {
+		return fmt.Errorf("etcd: %s is being watched already", f.format.Root())
 	}
-	defer s.watching.Store(false)
-	f := &follower{Source: s, sink: sink}
+	defer f.watching.Store(false)
+	run := &follower{feed: f, sink: sink}
 	for {
-		err := f.follow(ctx)
+		err := run.follow(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if fromSink, ok := errors.AsType[sinkError](err); ok {
 			return fromSink.err
 		}
-		if f.goOn(err) {
+		if run.goOn(err) {
 			continue
 		}
-		s.client.observe(err)
-		if err := s.client.retryWait(ctx); err != nil {
+		f.client.observe(err)
+		if err := f.client.retryWait(ctx); err != nil {
 			return err
 		}
 	}
@@ -98,12 +98,12 @@ func (f *follower) goOn(err error) (atOnce bool) {
 		f.counters.rollbacks.Add(1)
 		f.listed = false
 		f.client.log.Warn("etcd went back; reading the complete state again",
-			"prefix", f.space.Root(), "revision", f.revision, "cluster", strconv.FormatUint(f.cluster, 16))
+			"prefix", f.format.Root(), "revision", f.revision, "cluster", strconv.FormatUint(f.cluster, 16))
 		return true
 	case errors.Is(err, errCompact):
 		f.listed = false
 		f.client.log.Info("etcd was compacted meanwhile; reading the complete state again",
-			"prefix", f.space.Root(), "revision", f.revision)
+			"prefix", f.format.Root(), "revision", f.revision)
 		return true
 	case errors.Is(err, errMissed):
 		// Another member, usually; when that does not help either, the list.
@@ -111,7 +111,7 @@ func (f *follower) goOn(err error) (atOnce bool) {
 			f.listed, f.stalls = false, 0
 		}
 		f.client.log.Warn("the watch stands still; beginning it again",
-			"prefix", f.space.Root(), "revision", f.revision, "list", !f.listed)
+			"prefix", f.format.Root(), "revision", f.revision, "list", !f.listed)
 		return true
 	}
 	return false
@@ -143,9 +143,9 @@ func (f *follower) get(ctx context.Context, timeout time.Duration, key string, o
 
 // list delivers the complete state at one revision, in pages.
 func (f *follower) list(ctx context.Context) error {
-	root := f.space.Root()
+	root := f.format.Root()
 	sent := time.Now()
-	f.track = newTracker(f.id, f.space, f.track)
+	f.track = newTracker(f.id, f.format, f.track)
 	var revision int64
 	page := int64(pageFirst)
 	end := clientv3.WithRange(clientv3.GetPrefixRangeEnd(root))
@@ -256,7 +256,7 @@ func (f *follower) watch(ctx context.Context) error {
 	// the next one made with another member.
 	watcher := clientv3.NewWatcher(f.conn)
 	defer watcher.Close()
-	root := f.space.Root()
+	root := f.format.Root()
 	opening := time.AfterFunc(openTimeout, cancel)
 	events := watcher.Watch(clientv3.WithRequireLeader(ctx), root,
 		clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
@@ -295,7 +295,7 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 		if resp.CompactRevision != 0 || errors.Is(err, rpctypes.ErrCompacted) {
 			return errCompact
 		}
-		return fmt.Errorf("watching %s: %w", f.space.Root(), err)
+		return fmt.Errorf("watching %s: %w", f.format.Root(), err)
 	}
 	if resp.Header.GetClusterId() != 0 && resp.Header.ClusterId != f.cluster {
 		return errRollback

@@ -122,8 +122,24 @@ type server struct {
 
 // source is one service zone's connection to its keys.
 type source struct {
-	zone string
-	etcd *etcd.Source
+	zone    string
+	etcd    *etcd.Source     // its own keys: what is written goes there
+	foreign *etcd.Foreign    // instances that others write; nil: there are none
+	feed    registry.Watcher // everything that it is made from
+}
+
+// stats are what is known of all that the source is made from.
+func (s *source) stats() etcd.Stats {
+	all := s.etcd.Stats()
+	if s.foreign != nil {
+		more := s.foreign.Stats()
+		all.Revision = max(all.Revision, more.Revision)
+		all.Problems += more.Problems
+		all.Lists += more.Lists
+		all.Events += more.Events
+		all.Rollbacks += more.Rollbacks
+	}
+	return all
 }
 
 // Run runs a server until ctx ends; it then stops in order and returns nil.
@@ -241,7 +257,7 @@ func (s *server) run(ctx context.Context) error {
 
 // watch follows one source for as long as the server runs.
 func (s *server) watch(ctx context.Context, src *source) error {
-	err := src.etcd.Watch(ctx, s.sink(ctx, src.etcd.ID()))
+	err := src.feed.Watch(ctx, s.sink(ctx, src.etcd.ID()))
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/etcd"
 	"github.com/musterdns/muster/registry/etcd/embedded"
+	"github.com/musterdns/muster/registry/naming"
 	"github.com/musterdns/muster/zones/service"
 )
 
@@ -82,21 +83,41 @@ func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
 	}
 	s.client = c
 	for i := range cfg.Zones {
-		if z := &cfg.Zones[i]; z.Source == config.SourceMuster {
-			src, err := c.Source(registry.SourceID(len(s.sources)+1), z.Prefix)
-			if err != nil {
-				return fmt.Errorf("zone %s: %w", z.Name, err)
-			}
-			s.sources = append(s.sources, source{z.Name, src})
-			if z.Prefix == reg.ClusterPrefix {
-				s.cluster = src
-			}
+		z := &cfg.Zones[i]
+		if !z.Source.Services() {
+			continue
+		}
+		src, err := makeSource(c, registry.SourceID(len(s.sources)+1), cfg, z)
+		if err != nil {
+			return fmt.Errorf("zone %s: %w", z.Name, err)
+		}
+		s.sources = append(s.sources, src)
+		if cfg.Native(z) == reg.ClusterPrefix {
+			s.cluster = src.etcd
 		}
 	}
 	if s.cluster == nil {
 		s.cluster, err = c.Source(registry.SourceID(len(s.sources)+1), reg.ClusterPrefix)
 	}
 	return err
+}
+
+// makeSource makes the source of a service zone.
+func makeSource(c *etcd.Client, id registry.SourceID, cfg *config.Config, z *config.Zone) (source, error) {
+	own, err := c.Source(id, cfg.Native(z))
+	if err != nil {
+		return source{}, err
+	}
+	src := source{zone: z.Name, etcd: own, feed: own}
+	if z.Source == config.SourceNaming {
+		format, err := naming.New(z.Prefix)
+		if err != nil {
+			return source{}, err
+		}
+		src.foreign = c.Foreign(id, format)
+		src.feed = registry.Join(own, src.foreign)
+	}
+	return src, nil
 }
 
 // sourceID is the id of a service zone's source.

@@ -240,11 +240,11 @@ func (s *server) registryFamilies() []metrics.Family {
 			_, age := s.pool.View().Source(src.etcd.ID()).Freshness(time.Now().UnixNano())
 			return float64(age)
 		}),
-		perZone("muster_registry_revision", "Revision of the registry that is served.", metrics.Gauge, func(src *source) float64 { return float64(src.etcd.Stats().Revision) }),
-		perZone("muster_registry_problems", "Records that cannot be used now.", metrics.Gauge, func(src *source) float64 { return float64(src.etcd.Stats().Problems) }),
-		perZone("muster_registry_lists_total", "Times the complete state was read.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Lists) }),
-		perZone("muster_registry_events_total", "Changes received.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Events) }),
-		perZone("muster_registry_rollbacks_total", "Times the registry's revision or identity went back.", metrics.Counter, func(src *source) float64 { return float64(src.etcd.Stats().Rollbacks) }),
+		perZone("muster_registry_revision", "Revision of the registry that is served.", metrics.Gauge, func(src *source) float64 { return float64(src.stats().Revision) }),
+		perZone("muster_registry_problems", "Records that cannot be used now.", metrics.Gauge, func(src *source) float64 { return float64(src.stats().Problems) }),
+		perZone("muster_registry_lists_total", "Times the complete state was read.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Lists) }),
+		perZone("muster_registry_events_total", "Changes received.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Events) }),
+		perZone("muster_registry_rollbacks_total", "Times the registry's revision or identity went back.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Rollbacks) }),
 		perZone("muster_services", "Services answered.", metrics.Gauge, func(src *source) float64 { return float64(s.pool.View().Source(src.etcd.ID()).Services()) }),
 		one("muster_snapshot_written_timestamp_seconds", "When the snapshot was last written; 0: not yet.", func() float64 {
 			return float64(s.snapshots.written.Load()) / 1e9

@@ -164,7 +164,7 @@ func (s *server) keepSources(cfg *config.Config) (*config.Config, error) {
 	known.Zones = nil
 	services := 0
 	for _, z := range cfg.Zones {
-		if z.Source == config.SourceMuster {
+		if z.Source.Services() {
 			if s.sourceID(z.Name) == 0 {
 				continue // needRestart tells
 			}
@@ -202,7 +202,7 @@ func needRestart(old, now *config.Config) []string {
 		{"proxy.vips", old.Proxy.VIPs, now.Proxy.VIPs},
 		{"proxy.secret_file", old.Proxy.SecretFile, now.Proxy.SecretFile},
 		{"log.format", old.Log.Format, now.Log.Format},
-		{"zones (of source muster)", serviceZones(old), serviceZones(now)},
+		{"zones (with services)", serviceZones(old), serviceZones(now)},
 	} {
 		if !reflect.DeepEqual(f.a, f.b) {
 			keys = append(keys, f.key)
@@ -211,12 +211,12 @@ func needRestart(old, now *config.Config) []string {
 	return keys
 }
 
-// serviceZones are the names and prefixes of the service zones.
+// serviceZones are the names, sources and prefixes of the service zones.
 func serviceZones(cfg *config.Config) [][2]string {
 	var out [][2]string
 	for _, z := range cfg.Zones {
-		if z.Source == config.SourceMuster {
-			out = append(out, [2]string{z.Name, z.Prefix})
+		if z.Source.Services() {
+			out = append(out, [2]string{z.Name, string(z.Source) + z.Prefix})
 		}
 	}
 	return out

@@ -99,7 +99,10 @@ func (s *server) zoneStatus(cfg *config.Config, sources []pool.SourceStatus) []a
 	out := make([]api.ZoneStatus, 0, len(cfg.Zones))
 	for i := range cfg.Zones {
 		z := &cfg.Zones[i]
-		st := api.ZoneStatus{Name: z.Name, Source: string(z.Source), Prefix: z.Prefix, File: z.File}
+		st := api.ZoneStatus{Name: z.Name, Source: string(z.Source), File: z.File}
+		if z.Source.Services() {
+			st.Prefix = cfg.Native(z)
+		}
 		for j := range sources {
 			// A reverse zone has the latest of the zones whose instances it names.
 			if z.Source == config.SourceReverse && (st.Serial == 0 || int32(sources[j].Serial-st.Serial) > 0) { // RFC 1982

@@ -68,7 +68,7 @@ func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefi
 			return nil, nil, err
 		}
 		return zones.NewSourceZone(apex, src), nil, nil
-	case config.SourceMuster:
+	case config.SourceMuster, config.SourceNaming:
 		src, err := service.New(service.Config{
 			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
 		})
@@ -95,7 +95,7 @@ func (s *server) settings(cfg *config.Config) pool.Settings {
 		switch z.Source {
 		case config.SourceReverse:
 			out.Reverse = true
-		case config.SourceMuster:
+		case config.SourceMuster, config.SourceNaming:
 			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name)}
 			for j := range cfg.Services {
 				if cfg.Services[j].Zone == z.Name {

@@ -80,7 +80,7 @@ func (s *session) discover(ctx context.Context, zone string) (endpoints []string
 	}
 	zone = strings.ToLower(strings.TrimSuffix(zone, ".") + ".")
 	for _, z := range st.Zones {
-		if z.Source == string(config.SourceMuster) && (zone == "." || z.Name == zone) {
+		if config.ZoneSource(z.Source).Services() && (zone == "." || z.Name == zone) {
 			return st.Registry.Endpoints, z.Prefix, nil
 		}
 	}

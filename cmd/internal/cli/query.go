@@ -83,7 +83,7 @@ func (f *queryFlags) complete(ctx context.Context, s *session, name string) (dns
 			inside := false
 			for _, z := range st.Zones {
 				inside = inside || strings.HasSuffix("."+strings.ToLower(name)+".", "."+z.Name)
-				if zone == "" && z.Source == string(config.SourceMuster) {
+				if zone == "" && config.ZoneSource(z.Source).Services() {
 					zone = z.Name
 				}
 			}

@@ -68,7 +68,7 @@ func (s *session) serviceName(ctx context.Context, name, zone string) (string, s
 	}
 	absolute := strings.TrimSuffix(name, ".") + "."
 	for _, z := range st.Zones {
-		if rest, ok := strings.CutSuffix(absolute, "."+z.Name); ok && z.Source == string(config.SourceMuster) {
+		if rest, ok := strings.CutSuffix(absolute, "."+z.Name); ok && config.ZoneSource(z.Source).Services() {
 			return rest, z.Name, nil
 		}
 	}

@@ -30,8 +30,8 @@ func (d *decoder) compute(c *Config) {
 		if z.Source == "" && z.File != "" {
 			z.Source = SourceFile
 		}
-		if z.Source == SourceMuster && z.Prefix == "" {
-			z.Prefix = registry.DefaultPrefix
+		if z.Source == SourceMuster {
+			z.Prefix = cmp.Or(z.Prefix, registry.DefaultPrefix)
 		}
 	}
 	if only := c.onlyServiceZone(); only != "" {
@@ -100,12 +100,12 @@ func (d *decoder) stateFile(name, key string) string {
 	return path
 }
 
-// onlyServiceZone is the name of the zone with source muster when there is
+// onlyServiceZone is the name of the service zone when there is
 // exactly one, else empty.
 func (c *Config) onlyServiceZone() string {
 	only := ""
 	for _, z := range c.Zones {
-		if z.Source != SourceMuster {
+		if !z.Source.Services() {
 			continue
 		}
 		if only != "" {

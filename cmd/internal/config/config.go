@@ -12,6 +12,7 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/musterdns/muster/registry"
@@ -91,15 +92,29 @@ type ZoneSource string
 // The sources.
 const (
 	SourceMuster  ZoneSource = "muster"  // the registry, under Prefix
+	SourceNaming  ZoneSource = "naming"  // what gRPC's naming in etcd has under Prefix
 	SourceReverse ZoneSource = "reverse" // PTR for the instances of the service zones
 	SourceFile    ZoneSource = "file"    // a master file
 )
+
+// Services reports whether a zone of the source has services, that is, whether it
+// is a service zone.
+func (s ZoneSource) Services() bool { return s == SourceMuster || s == SourceNaming }
+
+// Native is the prefix of a service zone's own keys: what stands in etcd in
+// Muster's form. Instances of a foreign source lie elsewhere.
+func (c *Config) Native(z *Zone) string {
+	if z.Source == SourceMuster {
+		return z.Prefix
+	}
+	return c.Registry.ClusterPrefix + "/zones/" + strings.TrimSuffix(z.Name, ".")
+}
 
 // Zone is one zone to be authoritative for.
 type Zone struct {
 	Name        string // absolute, lower case: "svc.internal."
 	Source      ZoneSource
-	Prefix      string        // SourceMuster: of the keys, without a last slash
+	Prefix      string        // of a service zone's instances, without a last slash
 	File        string        // SourceFile: absolute path
 	TTL         time.Duration // not SourceFile: of answers, where nothing nearer says
 	NegativeTTL time.Duration // not SourceFile: SOA minimum

@@ -56,7 +56,7 @@ func (v *validator) proxy() {
 // serviceZone checks that services can be found: in the zone named, or in the
 // only one.
 func (v *validator) serviceZone(at, zone string) {
-	known := func(z Zone) bool { return z.Source == SourceMuster && (zone == "" || z.Name == zone) }
+	known := func(z Zone) bool { return z.Source.Services() && (zone == "" || z.Name == zone) }
 	n := 0
 	for _, z := range v.c.Zones {
 		if known(z) {
@@ -65,9 +65,9 @@ func (v *validator) serviceZone(at, zone string) {
 	}
 	switch {
 	case zone != "" && n == 0:
-		v.bad(at+".zone", quote(zone)+": is no zone with source muster", "name one of zones")
+		v.bad(at+".zone", quote(zone)+": is no service zone", "name one of zones")
 	case n == 0:
-		v.bad(at, "no zone has source muster: there is no service to forward to", "add one to zones")
+		v.bad(at, "there is no service zone, and no service to forward to", "add one to zones")
 	case n > 1:
 		v.bad(at, "zone is missing: several zones have source muster", "name the zone of the service")
 	}
@@ -144,7 +144,7 @@ func (v *validator) vips() {
 			}
 		}
 	}
-	if len(list) > 0 && !slices.ContainsFunc(v.c.Zones, func(z Zone) bool { return z.Source == SourceMuster }) {
-		v.bad("proxy.vips", "no zone has source muster: there is no registry to agree in", "add one to zones")
+	if len(list) > 0 && !slices.ContainsFunc(v.c.Zones, func(z Zone) bool { return z.Source.Services() }) {
+		v.bad("proxy.vips", "there is no service zone: there is no registry to agree in", "add one to zones")
 	}
 }

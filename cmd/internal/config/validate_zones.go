@@ -27,6 +27,10 @@ func (v *validator) zoneKeys(at string, z Zone) {
 	set := func(key string) bool { _, ok := v.c.where[at+"."+key]; return ok }
 	switch z.Source {
 	case SourceMuster:
+	case SourceNaming:
+		if z.Prefix == "" {
+			v.bad(at, "prefix is missing: source is naming", "set it to what the keys of the targets begin with, as /services")
+		}
 	case SourceReverse:
 		if !inside(z.Name, "in-addr.arpa.") && !inside(z.Name, "ip6.arpa.") {
 			v.bad(at+".name", quote(z.Name)+": is no reverse zone", "use a name below in-addr.arpa. or ip6.arpa.")
@@ -36,14 +40,14 @@ func (v *validator) zoneKeys(at string, z Zone) {
 			v.bad(at, "file is missing: source is file", "name the zone's master file")
 		}
 	default:
-		v.bad(at, "source is missing", "set it to muster, reverse or file")
+		v.bad(at, "source is missing", "set it to muster, naming, reverse or file")
 		return
 	}
 	if z.Source != SourceFile && set("file") {
 		v.bad(at+".file", "has no effect: source is "+string(z.Source), "set source to file, or take it out")
 	}
-	if z.Source != SourceMuster && set("prefix") {
-		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster, or take it out")
+	if !z.Source.Services() && set("prefix") {
+		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster or naming, or take it out")
 	}
 	if z.Source == SourceFile {
 		for _, key := range []string{"ttl", "negative_ttl"} {
@@ -59,21 +63,29 @@ func (v *validator) zonePair(at string, z, other Zone) {
 	switch {
 	case z.Name == other.Name:
 		v.bad(at+".name", quote(z.Name)+": is there twice", "keep one")
-	case other.Source == SourceMuster && inside(z.Name, other.Name):
+	case other.Source.Services() && inside(z.Name, other.Name):
 		v.bad(at+".name", fmt.Sprintf("%q: lies inside the service zone %q and would hide services", z.Name, other.Name), "use a name outside it")
-	case z.Source == SourceMuster && inside(other.Name, z.Name):
+	case z.Source.Services() && inside(other.Name, z.Name):
 		v.bad(at+".name", fmt.Sprintf("%q: is a service zone around the zone %q, which would hide services", z.Name, other.Name), "use a name not around it")
 	}
-	if z.Source != SourceMuster || other.Source != SourceMuster {
+	if !z.Source.Services() || !other.Source.Services() {
 		return
 	}
-	if a, b := z.Prefix+"/", other.Prefix+"/"; strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
+	if a, b := z.Prefix+"/", other.Prefix+"/"; overlap(a, b) && !apart(z, other) && !apart(other, z) {
 		key := at + ".prefix"
 		if v.c.where[key] == (Origin{}) {
 			key = at
 		}
 		v.bad(key, fmt.Sprintf("prefix %q overlaps with %q of zone %q", z.Prefix, other.Prefix, other.Name), "give each service zone a prefix of its own")
 	}
+}
+
+func overlap(a, b string) bool { return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) }
+
+// apart reports whether a foreign zone's keys lie where no record of a native
+// one's can.
+func apart(foreign, zone Zone) bool {
+	return foreign.Source != SourceMuster && zone.Source == SourceMuster && strings.HasPrefix(foreign.Prefix, zone.Prefix+"/zones/")
 }
 
 func (v *validator) services() {
@@ -84,7 +96,7 @@ func (v *validator) services() {
 		case s.Zone == "":
 			v.bad(at, "zone is missing: there is not exactly one service zone", "name the service zone")
 		case !v.isServiceZone(s.Zone):
-			v.bad(at+".zone", quote(s.Zone)+": is no zone with source muster", "use the name of one")
+			v.bad(at+".zone", quote(s.Zone)+": is no service zone", "use the name of one")
 		}
 		if seen[[2]string{s.Zone, s.Name}] {
 			v.bad(at+".name", fmt.Sprintf("%q: is there twice for zone %q", s.Name, s.Zone), "keep one")
@@ -126,7 +138,7 @@ func (v *validator) record(at string, err error) {
 
 func (v *validator) isServiceZone(name string) bool {
 	for _, z := range v.c.Zones {
-		if z.Name == name && z.Source == SourceMuster {
+		if z.Name == name && z.Source.Services() {
 			return true
 		}
 	}

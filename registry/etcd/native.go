@@ -1,0 +1,87 @@
+package etcd
+
+import (
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/musterdns/muster/registry"
+)
+
+// native is the format of Muster's own keys.
+type native struct{ registry.Keyspace }
+
+// canonical is the spelling in lower case.
+func (n native) canonical(key registry.Key, _ string) string {
+	if key.Kind == registry.KindService {
+		return n.Dir(key.Kind) + key.Service
+	}
+	if key.Kind == registry.KindMember || key.Kind == registry.KindRoute {
+		return n.Dir(key.Kind) + key.Name
+	}
+	if key.Kind == registry.KindHealth {
+		return n.Dir(key.Kind) + key.Service + "/" + key.Name + "/" + key.Sub
+	}
+	return n.Dir(key.Kind) + key.Service + "/" + key.Name
+}
+
+// record decodes a value into the batch.
+func (native) record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) error {
+	switch key.Kind {
+	case registry.KindInstance:
+		in, err := registry.DecodeInstance(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		b.Instances = append(b.Instances, stamped(in, kv))
+	case registry.KindService:
+		s, err := registry.DecodeService(key.Service, kv.Value)
+		if err != nil {
+			return err
+		}
+		s.Revision = kv.ModRevision
+		b.Services = append(b.Services, s)
+	case registry.KindAdmin:
+		a, err := registry.DecodeAdmin(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		a.Revision = kv.ModRevision
+		b.Admin = append(b.Admin, a)
+	case registry.KindLoad:
+		l, err := registry.DecodeLoad(key.Service, key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		l.Revision, l.At = kv.ModRevision, time.Now()
+		b.Loads = append(b.Loads, l)
+	case registry.KindMember:
+		m, err := registry.DecodeMember(key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		b.Members = append(b.Members, m)
+	case registry.KindRoute:
+		r, err := registry.DecodeRoute(key.Name, kv.Value)
+		if err != nil {
+			return err
+		}
+		r.Revision = kv.ModRevision
+		b.Routes = append(b.Routes, r)
+	case registry.KindHealth:
+		r, err := registry.DecodeReport(key.Service, key.Name, key.Sub, kv.Value)
+		if err != nil {
+			return err
+		}
+		r.Revision = kv.ModRevision
+		b.Reports = append(b.Reports, r)
+	case registry.KindUnknown:
+	}
+	return nil
+}
+
+// stamped is an instance with what its key tells beside its value.
+func stamped(in registry.Instance, kv *mvccpb.KeyValue) registry.Instance {
+	in.Incarnation, in.Revision, in.Leased = kv.CreateRevision, kv.ModRevision, kv.Lease != 0
+	return in
+}
