@@ -67,6 +67,9 @@ type Client struct {
 	// Known says that Addr is no forgery: over a stream, or with a valid DNS
 	// cookie (RFC 7873).
 	Known bool
+	// Key is the name of the key that the query was signed with, verified (RFC
+	// 8945); empty: none. What is answered is then signed by the server.
+	Key string
 
 	reply replyOptions // see Start
 }

@@ -96,7 +96,7 @@ func (r *responder) answerCookie(buf []byte) []byte {
 	if r.cookie == cookie.Invalid {
 		r.builder.SetRCode(wire.RCodeBadCookie)
 	}
-	return r.finish()
+	return r.finish(buf)
 }
 
 // SetNSID makes id what clients that ask for the server's name get (RFC 5001);

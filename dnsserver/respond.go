@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/cookie"
+	"github.com/musterdns/muster/dnsserver/tsig"
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
@@ -18,10 +19,11 @@ type responder struct {
 	handler Handler
 	query   wire.Query
 	builder wire.Builder
-	client  Client       // Addr, Transport and Now are set by the transport
-	tally   tally        // of what has not been published yet
-	parsed  bool         // query holds the message at hand
-	cookie  cookie.State // of the query at hand, when it has a cookie
+	client  Client        // Addr, Transport and Now are set by the transport
+	tally   tally         // of what has not been published yet
+	parsed  bool          // query holds the message at hand
+	cookie  cookie.State  // of the query at hand, when it has a cookie
+	session *tsig.Session // of the query at hand, when it is signed
 }
 
 // replyLimit is the greatest reply that the client of q takes.
@@ -41,12 +43,16 @@ func replyLimit(q *wire.Query, t Transport) int {
 func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 	r.parsed = false
 	r.tally.n[received]++
+	r.forget()
 	d := wire.ParseQuery(msg, &r.query)
 	if d == wire.Ignore {
 		r.tally.n[ignored]++
 		return nil, Drop
 	}
 	r.parsed = true
+	if d == wire.BadKey {
+		d = r.verify()
+	}
 	r.meet(&r.query)
 	switch d {
 	case wire.Proceed:
@@ -56,10 +62,10 @@ func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 		return r.reject(buf, d), Send
 	}
 	r.client.Rand = rand.Uint64()
-	r.client.Start(&r.builder, buf, &r.query, replyLimit(&r.query, r.client.Transport))
+	r.client.Start(&r.builder, buf, &r.query, r.limit())
 	switch r.handler.ServeDNS(&r.builder, &r.query, &r.client) {
 	case Send:
-		return r.finish(), Send
+		return r.finish(buf), Send
 	case Defer:
 		r.tally.n[deferred]++
 		return nil, Defer
@@ -69,11 +75,11 @@ func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 	return nil, Drop
 }
 
-// finish ends the response that has been built, and counts it.
-func (r *responder) finish() []byte {
+// finish ends the response that has been built in buf, and counts it.
+func (r *responder) finish(buf []byte) []byte {
 	reply := r.builder.Finish()
 	r.tally.reply(reply, r.builder.RCode())
-	return reply
+	return r.sign(reply, buf)
 }
 
 // reject is the reply to what ParseQuery does not let proceed.
@@ -96,7 +102,7 @@ func (r *responder) refuse(buf []byte, c wire.RCode) []byte {
 	r.client.Start(&r.builder, buf, &r.query, wire.MinPayload)
 	reply := r.builder.Fail(c)
 	r.tally.reply(reply, c)
-	return reply
+	return r.sign(reply, buf)
 }
 
 // panicLog logs panics of handlers, one a minute so that a query that makes one

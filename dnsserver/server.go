@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/cookie"
+	"github.com/musterdns/muster/dnsserver/tsig"
 )
 
 // Defaults and limits of Config.
@@ -148,7 +149,8 @@ type Server struct {
 	outBuffers bufferPool
 	nsid       atomic.Pointer[[]byte] // latest value; SetNSID writes
 	cookies    *cookie.Jar
-	stopped    chan struct{} // closed when stopping becomes true
+	keys       atomic.Pointer[tsig.Keys] // latest value; SetKeys writes
+	stopped    chan struct{}             // closed when stopping becomes true
 }
 
 // New checks cfg. It binds nothing.

@@ -242,7 +242,7 @@ func (c *conn) answerWhole(ctx context.Context) (ok bool) {
 		}
 		c.activity.Add(1)
 		if v == Defer {
-			if reply, ok = c.deferQuery(ctx, msg); !ok {
+			if reply, ok = c.deferQuery(ctx); !ok {
 				return false
 			}
 		}
@@ -296,10 +296,10 @@ func (c *conn) write(b []byte) error {
 	return err
 }
 
-// deferQuery hands msg to the slow pool, or returns what to say instead. It
+// deferQuery hands the message at hand to the slow pool, or returns what to say instead. It
 // waits while the connection has too many of them: the client's pipeline then
 // fills up, and it alone is held up.
-func (c *conn) deferQuery(ctx context.Context, msg []byte) (reply []byte, ok bool) {
+func (c *conn) deferQuery(ctx context.Context) (reply []byte, ok bool) {
 	if c.slots == nil {
 		c.slots = make(chan struct{}, maxConnSlow)
 	}
@@ -317,7 +317,7 @@ func (c *conn) deferQuery(ctx context.Context, msg []byte) (reply []byte, ok boo
 	}
 	c.working.Add(1)
 	c.slow.Add(1)
-	c.srv.slow.start(ctx, msg, c.client, &tcpWriter{c}, func() {
+	c.srv.slow.start(ctx, c.query.Msg, c.client, c.signed(&tcpWriter{c}), func() {
 		c.activity.Add(1)
 		c.working.Add(-1)
 		<-c.slots

@@ -120,7 +120,7 @@ func (w *udpWorker) answerRest(ctx context.Context) {
 		}
 		reply, v := w.respond(msg, buf)
 		if v == Defer {
-			reply = w.deferQuery(ctx, i, msg)
+			reply = w.deferQuery(ctx, i)
 		}
 		w.push(i, reply)
 	}
@@ -135,6 +135,7 @@ func (w *udpWorker) push(i int, reply []byte) {
 // respondCut answers a datagram longer than any query that we take.
 func (w *udpWorker) respondCut(msg, buf []byte) []byte {
 	w.tally.n[received]++
+	w.forget()
 	if wire.ParseQuery(msg, &w.query) == wire.Ignore {
 		w.tally.n[ignored]++
 		return nil
@@ -144,7 +145,7 @@ func (w *udpWorker) respondCut(msg, buf []byte) []byte {
 }
 
 // deferQuery hands datagram i to the slow pool, or returns what to say instead.
-func (w *udpWorker) deferQuery(ctx context.Context, i int, msg []byte) []byte {
+func (w *udpWorker) deferQuery(ctx context.Context, i int) []byte {
 	if !w.srv.slow.take() {
 		return w.fail(w.batch.buffer())
 	}
@@ -157,7 +158,7 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int, msg []byte) []byte {
 	if w.batch.wildcard {
 		writer.control = append(writer.control, w.batch.sourceControl(i)...)
 	}
-	w.srv.slow.start(ctx, msg, w.client, writer, nil)
+	w.srv.slow.start(ctx, w.query.Msg, w.client, w.signed(writer), nil)
 	return nil
 }
 

@@ -27,11 +27,7 @@ type rule struct {
 func newRules(in []Rule) ([]rule, error) {
 	rules := make([]rule, 0, len(in))
 	for i, r := range in {
-		zone := r.Zone
-		if zone == "*" {
-			zone = "."
-		}
-		name, err := wire.ParseName(zone)
+		name, err := ruleZone(r.Zone)
 		if err != nil {
 			return nil, fmt.Errorf("Access[%d].Zone: %w", i, err)
 		}
@@ -52,6 +48,14 @@ func newRules(in []Rule) ([]rule, error) {
 		rules = rules[:len(rules)-1] // as if it were not there: nothing is below it
 	}
 	return rules, nil
+}
+
+// ruleZone is the zone of a rule.
+func ruleZone(zone string) (wire.Name, error) {
+	if zone == "*" {
+		zone = "."
+	}
+	return wire.ParseName(zone)
 }
 
 // open reports whether the rule allows everyone.

@@ -33,6 +33,7 @@ type Config struct {
 	// client is in (RFC 7871). None: nobody's, and the option is passed over.
 	SubnetsFrom []netip.Prefix
 	RateLimit   RateLimit
+	Transfer    []Transfer
 }
 
 // Chaos is what the names of class CH tell (RFC 4892 and custom): text of at most
@@ -49,6 +50,9 @@ type Handler struct {
 	scratch sync.Pool                  // of *scratch
 	shards  []shard                    // of counters; a scratch keeps to one
 	next    atomic.Uint32              // shard for the next scratch
+
+	journal   journal
+	transfers chan struct{} // slots
 }
 
 var (
@@ -65,6 +69,8 @@ type policy struct {
 	id      []byte
 	forward *forwarder // nil: nothing is forwarded
 	limit   *limiter   // nil: there is none
+
+	transfer []transferRule
 }
 
 // scratch is what one query needs that escapes to the heap, kept for the next:
@@ -91,7 +97,7 @@ type scratch struct {
 
 // New returns a Handler without zones: it refuses everything until SetTree.
 func New(c Config) (*Handler, error) {
-	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0))}
+	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersMax)}
 	if err := h.SetConfig(c); err != nil {
 		return nil, err
 	}
@@ -121,6 +127,9 @@ func (h *Handler) SetConfig(c Config) error {
 	}
 	var err error
 	if p.rules, err = newRules(c.Access); err != nil {
+		return err
+	}
+	if p.transfer, err = newTransferRules(c.Transfer); err != nil {
 		return err
 	}
 	if p.version, err = characterString("Chaos.Version", c.Chaos.Version); err != nil {

@@ -30,6 +30,9 @@ const (
 	Limited                  // over the rate limit: nothing was sent
 	Slipped                  // over the rate limit: TC was sent
 	CookieWanted             // over the rate limit: a cookie was sent to come back with
+	Transferring             // a transfer has begun: it is counted when it ends
+	Transferred              // a zone was transferred
+	TransferFailed           // it could not be, or too many others were under way
 	outcomes
 )
 
@@ -68,7 +71,11 @@ func (o Outcome) String() string {
 		return "slipped"
 	case CookieWanted:
 		return "cookie_wanted"
-	case OutcomeUnknown, outcomes:
+	case Transferred:
+		return "transfer"
+	case TransferFailed:
+		return "transfer_failed"
+	case OutcomeUnknown, Transferring, outcomes:
 	}
 	return "unknown"
 }
@@ -88,11 +95,11 @@ func (o Outcome) RCode() wire.RCode {
 		return wire.RCodeRefused
 	case Malformed:
 		return wire.RCodeFormErr
-	case NotReady, ForwardingFailed:
+	case NotReady, ForwardingFailed, TransferFailed:
 		return wire.RCodeServFail
 	case CookieWanted:
 		return wire.RCodeBadCookie
-	case OutcomeUnknown, Answered, AliasOnly, Referred, NoData, Forwarded, Limited, Slipped, outcomes:
+	case OutcomeUnknown, Answered, AliasOnly, Referred, NoData, Forwarded, Limited, Slipped, Transferring, Transferred, outcomes:
 	}
 	return wire.RCodeNoError
 }

@@ -79,12 +79,15 @@ func (s *scratch) mayForward() bool {
 // server itself has (RFC 1034 section 4.3.1).
 func (s *scratch) forwards() bool { return s.q.RD && s.mayForward() }
 
-// ServeSlow forwards a question that ServeDNS deferred. It asks one resolver
+// ServeSlow answers what ServeDNS deferred: a transfer, or a question to forward. It asks one resolver
 // after the other until one has an answer, and answers SERVFAIL when none has.
 func (h *Handler) ServeSlow(ctx context.Context, query []byte, from dnsserver.Client, w dnsserver.Writer) error {
 	var q wire.Query
 	if d := wire.ParseQuery(query, &q); d != wire.Proceed {
-		return fmt.Errorf("forwarding a message that is no query: disposition %d", d)
+		return fmt.Errorf("a deferred message that is no query: disposition %d", d)
+	}
+	if q.Type == wire.TypeAXFR || q.Type == wire.TypeIXFR {
+		return h.serveTransfer(ctx, &q, from, w)
 	}
 	f := h.policy.Load().forward
 	if f == nil { // a new configuration has come in between

@@ -29,11 +29,12 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
 	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
 	verdict := dnsserver.Send
-	o := s.screen()
+	tree := h.tree.Load()
+	o := s.screen(tree)
 	if o == OutcomeUnknown {
-		o = s.answer(h.tree.Load())
+		o = s.answer(tree)
 	}
-	if o == OutsideZones && s.forwards() {
+	if o == Transferring || o == OutsideZones && s.forwards() {
 		verdict = dnsserver.Defer // ServeSlow counts it
 	} else {
 		if o == OutsideZones {
@@ -56,9 +57,9 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	return verdict
 }
 
-// screen answers what needs no zone: classes other than IN, and types that no
+// screen answers what no record answers: classes other than IN, and types that no
 // zone has. OutcomeUnknown means that zones are to be asked.
-func (s *scratch) screen() Outcome {
+func (s *scratch) screen(tree *zones.Tree) Outcome {
 	switch s.q.Class {
 	case wire.ClassIN:
 	case wire.ClassCH:
@@ -72,7 +73,9 @@ func (s *scratch) screen() Outcome {
 	case wire.TypeNXNAME: // RFC 9824 section 3.5
 		s.b.EDE(edeInvalidType, nil)
 		return Malformed
-	case wire.TypeAXFR, wire.TypeIXFR, wire.TypeMAILA, wire.TypeMAILB:
+	case wire.TypeAXFR, wire.TypeIXFR:
+		return s.transfer(tree)
+	case wire.TypeMAILA, wire.TypeMAILB:
 		s.b.EDE(wire.EDENotSupported, nil)
 		return Unsupported
 	}
@@ -186,6 +189,9 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 			s.truncate()
 		}
 		return Answered
+	}
+	if s.q.Asked&wire.AskedExpire != 0 {
+		s.expire()
 	}
 	res := s.append(s.a.RRset, owner, wire.Answer)
 	if res.EDE != zones.EDENone && s.a.EDE == zones.EDENone {

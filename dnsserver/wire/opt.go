@@ -75,15 +75,15 @@ func (b *Builder) Fail(c RCode) []byte {
 	b.SetRCode(c)
 	msg := b.Finish()
 	if c == RCodeNotAuth && b.q.TSIG != nil {
-		msg = appendBadKey(msg, b.buf, b.q)
+		msg = appendTSIGError(msg, b.buf, b.q)
 	}
 	return msg
 }
 
-// appendBadKey appends to msg, the beginning of buf, the unsigned TSIG record
-// that says that the key is not known (RFC 8945 section 5.3.2), unless it does
+// appendTSIGError appends to msg, the beginning of buf, the unsigned TSIG record
+// that says what is wrong with the query's (RFC 8945 section 5.3.2), unless it does
 // not fit. It stands behind the OPT record, as it is the last (section 5.1).
-func appendBadKey(msg, buf []byte, q *Query) []byte {
+func appendTSIGError(msg, buf []byte, q *Query) []byte {
 	size := q.tsigFixed + tsigMinRDataAfterName
 	if len(buf)-len(msg) < size {
 		return msg
@@ -97,7 +97,7 @@ func appendBadKey(msg, buf []byte, q *Query) []byte {
 	copy(w, request[:8])                 // time signed and fudge, copied
 	binary.BigEndian.PutUint16(w[8:], 0) // no MAC
 	copy(w[10:12], request[10+mac:])     // original id
-	binary.BigEndian.PutUint16(w[12:], tsigErrorBadKey)
+	binary.BigEndian.PutUint16(w[12:], q.TSIGError)
 	binary.BigEndian.PutUint16(w[14:], 0) // no other data
 	binary.BigEndian.PutUint16(buf[10:], binary.BigEndian.Uint16(buf[10:])+1)
 	return buf[: len(msg)+size : len(msg)+size]

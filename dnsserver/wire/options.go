@@ -15,12 +15,14 @@ const (
 	AskedPadding                     // RFC 7830
 	AskedCookie                      // RFC 7873: Query.Cookie is set
 	AskedSubnet                      // RFC 7871: Query.Subnet is set
+	AskedExpire                      // RFC 7314
 )
 
 // Codes of EDNS options.
 const (
 	optionNSID      uint16 = 3
 	optionSubnet    uint16 = 8
+	OptionExpire    uint16 = 9
 	optionCookie    uint16 = 10
 	optionKeepalive uint16 = 11
 	optionPadding   uint16 = 12
@@ -61,6 +63,8 @@ func (q *Query) option(code uint16, data []byte) bool {
 		if len(data) == 0 { // RFC 7828 section 3.2.1: clients give no timeout
 			q.Asked |= AskedKeepalive
 		}
+	case OptionExpire:
+		q.Asked |= AskedExpire // RFC 7314 section 2: empty in queries
 	case optionPadding:
 		q.Asked |= AskedPadding // RFC 7830 section 3: any octets do
 	case optionCookie:

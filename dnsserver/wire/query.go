@@ -27,6 +27,9 @@ type Query struct {
 	// TSIG is the transaction signature's record, from its owner to its end,
 	// with its owner and algorithm uncompressed; nil when there is none.
 	TSIG []byte
+	// TSIGError is what an error response says of the signature: that its key is not
+	// known, unless who has keys finds another fault.
+	TSIGError uint16
 	// tsigRData is where TSIG's RDATA begins in it, tsigFixed where that goes on
 	// behind the algorithm's name.
 	tsigRData, tsigFixed int
@@ -318,7 +321,7 @@ func (q *Query) parseTSIG(owner, fixed, end int) bool {
 	if len(rdata) != alg+tsigMinRDataAfterName+mac+other {
 		return false
 	}
-	q.TSIG = msg[owner:end]
+	q.TSIG, q.TSIGError = msg[owner:end], TSIGBadKey
 	q.tsigRData, q.tsigFixed = fixed+rrFixed-owner, fixed+rrFixed-owner+alg
 	return true
 }

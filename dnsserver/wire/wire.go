@@ -93,8 +93,15 @@ const (
 	EDENoReachable        uint16 = 22
 	EDENetworkError       uint16 = 23
 	maxEDETextOctets             = 64
-	tsigErrorBadKey       uint16 = 17 // RFC 8945 section 3
 	tsigMinRDataAfterName        = 16 // time, fudge, MAC size, id, error, other length
+)
+
+// Errors of transaction signatures (RFC 8945 section 3).
+const (
+	TSIGBadSig   uint16 = 16
+	TSIGBadKey   uint16 = 17
+	TSIGBadTime  uint16 = 18
+	TSIGBadTrunc uint16 = 22
 )
 
 // The types that have a name here; others are written TYPE123 (RFC 3597

@@ -99,7 +99,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTicker",
 // clockless are the packages that get time and randomness as arguments, and
 // what is below them: the query path, which makes no system call but to
 // receive and send, and selection, which must give the same for the same.
-var clockless = []string{"lb", "zones", "dnsserver/wire", "dnsserver/cookie", "dnsserver/authority"}
+var clockless = []string{"lb", "zones", "dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig", "dnsserver/authority"}
 
 // mayTellTime are packages below a clockless one that are not on its path.
 var mayTellTime = []string{"lb/pool", "lb/dispatch", "lb/l4", "lb/l7", "lb/kernel"}

@@ -47,8 +47,10 @@ var ours = []importRow{
 	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "lb", "lb/pool"}, "the view becomes records"},
 
 	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},
-	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie"}, "sockets; what to answer is handed in as a Handler"},
+	{"dnsserver/tsig", []string{"dnsserver/wire"}, "who has signed a message, with no clock of its own"},
+	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig"}, "sockets; what to answer is handed in as a Handler"},
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
+	{"dnsserver/notify", []string{"dnsserver/tsig", "dnsserver/wire", "zones"}, "tells other servers of serial numbers, which takes a clock"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 
 	{"cmd/muster", []string{"cmd/internal/cli", "cmd/internal/app", "cmd/internal/handover"}, "hands the composition root to the command tree"},
@@ -133,7 +135,7 @@ type home struct {
 // homes is every third-party module that our source imports. A module without
 // a row fails: adding a dependency means saying here what for and where.
 var homes = []home{
-	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/dnstest", "integration/*"}, true, "master files; the oracle of tests"},
+	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; the oracle of tests"},
 	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
 	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd", "integration/*"}, true, "the etcd client; black-box tests speak to etcd as a user's program would"},
 	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},

@@ -22,6 +22,8 @@ func TestEDNS_VersionsFlagsAndOptions(t *testing.T) {
 		{name: "RFC 6891 section 6.1.3: version 255 is BADVERS", packet: askEDNS(origin, soa, 1232, 255<<16), want: "BADVERS opt an=0"},
 		{name: "RFC 6891 section 6.1.1: OPT is answered with OPT in an error", packet: askEDNS("www.example.", dns.TypeA, 1232, 0), want: "REFUSED opt an=0"},
 		{name: "RFC 6891 section 6.1.1: OPT is answered with OPT in NXDOMAIN", packet: askEDNS("no."+origin, dns.TypeA, 1232, 0), want: "NXDOMAIN aa opt ns:SOA"},
+		{name: "RFC 7314 section 3: EXPIRE is told with the SOA when asked for", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0EXPIRE)), want: "NOERROR aa an=1 option=9"},
+		{name: "RFC 7314 section 3: EXPIRE is not sent unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=9"},
 		{name: "RFC 5001 section 2.2: NSID is not sent unasked", packet: askEDNS(origin, soa, 1232, 0), want: "NOERROR !option=3"},
 		{name: "RFC 5001 section 2.2: NSID is sent when asked for", packet: askEDNS(origin, soa, 1232, 0, option(dns.EDNS0NSID)), want: "NOERROR aa an=1 option=3"},
 		{name: "RFC 5001 section 2.2: NSID is sent in NXDOMAIN", packet: askEDNS("no."+origin, dns.TypeA, 1232, 0, option(dns.EDNS0NSID)), want: "NXDOMAIN aa option=3"},

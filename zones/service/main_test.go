@@ -59,7 +59,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	}
 	apex := mustName("svc.test.")
 	z, err := service.New(service.Config{
-		Apex: apex, View: p.View(), Source: 1,
+		Apex: apex, View: p.View(), Source: 1, Whole: p.Whole,
 		Hosts: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")},
 	})
 	if err != nil {

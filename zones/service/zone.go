@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,6 +37,9 @@ type Config struct {
 	Hosts       []netip.Addr
 	TTL         time.Duration // of the apex's records; 0: 5 s
 	NegativeTTL time.Duration // 0: 2 s
+	// Whole is pool.Pool.Whole, for transfers of the zone; nil: there are
+	// none.
+	Whole func(ctx context.Context, source registry.SourceID) ([]*pool.Service, uint32, error)
 }
 
 // Zone answers the names of one service zone. It is immutable and safe for
@@ -44,6 +48,8 @@ type Zone struct {
 	apex   apex
 	view   *pool.View
 	source registry.SourceID
+
+	everything func(ctx context.Context, source registry.SourceID) ([]*pool.Service, uint32, error)
 }
 
 var _ zones.Source = (*Zone)(nil)
@@ -56,7 +62,7 @@ func New(cfg Config) (*Zone, error) {
 	if cfg.Source == 0 {
 		return nil, fmt.Errorf("service zone %q: Source: must be set", cfg.Apex.String())
 	}
-	z := &Zone{view: cfg.View, source: cfg.Source}
+	z := &Zone{view: cfg.View, source: cfg.Source, everything: cfg.Whole}
 	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
 		return nil, err
 	}
@@ -68,6 +74,10 @@ func New(cfg Config) (*Zone, error) {
 	}
 	return z, nil
 }
+
+// errNotReady is the error of Export while nothing is known, or nothing fresh
+// enough.
+var errNotReady = errors.New("the registry's state is not known, or too old")
 
 // SOA implements zones.Source.
 func (z *Zone) SOA() zones.RRset { return (*soaSet)(&z.apex) }

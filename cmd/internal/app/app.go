@@ -32,6 +32,7 @@ import (
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
 	"github.com/musterdns/muster/dnsserver/cookie"
+	"github.com/musterdns/muster/dnsserver/notify"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
@@ -108,6 +109,7 @@ type server struct {
 	monitor   *health.Monitor
 	prober    *probe.Set
 	authority *authority.Handler
+	notifier  *notify.Notifier
 	dns       *dnsserver.Server // neither listens nor runs under Options.Proxy
 	proxies   *proxies
 	admin     *admin.Server
@@ -229,8 +231,11 @@ func (s *server) run(ctx context.Context) error {
 	front.Go(func() error { return s.upgrades(frontCtx, stop) })
 	front.Go(func() error { return s.snapshots.run(frontCtx) })
 	front.Go(func() error { return s.join(frontCtx) })
-	if s.cluster != nil && !s.opt.Proxy {
-		front.Go(func() error { return s.shareCookies(frontCtx) })
+	if !s.opt.Proxy {
+		front.Go(func() error { return s.notifier.Run(frontCtx) })
+		if s.cluster != nil {
+			front.Go(func() error { return s.shareCookies(frontCtx) })
+		}
 	}
 	if s.opt.Dev {
 		front.Go(func() error { return s.registerSamples(frontCtx) })

@@ -15,6 +15,7 @@ import (
 	"github.com/musterdns/muster/cmd/internal/demo"
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
+	"github.com/musterdns/muster/dnsserver/notify"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
@@ -208,7 +209,11 @@ func (s *server) buildDNS(cfg *config.Config) error {
 		return err
 	}
 	_, _ = rand.Read(s.ownCookies[:]) // never fails
-	return s.applyCookies(cfg)
+	if err := s.applyCookies(cfg); err != nil {
+		return err
+	}
+	s.notifier = notify.New(s.authority.Tree, s.log.With("part", "notify"))
+	return s.applyKeys(cfg)
 }
 
 // authorityConfig is what the authority takes of a configuration.
@@ -221,6 +226,10 @@ func authorityConfig(cfg *config.Config, version string) authority.Config {
 	l := cfg.DNS.RateLimit
 	out.RateLimit = authority.RateLimit{PerSecond: l.PerSecond, Slip: l.Slip, Exempt: l.Exempt}
 	for _, a := range cfg.Access {
+		if a.Transfer != "" {
+			out.Transfer = append(out.Transfer, authority.Transfer{Zone: a.Transfer, Allow: a.Allow, Key: a.TSIG})
+			continue
+		}
 		out.Access = append(out.Access, authority.Rule{Zone: a.Zone, Allow: a.Allow})
 	}
 	return out

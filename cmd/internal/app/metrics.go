@@ -62,6 +62,11 @@ func one(name, help string, value func() float64) metrics.Family {
 	return metrics.Family{Name: name, Help: help, Kind: kind, Collect: func(emit metrics.Emit) { emit(value()) }}
 }
 
+// count is one of a counter.
+func count(name, help string, f func() uint64) metrics.Family {
+	return one(name, help, func() float64 { return float64(f()) })
+}
+
 // perTransport emits a value of each transport's statistics.
 func (s *server) perTransport(name, help string, value func(*dnsserver.TransportStats) uint64) metrics.Family {
 	return metrics.Family{
@@ -84,6 +89,8 @@ func (s *server) dnsFamilies() []metrics.Family {
 		s.perTransport("muster_dns_messages_ignored_total", "Messages that were no query and got no answer.", func(t *dnsserver.TransportStats) uint64 { return t.Ignored }),
 		s.perTransport("muster_dns_messages_rejected_total", "Malformed or unimplemented queries.", func(t *dnsserver.TransportStats) uint64 { return t.Rejected }),
 		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
+		count("muster_dns_notifies_answered_total", "NOTIFY messages that a secondary has answered.", s.notifier.Sent),
+		count("muster_dns_notifies_failed_total", "Times that a secondary did not answer NOTIFY, all tries together.", s.notifier.Failed),
 		s.perTransport("muster_dns_send_errors_total", "Responses that could not be sent.", func(t *dnsserver.TransportStats) uint64 { return t.SendFailed }),
 		s.perTransport("muster_dns_panics_total", "Panics answered with SERVFAIL.", func(t *dnsserver.TransportStats) uint64 { return t.Panics }),
 		s.perTransport("muster_dns_cookies_new_total", "Queries with a DNS cookie of the client alone.", func(t *dnsserver.TransportStats) uint64 { return t.CookiesNew }),
@@ -132,9 +139,6 @@ func (s *server) responseCodes() metrics.Family {
 
 // poolFamilies are about the view.
 func (s *server) poolFamilies() []metrics.Family {
-	count := func(name, help string, f func() uint64) metrics.Family {
-		return one(name, help, func() float64 { return float64(f()) })
-	}
 	p := s.pool
 	return []metrics.Family{
 		count("muster_pool_batches_total", "Batches of changes applied.", func() uint64 { return p.Counters().Batches }),

@@ -151,6 +151,9 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 			return err
 		}
 	}
+	if err := s.applyKeys(cfg); err != nil {
+		return err
+	}
 	s.authority.SetTree(tree)
 	s.level.Set(cfg.Log.Level)
 	s.refused.Store(&refused)

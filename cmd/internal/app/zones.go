@@ -71,6 +71,7 @@ func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefi
 	case config.SourceMuster, config.SourceNaming:
 		src, err := service.New(service.Config{
 			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
+			Whole: s.pool.Whole,
 		})
 		if err != nil {
 			return nil, nil, err

@@ -170,6 +170,10 @@ func (s *session) checkFiles(cfg *config.Config) (errs int) {
 		files = append(files, [2]string{"registry.etcd.password_file", e.PasswordFile}, [2]string{"registry.etcd.ca", e.CA},
 			[2]string{"registry.etcd.cert", e.Cert}, [2]string{"registry.etcd.key", e.Key})
 	}
+	if _, err := cfg.ReadKeys(); err != nil {
+		errs++
+		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where("keys"), Reason: err.Error()})
+	}
 	for _, f := range files {
 		errs += s.checkFile(cfg, f[0], f[1])
 	}

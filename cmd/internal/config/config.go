@@ -34,6 +34,7 @@ type Config struct {
 	Admin    Admin
 	Forward  Forward
 	Access   []Access
+	Keys     []TSIGKey
 	ECS      ECS
 	Proxy    Proxy
 
@@ -114,10 +115,12 @@ func (c *Config) Native(z *Zone) string {
 type Zone struct {
 	Name        string // absolute, lower case: "svc.internal."
 	Source      ZoneSource
-	Prefix      string        // of a service zone's instances, without a last slash
-	File        string        // SourceFile: absolute path
-	TTL         time.Duration // not SourceFile: of answers, where nothing nearer says
-	NegativeTTL time.Duration // not SourceFile: SOA minimum
+	Prefix      string           // of a service zone's instances, without a last slash
+	File        string           // SourceFile: absolute path
+	TTL         time.Duration    // not SourceFile: of answers, where nothing nearer says
+	NegativeTTL time.Duration    // not SourceFile: SOA minimum
+	Notify      []netip.AddrPort // secondaries to tell of changes
+	NotifyTSIG  string           // the key to sign that with; empty: none
 }
 
 // RegistryMode says whose etcd is used.
@@ -210,9 +213,18 @@ type ECS struct {
 	AcceptFrom []netip.Prefix // resolvers that are believed; none: nobody
 }
 
-// Access says who may ask a zone. Of several entries that fit a question the
+// Access says who may ask a zone, or have all of it. Of several entries that fit a question the
 // one with the longest zone counts; a question that none fits is refused.
 type Access struct {
-	Zone  string // absolute, lower case, with all below it; "*": every name
-	Allow []netip.Prefix
+	Zone     string // absolute, lower case, with all below it; "*": every name; empty: Transfer
+	Transfer string // likewise: the entry says who may have whole zones
+	Allow    []netip.Prefix
+	TSIG     string // with Transfer: the key that the request must be signed with
+}
+
+// TSIGKey is a secret shared with other name servers (RFC 8945).
+type TSIGKey struct {
+	Name       string // absolute, lower case
+	Algorithm  string
+	SecretFile string // absolute path
 }

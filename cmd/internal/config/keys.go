@@ -10,6 +10,7 @@ import (
 
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
+	"github.com/musterdns/muster/dnsserver/tsig"
 )
 
 // EnvPrefix begins the name of every environment variable of Muster.
@@ -62,10 +63,23 @@ func keys() []key {
 		each("access", `[{zone: "*", allow: ["0.0.0.0/0", "::/0"]}]`,
 			"Who may ask what. Of the entries that fit a question the one with the longest zone counts; what none fits is REFUSED.",
 			func(c *Config, v []Access) { c.Access = v },
-			must(one("zone", "", "A zone or any other domain name, with all below it; *: every name.", domain("*"),
-				func(a *Access, v string) { a.Zone = v })),
-			must(many("allow", "", "Networks that may ask; an address alone is one. An empty list: nobody.", network(),
-				func(a *Access, v []netip.Prefix) { a.Allow = v })),
+			one("zone", "", "A zone or any other domain name, with all below it; *: every name.", domain("*"),
+				func(a *Access, v string) { a.Zone = v }),
+			one("transfer", "", "In place of zone: the entry says who may have the whole of this zone and those below it (AXFR, IXFR); *: of every zone. Nobody may that no entry names.", domain("*"),
+				func(a *Access, v string) { a.Transfer = v }),
+			many("allow", "", "Networks that may; an address alone is one. An empty list: nobody. With transfer it may be left out beside tsig: any network.", network(),
+				func(a *Access, v []netip.Prefix) { a.Allow = v }),
+			one("tsig", "", "With transfer: the key that the request must be signed with.", domain(""),
+				func(a *Access, v string) { a.TSIG = v }),
+		),
+		each("keys", "[]", "Secrets shared with other name servers, to sign with (TSIG, RFC 8945).",
+			func(c *Config, v []TSIGKey) { c.Keys = v },
+			must(one("name", "", "The key's name, which both ends must have.", domain(""),
+				func(k *TSIGKey, v string) { k.Name = v })),
+			one("algorithm", "hmac-sha256", "How signatures are made.", oneOf(tsig.Algorithms()...),
+				func(k *TSIGKey, v string) { k.Algorithm = v }),
+			must(one("secret_file", "", "A file with the secret in base64, alone or as tsig-keygen writes it.", file(""),
+				func(k *TSIGKey, v string) { k.SecretFile = v })),
 		),
 	}
 }
@@ -118,6 +132,10 @@ func zoneKeys() key {
 			func(z *Zone, v time.Duration) { z.TTL = v }),
 		one("negative_ttl", "2s", "How long the absence of a name or type may be cached. Not for source file.", duration(time.Second, time.Hour, ""),
 			func(z *Zone, v time.Duration) { z.NegativeTTL = v }),
+		many("notify", "", "Secondaries that are told when the zone has changed (NOTIFY); the port is 53 unless given.", address(53),
+			func(z *Zone, v []netip.AddrPort) { z.Notify = v }),
+		one("notify_tsig", "", "The key to sign that with.", domain(""),
+			func(z *Zone, v string) { z.NotifyTSIG = v }),
 	)
 }
 

@@ -59,7 +59,7 @@ log: {level: debug, format: json}
 dns: {listen: ["127.0.0.1:53", "[::1]:53"], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1], rate_limit: {per_second: 50, slip: 0, exempt: []}}
 zones:
   - {name: Svc.Example, source: muster, prefix: /a/b/, ttl: 7s, negative_ttl: 3s}
-  - {name: example.com., file: zones/example.com.zone}
+  - {name: example.com., file: zones/example.com.zone, notify: [10.0.0.2], notify_tsig: key1}
   - {name: 10.in-addr.arpa, source: reverse}
 registry:
   mode: etcd
@@ -81,7 +81,8 @@ services:
 admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
 forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
 ecs: {accept_from: [10.9.0.0/16]}
-access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}]
+access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}, {transfer: Example.com, tsig: Key1}]
+keys: [{name: key1, algorithm: hmac-sha512, secret_file: k}]
 proxy:
   secret_file: s
   listeners:
@@ -110,7 +111,7 @@ proxy:
 		},
 		Zones: []config.Zone{
 			{Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second},
-			{Name: "example.com.", Source: config.SourceFile, File: filepath.Join(cwd, "zones/example.com.zone"), TTL: 5 * time.Second, NegativeTTL: 2 * time.Second},
+			{Name: "example.com.", Source: config.SourceFile, File: filepath.Join(cwd, "zones/example.com.zone"), TTL: 5 * time.Second, NegativeTTL: 2 * time.Second, Notify: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:53")}, NotifyTSIG: "key1."},
 			{Name: "10.in-addr.arpa.", Source: config.SourceReverse, TTL: 5 * time.Second, NegativeTTL: 2 * time.Second},
 		},
 		Registry: config.Registry{
@@ -144,7 +145,9 @@ proxy:
 		Access: []config.Access{
 			{Zone: "*", Allow: []netip.Prefix{}},
 			{Zone: "svc.example.", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+			{Transfer: "example.com.", TSIG: "key1."},
 		},
+		Keys: []config.TSIGKey{{Name: "key1.", Algorithm: "hmac-sha512", SecretFile: filepath.Join(cwd, "k")}},
 		Proxy: config.Proxy{
 			SecretFile: filepath.Join(cwd, "s"),
 			Listeners: []config.Listener{

@@ -20,6 +20,7 @@ func (c *Config) Validate() Problems {
 	v.admin()
 	v.forward()
 	v.access()
+	v.keys()
 	v.proxy()
 	return v.problems
 }
@@ -159,20 +160,67 @@ func (v *validator) forward() {
 
 func (v *validator) access() {
 	seen := map[string]bool{}
+	rules := 0
 	for i, a := range v.c.Access {
+		if !v.accessKeys(i, a) {
+			continue
+		}
+		rules++
 		if seen[a.Zone] {
 			v.bad(index("access", i)+".zone", quote(a.Zone)+": is there twice", "put the networks into one entry")
 		}
 		seen[a.Zone] = true
 		v.accessFits(i, a)
 	}
-	if !seen["*"] {
+	if !seen["*"] && (rules > 0 || len(v.c.Access) == 0) {
 		for i, z := range v.c.Zones {
 			covered := slices.ContainsFunc(v.c.Access, func(a Access) bool { return inside(z.Name, a.Zone) })
 			if !covered {
 				v.warn(index("zones", i)+".name", quote(z.Name)+": no entry of access fits it: nobody may ask", `add one, or {zone: "*", allow: [...]}`)
 				v.movedTo("access")
 			}
+		}
+	}
+}
+
+// accessKeys checks that an entry has the keys of what it is for, and reports whether
+// that is questions.
+func (v *validator) accessKeys(i int, a Access) (rule bool) {
+	at := index("access", i)
+	switch {
+	case a.Zone == "" && a.Transfer == "":
+		v.bad(at, "neither zone nor transfer is there", "name the zone that it is about")
+	case a.Zone != "" && a.Transfer != "":
+		v.bad(at+".transfer", "is there beside zone", "make two entries of it")
+	case a.Transfer != "":
+		if len(a.Allow) == 0 && a.TSIG == "" {
+			v.bad(at, "neither allow nor tsig is there: nobody could transfer", "name networks, a key, or both")
+		}
+		v.key(at+".tsig", a.TSIG)
+	default:
+		if _, ok := v.c.where[at+".allow"]; !ok {
+			v.bad(at, "allow is missing", "list the networks that may ask; []: nobody")
+		}
+		if a.TSIG != "" {
+			v.bad(at+".tsig", "has no effect: it is for transfers", "take it out")
+		}
+		return true
+	}
+	return false
+}
+
+// key checks that a key of transaction signatures is there.
+func (v *validator) key(at, name string) {
+	if name != "" && !slices.ContainsFunc(v.c.Keys, func(k TSIGKey) bool { return k.Name == name }) {
+		v.bad(at, quote(name)+": is none of keys", "add it there")
+	}
+}
+
+// keys checks that no two keys have one name.
+func (v *validator) keys() {
+	for i, k := range v.c.Keys {
+		if slices.ContainsFunc(v.c.Keys[:i], func(o TSIGKey) bool { return o.Name == k.Name }) {
+			v.bad(index("keys", i)+".name", quote(k.Name)+": is there twice", "keep one")
 		}
 	}
 }

@@ -43,6 +43,13 @@ func (v *validator) zoneKeys(at string, z Zone) {
 		v.bad(at, "source is missing", "set it to muster, naming, reverse or file")
 		return
 	}
+	v.key(at+".notify_tsig", z.NotifyTSIG)
+	if z.NotifyTSIG != "" && len(z.Notify) == 0 {
+		v.bad(at+".notify_tsig", "has no effect: notify names nobody", "take it out, or name secondaries")
+	}
+	if len(z.Notify) > 0 && z.Source == SourceReverse {
+		v.bad(at+".notify", "has no effect: a zone of source reverse has no transfers", "take it out")
+	}
 	if z.Source != SourceFile && set("file") {
 		v.bad(at+".file", "has no effect: source is "+string(z.Source), "set source to file, or take it out")
 	}

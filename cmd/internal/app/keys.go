@@ -1,0 +1,50 @@
+package app
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver/notify"
+	"github.com/musterdns/muster/dnsserver/tsig"
+)
+
+// notifySource is the address that DNS listens at by which a secondary may know the
+// server: one of its own family that reaches as far.
+func notifySource(cfg *config.Config, to netip.Addr) netip.Addr {
+	for _, l := range cfg.DNS.Listen {
+		if a := l.Addr(); !a.IsUnspecified() && a.Is4() == to.Is4() && a.IsLoopback() == to.IsLoopback() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// applyKeys puts the configuration's keys of transaction signatures in force, and
+// says which secondaries are told of changes.
+func (s *server) applyKeys(cfg *config.Config) error {
+	list, err := cfg.ReadKeys()
+	if err != nil {
+		return err
+	}
+	keys, err := tsig.New(list)
+	if err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	byName := make(map[string]*tsig.Key, len(list))
+	for i := range list {
+		byName[list[i].Name.String()] = &list[i]
+	}
+	var targets []notify.Target
+	for i := range cfg.Zones {
+		z := &cfg.Zones[i]
+		for _, to := range z.Notify {
+			targets = append(targets, notify.Target{Zone: z.Name, To: to, Key: byName[z.NotifyTSIG], From: notifySource(cfg, to.Addr())})
+		}
+	}
+	if err := s.notifier.SetTargets(targets); err != nil {
+		return err
+	}
+	s.dns.SetKeys(keys)
+	return nil
+}

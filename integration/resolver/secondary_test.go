@@ -1,0 +1,165 @@
+package resolver_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterdns/muster/integration/fault"
+)
+
+// secret is the key that Muster and its secondaries share.
+const secret = "c2VjcmV0IG9mIHRoaXJ0eS10d28gb2N0ZXRzLCBtb3I="
+
+// secondaries are name servers that take zones over, with their configuration: for
+// the port to listen at, a directory, the primary's address and port, and the secret.
+var secondaries = []struct {
+	name, program, debian string
+	conf                  string
+	args                  func(conf string) []string
+}{
+	{"BIND", "named", "bind9", `options { directory %[2]q; listen-on port %[1]s { 127.0.0.1; }; listen-on-v6 { none; }; pid-file none; session-keyfile none; recursion no; };
+controls { };
+key "key1" { algorithm hmac-sha256; secret %[5]q; };
+zone "live.test" { type secondary; primaries port %[4]s { %[3]s key key1; }; file "live.db"; };
+zone "still.test" { type secondary; primaries port %[4]s { %[3]s key key1; }; file "still.db"; };
+`, func(conf string) []string { return []string{"-g", "-c", conf} }},
+	{"Knot", "knotd", "knot", `server:
+    listen: 127.0.0.1@%[1]s
+    rundir: %[2]q
+database:
+    storage: %[2]q
+key:
+  - id: key1
+    algorithm: hmac-sha256
+    secret: %[5]q
+remote:
+  - id: primary
+    address: %[3]s@%[4]s
+    key: key1
+acl:
+  - id: told
+    address: %[3]s
+    key: key1
+    action: notify
+template:
+  - id: default
+    storage: %[2]q
+zone:
+  - domain: live.test
+    master: primary
+    acl: told
+  - domain: still.test
+    master: primary
+    acl: told
+`, func(conf string) []string { return []string{"-c", conf} }},
+	{"NSD", "nsd", "nsd", `server:
+    ip-address: 127.0.0.1@%[1]s
+    username: ""
+    chroot: ""
+    pidfile: ""
+    zonesdir: %[2]q
+    xfrdfile: ""
+    xfrdir: %[2]q
+    zonelistfile: "%[2]s/zone.list"
+    server-count: 1
+remote-control:
+    control-enable: no
+key:
+    name: key1
+    algorithm: hmac-sha256
+    secret: %[5]q
+zone:
+    name: live.test
+    request-xfr: %[3]s@%[4]s key1
+    allow-notify: %[3]s key1
+zone:
+    name: still.test
+    request-xfr: %[3]s@%[4]s key1
+    allow-notify: %[3]s key1
+`, func(conf string) []string { return []string{"-d", "-c", conf} }},
+}
+
+// still is a static zone with a serial number and an address for www.
+const still = "$TTL 60\n@ SOA ns1 hostmaster %d 60 10 86400 60\n@ NS ns1\nns1 A 192.0.2.1\nwww A %s\n"
+
+func TestSecondaries_FollowAChangingZone(t *testing.T) {
+	l := newLab(t)
+	ports := make([]string, len(secondaries))
+	told := make([]string, len(secondaries))
+	for i := range secondaries {
+		ports[i] = freePort(t)
+		told[i] = fmt.Sprintf("%q", "127.0.0.1:"+ports[i])
+	}
+	notify := fmt.Sprintf("notify: [%s], notify_tsig: key1", strings.Join(told, ", "))
+	write(t, l.Path("key1"), secret)
+	write(t, l.Path("still.zone"), fmt.Sprintf(still, 1, "192.0.2.7"))
+	s, err := l.Run(t.Context(), fault.Settings{
+		Zones: []string{
+			"{name: live.test, source: muster, prefix: /live/v1, " + notify + "}",
+			fmt.Sprintf("{name: still.test, file: %q, %s}", l.Path("still.zone"), notify),
+		},
+		More: fmt.Sprintf("keys: [{name: key1, secret_file: %q}]\naccess: [{zone: \"*\", allow: [127.0.0.0/8]}, {transfer: \"*\", tsig: key1}]\n", l.Path("key1")),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(id, address string) {
+		t.Helper()
+		run(t, l, "register", "web", "--zone", "live.test", "--id", id, "--address", address, "--port", "8080", "--check", "none", "--forever")
+	}
+	put("one", "10.9.0.1")
+	host, port, err := net.SplitHostPort(s.DNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, sec := range secondaries {
+		dir := t.TempDir()
+		conf := filepath.Join(dir, "conf")
+		write(t, conf, fmt.Sprintf(sec.conf, ports[i], dir, host, port, secret))
+		start(t, append([]string{find(t, sec.program, sec.debian)}, sec.args(conf)...)...)
+	}
+	dig := find(t, "dig", "bind9-dnsutils")
+	steps := []struct {
+		what   string
+		change func()
+		name   string
+		want   []string
+	}{
+		{"the zone as it is", func() {}, "web.live.test", []string{"10.9.0.1"}},
+		{"an instance that comes", func() { put("two", "10.9.0.2") }, "web.live.test", []string{"10.9.0.1", "10.9.0.2"}},
+		{"an instance that is drained", func() { run(t, l, "drain", "web/one", "--zone", "live.test") }, "web.live.test", []string{"10.9.0.2"}},
+		{"an instance by its own name", func() {}, "one.web.live.test", []string{"10.9.0.1"}},
+		{"the last that goes", func() { run(t, l, "deregister", "web/two", "--zone", "live.test") }, "two.web.live.test", nil},
+		{"a static zone", func() {}, "www.still.test", []string{"192.0.2.7"}},
+		{"a static zone that is changed", func() { write(t, l.Path("still.zone"), fmt.Sprintf(still, 2, "192.0.2.8")) }, "www.still.test", []string{"192.0.2.8"}},
+	}
+	for _, step := range steps {
+		step.change()
+		for i, sec := range secondaries {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			err := fault.Until(ctx, 20*time.Millisecond, func() error {
+				out, err := exec.CommandContext(ctx, dig, "@127.0.0.1", "-p", ports[i], "+short", "+norec", step.name).CombinedOutput()
+				got := strings.Fields(string(out))
+				slices.Sort(got)
+				if err == nil && !slices.Equal(got, step.want) {
+					err = fmt.Errorf("it answers %q, want %q", got, step.want)
+				}
+				return err
+			})
+			cancel()
+			if err != nil {
+				t.Fatalf("%s: %s: %v", sec.name, step.what, err)
+			}
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "+short", "live.test", "AXFR").CombinedOutput(); err == nil && !strings.Contains(string(out), "Transfer failed") {
+		t.Errorf("without the key the zone is transferred:\n%s", out)
+	}
+}
