@@ -29,6 +29,8 @@ require (
 	pgregory.net/rapid v1.3.0 // property tests
 )
 
+require github.com/quic-go/quic-go v0.65.0
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect

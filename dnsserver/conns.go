@@ -25,7 +25,7 @@ type connTable struct {
 	all  *list.List
 	byIP map[netip.Addr]*list.List
 
-	counters     counters // of all TCP queries
+	tcp, tls     counters // of the queries of all connections
 	accepted     atomic.Uint64
 	evicted      atomic.Uint64
 	refused      atomic.Uint64
@@ -119,7 +119,7 @@ func (t *connTable) evict(l *list.List, at func(*conn) *place) bool {
 		return false
 	}
 	t.removeLocked(victim)
-	victim.nc.Close() // its goroutine sees that, and ends
+	victim.raw.Close() // its goroutine sees that, and ends; TLS would say farewell first
 	t.evicted.Add(1)
 	return true
 }
@@ -160,4 +160,4 @@ func (t *connTable) wakeAll() {
 	t.each(func(c *conn) { _ = c.nc.SetReadDeadline(c.lingerUntil()) }) // fails only once closed
 }
 
-func (t *connTable) closeAll() { t.each(func(c *conn) { c.nc.Close() }) }
+func (t *connTable) closeAll() { t.each(func(c *conn) { c.raw.Close() }) }

@@ -1,6 +1,6 @@
 // Package dnsserver has the sockets and the life of a request: it receives,
-// parses, hands the query to a Handler and sends what that built, over UDP and
-// TCP alike.
+// parses, hands the query to a Handler and sends what that built, over UDP, TCP
+// and TLS alike. Other transports hand it their messages (Exchange).
 //
 // # UDP
 //
@@ -19,6 +19,8 @@
 // and in time: to the first octet, to the end of a message, idle, and to a
 // client that does not read. At the bound the one that has been idle longest
 // makes room.
+//
+// TLS is the same behind a handshake, within the same bounds.
 //
 // # Deferral
 //
@@ -43,6 +45,10 @@ const (
 	TransportUnknown Transport = iota
 	UDP
 	TCP
+	TLS   // RFC 7858
+	HTTPS // RFC 8484
+	QUIC  // RFC 9250
+	transports
 )
 
 // String is the transport's name in small letters.
@@ -52,7 +58,13 @@ func (t Transport) String() string {
 		return "udp"
 	case TCP:
 		return "tcp"
-	case TransportUnknown:
+	case TLS:
+		return "tls"
+	case HTTPS:
+		return "https"
+	case QUIC:
+		return "quic"
+	case TransportUnknown, transports:
 	}
 	return "unknown"
 }

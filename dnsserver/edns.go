@@ -59,7 +59,9 @@ func (c *Client) extend(b *wire.Builder) {
 // carries.
 func (t Transport) encrypted() bool {
 	switch t {
-	case TransportUnknown, UDP, TCP:
+	case TLS, HTTPS, QUIC:
+		return true
+	case TransportUnknown, UDP, TCP, transports:
 	}
 	return false
 }

@@ -38,7 +38,7 @@ func bind(addr netip.AddrPort, workers int, inherited func(name string) *os.File
 }
 
 func bindOnce(addr netip.AddrPort, workers int, inherited func(name string) *os.File) (*bound, error) {
-	tcp, err := listenTCP(addr, inherited)
+	tcp, err := listenTCP(addr, inherited(socketName("tcp", addr, 0)))
 	if err != nil {
 		return nil, err
 	}
@@ -70,11 +70,11 @@ func network(transport string, addr netip.AddrPort) string {
 	return transport + "4"
 }
 
-// listenTCP takes over the inherited listener of addr, or makes one.
-func listenTCP(addr netip.AddrPort, inherited func(name string) *os.File) (*net.TCPListener, error) {
+// listenTCP takes over a listener of addr, or makes one where f is nil.
+func listenTCP(addr netip.AddrPort, f *os.File) (*net.TCPListener, error) {
 	var ln net.Listener
 	var err error
-	if f := inherited(socketName("tcp", addr, 0)); f != nil {
+	if f != nil {
 		ln, err = net.FileListener(f)
 		f.Close()
 	} else {

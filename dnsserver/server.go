@@ -2,12 +2,15 @@ package dnsserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,6 +45,12 @@ type Config struct {
 	// Listen has the addresses, for UDP and TCP both; one at least. Port 0 takes
 	// a free port, the same for both. 0.0.0.0 is IPv4 alone and :: IPv6 alone.
 	Listen []netip.AddrPort
+	// TLS has further addresses, for DNS over TLS (RFC 7858); with any, Certificate
+	// must be set.
+	TLS []netip.AddrPort
+	// Certificate chooses the certificate for a client, as tls.Config's GetCertificate
+	// does.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Workers is the number of UDP sockets, and of goroutines that answer, for
 	// each address. Zero: one for each core (GOMAXPROCS).
 	Workers int
@@ -77,10 +86,13 @@ func (c *Config) validate() error {
 	if len(c.Listen) == 0 {
 		return errors.New("dnsserver: Listen: no address to listen on")
 	}
-	for _, a := range c.Listen {
+	for _, a := range slices.Concat(c.Listen, c.TLS) {
 		if !a.IsValid() || a.Addr().Is4In6() {
 			return fmt.Errorf("dnsserver: Listen: %s: not an IPv4 or IPv6 address and port", a)
 		}
+	}
+	if len(c.TLS) > 0 && c.Certificate == nil {
+		return errors.New("dnsserver: Certificate: must be set for TLS")
 	}
 	if c.Handler == nil {
 		return errors.New("dnsserver: Handler: must be set")
@@ -139,6 +151,10 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	cfg        Config
 	addrs      []netip.AddrPort
+	tlsAddrs   []netip.AddrPort
+	tls        *tls.Config
+	exchanges  sync.Pool // of *exchange
+	exchanged  [transports]counters
 	udp        []*udpWorker
 	tcp        []*tcpListener
 	conns      *connTable
@@ -160,6 +176,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, stopped: make(chan struct{}), panics: &panicLog{logger: cfg.Logger}}
+	s.tls = &tls.Config{GetCertificate: cfg.Certificate, NextProtos: []string{"dot"}, MinVersion: tls.VersionTLS12} // RFC 7858 section 3.2, RFC 8310 section 7.1
 	s.conns = newConnTable(cfg.MaxConns, cfg.MaxConnsPerIP)
 	s.slow = newSlowPool(cfg.Slow, cfg.MaxSlow, s.panics)
 	if err := s.SetNSID(cfg.NSID); err != nil {
@@ -188,19 +205,33 @@ func (s *Server) Listen() error {
 			return fmt.Errorf("dnsserver: listening on %s: %w", want, err)
 		}
 		s.addrs = append(s.addrs, b.addr)
-		s.tcp = append(s.tcp, &tcpListener{ln: b.tcp, srv: s})
+		s.tcp = append(s.tcp, &tcpListener{ln: b.tcp, srv: s, name: socketName("tcp", want, 0)})
 		for _, c := range b.udp {
 			s.udp = append(s.udp, newUDPWorker(s, c, b.addr.Addr()))
 		}
 	}
+	for _, want := range s.cfg.TLS {
+		name := socketName("tls", want, 0)
+		ln, err := listenTCP(want, s.cfg.Inherited(name))
+		if err != nil {
+			s.closeAll()
+			s.addrs, s.tlsAddrs, s.udp, s.tcp = nil, nil, nil, nil
+			return fmt.Errorf("dnsserver: listening on %s for TLS: %w", want, err)
+		}
+		s.tlsAddrs = append(s.tlsAddrs, ln.Addr().(*net.TCPAddr).AddrPort())
+		s.tcp = append(s.tcp, &tcpListener{ln: ln, srv: s, name: name, tls: true})
+	}
 	return nil
 }
+
+// TLSAddrs are the addresses bound for TLS, in the order of Config.TLS.
+func (s *Server) TLSAddrs() []netip.AddrPort { return s.tlsAddrs }
 
 // Sockets are the bound sockets by name, for a process to follow this one.
 func (s *Server) Sockets() map[string]syscall.Conn {
 	sockets := map[string]syscall.Conn{}
-	for i, l := range s.tcp {
-		sockets[socketName("tcp", s.cfg.Listen[i], 0)] = l.ln
+	for _, l := range s.tcp {
+		sockets[l.name] = l.ln
 	}
 	for i, w := range s.udp {
 		sockets[socketName("udp", s.cfg.Listen[i/s.cfg.Workers], i%s.cfg.Workers)] = w.socket.file

@@ -90,12 +90,12 @@ func (t *TransportStats) add(c *counters) {
 
 // Stats is what a Server has counted since its start, and a few present values.
 type Stats struct {
-	UDP, TCP TransportStats
+	UDP, TCP, TLS, HTTPS, QUIC TransportStats
 	// UDPOverflow counts datagrams that the kernel dropped as a socket's receive
 	// buffer was full.
 	UDPOverflow uint64
 
-	Conns         uint64 // TCP connections, now
+	Conns         uint64 // over TCP and TLS, now
 	ConnsAccepted uint64
 	ConnsEvicted  uint64 // closed to make room for another
 	ConnsRefused  uint64 // closed at once: at the limit, and nothing idle
@@ -117,7 +117,10 @@ func (s *Server) Stats() Stats {
 		st.UDPOverflow += w.overflow()
 	}
 	t := s.conns
-	st.TCP.add(&t.counters)
+	st.TCP.add(&t.tcp)
+	st.TLS.add(&t.tls)
+	st.HTTPS.add(&s.exchanged[HTTPS])
+	st.QUIC.add(&s.exchanged[QUIC])
 	st.Conns = uint64(t.len())
 	st.ConnsAccepted, st.ConnsEvicted, st.ConnsRefused = t.accepted.Load(), t.evicted.Load(), t.refused.Load()
 	st.ConnsTimedOut, st.AcceptErrors = t.timedOut.Load(), t.acceptErrors.Load()

@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,8 +36,10 @@ const (
 
 // tcpListener accepts connections on one address.
 type tcpListener struct {
-	ln  *net.TCPListener
-	srv *Server
+	ln   *net.TCPListener
+	srv  *Server
+	name string // as socketName has it
+	tls  bool
 }
 
 // run accepts until the server stops, and returns when every connection has
@@ -60,7 +63,7 @@ func (l *tcpListener) run(ctx context.Context) error {
 			continue
 		}
 		wait = acceptWaitMin
-		c := newConn(l.srv, nc)
+		c := newConn(l, nc)
 		if !l.srv.conns.admit(c) {
 			nc.Close()
 			continue
@@ -85,10 +88,12 @@ func (l *tcpListener) acceptFailed(err error, wait time.Duration) {
 	}
 }
 
-// conn answers the messages of one TCP connection.
+// conn answers the messages of one connection, in the clear or over TLS.
 type conn struct {
 	responder
-	nc *net.TCPConn
+	raw      *net.TCPConn
+	nc       net.Conn // raw, or TLS over it
+	counters *counters
 
 	in   []byte // input; have octets of it are read, the first off answered
 	have int
@@ -107,10 +112,16 @@ type conn struct {
 	inAll, inIP place
 }
 
-func newConn(s *Server, nc *net.TCPConn) *conn {
-	c := &conn{nc: nc, in: make([]byte, inSmall)}
+func newConn(l *tcpListener, nc *net.TCPConn) *conn {
+	s := l.srv
+	c := &conn{raw: nc, nc: nc, in: make([]byte, inSmall)}
 	c.srv, c.handler = s, s.cfg.Handler
-	c.client.Transport = TCP
+	c.client.Transport, c.counters = TCP, &s.conns.tcp
+	if l.tls {
+		// Its first Read shakes hands, within the time for the first octet.
+		c.nc, c.client.Transport, c.counters = tls.Server(nc, s.tls), TLS, &s.conns.tls
+		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.FirstByteTimeout)) // fails only once closed
+	}
 	c.client.reply.keepalive = uint16(min(s.cfg.IdleTimeout/keepaliveUnit, math.MaxUint16))
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.client.Addr = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
@@ -272,7 +283,7 @@ func (c *conn) push(reply []byte) {
 // flush publishes the counts, writes the queued answers and gives their buffer
 // back; false when the client is gone or does not read.
 func (c *conn) flush() bool {
-	c.srv.conns.counters.add(&c.tally) // before writing: who has an answer finds it counted
+	c.counters.add(&c.tally) // before writing: who has an answer finds it counted
 	if c.out == nil {
 		return true
 	}
@@ -283,7 +294,7 @@ func (c *conn) flush() bool {
 	c.srv.outBuffers.put(c.out)
 	c.out = nil
 	if err != nil {
-		c.srv.conns.counters.n[sendFailed].Add(1)
+		c.counters.n[sendFailed].Add(1)
 	}
 	return err == nil
 }

@@ -70,9 +70,9 @@ func (s *scratch) transfer(tree *zones.Tree) Outcome {
 	switch {
 	case zone == nil || !s.p.transfers(&s.q.Name, s.from):
 		return s.deny()
-	case s.req.Stream:
+	case s.req.Stream && s.from.Transport != dnsserver.HTTPS:
 		return Transferring
-	case s.q.Type == wire.TypeAXFR:
+	case s.q.Type == wire.TypeAXFR: // nor over HTTPS, where a question has one message for an answer
 		s.b.EDE(wire.EDENotSupported, nil)
 		return Unsupported
 	}

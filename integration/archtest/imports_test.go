@@ -50,6 +50,8 @@ var ours = []importRow{
 	{"dnsserver/tsig", []string{"dnsserver/wire"}, "who has signed a message, with no clock of its own"},
 	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig"}, "sockets; what to answer is handed in as a Handler"},
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
+	{"dnsserver/doh", []string{"dnsserver", "dnsserver/wire"}, "HTTP in front of the server's one path"},
+	{"dnsserver/doq", []string{"dnsserver", "dnsserver/wire"}, "QUIC in front of the server's one path"},
 	{"dnsserver/notify", []string{"dnsserver/tsig", "dnsserver/wire", "zones"}, "tells other servers of serial numbers, which takes a clock"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 
@@ -135,7 +137,8 @@ type home struct {
 // homes is every third-party module that our source imports. A module without
 // a row fails: adding a dependency means saying here what for and where.
 var homes = []home{
-	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; the oracle of tests"},
+	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/doh", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; answers in JSON; the oracle of tests"},
+	{"github.com/quic-go/quic-go", []string{"dnsserver/doq"}, true, "DNS over QUIC"},
 	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
 	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd", "integration/*"}, true, "the etcd client; black-box tests speak to etcd as a user's program would"},
 	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},

@@ -110,6 +110,7 @@ type server struct {
 	prober    *probe.Set
 	authority *authority.Handler
 	notifier  *notify.Notifier
+	encrypted encrypted
 	dns       *dnsserver.Server // neither listens nor runs under Options.Proxy
 	proxies   *proxies
 	admin     *admin.Server
@@ -171,6 +172,9 @@ func (s *server) listen(ctx context.Context) error {
 	if !s.opt.Proxy {
 		if err := s.dns.Listen(); err != nil {
 			return notListening("dns.listen", err)
+		}
+		if err := s.encrypted.listen(); err != nil {
+			return err
 		}
 	}
 	if err := s.listenProxies(ctx); err != nil {
@@ -282,6 +286,7 @@ func (s *server) answer(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx) // its failure ends the waiting too
 	if !s.opt.Proxy {
 		parts.Go(func() error { return s.dns.Run(ctx) })
+		parts.Go(func() error { return s.encrypted.run(ctx) })
 	}
 	parts.Go(func() error { return s.runProxies(ctx) })
 	if s.opt.Started != nil {
@@ -352,6 +357,7 @@ func (s *server) reachable() Endpoints {
 	for _, a := range s.dns.Addrs() {
 		e.DNS = append(e.DNS, a.String())
 	}
+	e.DNS = append(e.DNS, s.urls()...)
 	for i := range s.sources {
 		e.Zones = append(e.Zones, s.sources[i].zone)
 	}

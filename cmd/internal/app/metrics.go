@@ -75,6 +75,9 @@ func (s *server) perTransport(name, help string, value func(*dnsserver.Transport
 			st := s.dns.Stats()
 			emit(float64(value(&st.UDP)), "udp")
 			emit(float64(value(&st.TCP)), "tcp")
+			emit(float64(value(&st.TLS)), "tls")
+			emit(float64(value(&st.HTTPS)), "https")
+			emit(float64(value(&st.QUIC)), "quic")
 		},
 	}
 }
@@ -89,6 +92,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		s.perTransport("muster_dns_messages_ignored_total", "Messages that were no query and got no answer.", func(t *dnsserver.TransportStats) uint64 { return t.Ignored }),
 		s.perTransport("muster_dns_messages_rejected_total", "Malformed or unimplemented queries.", func(t *dnsserver.TransportStats) uint64 { return t.Rejected }),
 		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
+		count("muster_dns_encrypted_refused_total", "Connections of HTTPS and QUIC that were closed at once, at a limit.", s.encrypted.refused),
 		count("muster_dns_notifies_answered_total", "NOTIFY messages that a secondary has answered.", s.notifier.Sent),
 		count("muster_dns_notifies_failed_total", "Times that a secondary did not answer NOTIFY, all tries together.", s.notifier.Failed),
 		s.perTransport("muster_dns_send_errors_total", "Responses that could not be sent.", func(t *dnsserver.TransportStats) uint64 { return t.SendFailed }),

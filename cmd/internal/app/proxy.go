@@ -84,12 +84,8 @@ func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
 	h := &httpProxy{cfg: *l}
 	listener := l7.Listener{Name: l.Name, Address: l.Listen.String(), Service: l.Service, Trusted: l.Trusted}
 	if len(l.Certificates) > 0 {
-		var files []l7.CertificateFile
-		for _, c := range l.Certificates {
-			files = append(files, l7.CertificateFile{Certificate: c.Cert, Key: c.Key})
-		}
 		var err error
-		if h.certificates, err = l7.LoadCertificates(files, s.log.With("part", "proxy", "listener", l.Name)); err != nil {
+		if h.certificates, err = l7.LoadCertificates(certificateFiles(l.Certificates), s.log.With("part", "proxy", "listener", l.Name)); err != nil {
 			return err
 		}
 		listener.Certificate = h.certificates.Get

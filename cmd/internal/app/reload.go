@@ -190,6 +190,10 @@ func needRestart(old, now *config.Config) []string {
 	}{
 		{"node", old.Node, now.Node},
 		{"dns.listen", old.DNS.Listen, now.DNS.Listen},
+		{"dns.tls", old.DNS.TLS, now.DNS.TLS},
+		{"dns.https", old.DNS.HTTPS, now.DNS.HTTPS},
+		{"dns.quic", old.DNS.QUIC, now.DNS.QUIC},
+		{"dns.certificates", old.DNS.Certificates, now.DNS.Certificates},
 		{"dns.workers", old.DNS.Workers, now.DNS.Workers},
 		{"dns.tcp", old.DNS.TCP, now.DNS.TCP},
 		{"registry.mode", old.Registry.Mode, now.Registry.Mode},

@@ -38,11 +38,12 @@ func (s *server) status(ctx context.Context) (api.Status, error) {
 	for _, a := range s.dns.Addrs() {
 		out.DNS = append(out.DNS, a.String())
 	}
+	out.DNS = append(out.DNS, s.urls()...)
 	if lines := s.refused.Load(); lines != nil {
 		out.Config.Problems = *lines
 	}
 	st := s.dns.Stats()
-	for _, t := range []*dnsserver.TransportStats{&st.UDP, &st.TCP} {
+	for _, t := range []*dnsserver.TransportStats{&st.UDP, &st.TCP, &st.TLS, &st.HTTPS, &st.QUIC} {
 		out.Queries += t.Received - t.Ignored - t.Dropped
 	}
 	sources, err := s.pool.Status(ctx)

@@ -48,6 +48,7 @@ func (s *server) upgrade(ctx context.Context) (pid int, err error) {
 	}
 	sockets := map[string]syscall.Conn{admin.SocketName(s.cfg.Load().Admin.Listen): s.admin.Socket()}
 	maps.Copy(sockets, s.dns.Sockets())
+	maps.Copy(sockets, s.encrypted.sockets())
 	for _, h := range s.proxies.http {
 		maps.Copy(sockets, h.proxy.Sockets())
 	}

@@ -193,21 +193,25 @@ func (s *session) checkFile(cfg *config.Config, key, path string) (errs int) {
 	return 0
 }
 
-// checkProxy sees whether the proxy's certificates and its secret can be used.
+// checkProxy sees whether certificates and the proxy's secret can be used.
 func (s *session) checkProxy(cfg *config.Config) (errs int) {
 	bad := func(key string, err error, mend string) {
 		errs++
 		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: mend})
 	}
-	for i := range cfg.Proxy.Listeners {
-		for j, c := range cfg.Proxy.Listeners[i].Certificates {
-			at := fmt.Sprintf("proxy.listeners[%d].certificates[%d]", i, j)
+	certificates := func(at string, list []config.Certificate) {
+		for j, c := range list {
+			at := fmt.Sprintf("%s.certificates[%d]", at, j)
 			if n := s.checkFile(cfg, at+".cert", c.Cert) + s.checkFile(cfg, at+".key", c.Key); n > 0 {
 				errs += n
 			} else if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
 				bad(at, err, "name a PEM file with a certificate, and one with its own key")
 			}
 		}
+	}
+	certificates("dns", cfg.DNS.Certificates)
+	for i := range cfg.Proxy.Listeners {
+		certificates(fmt.Sprintf("proxy.listeners[%d]", i), cfg.Proxy.Listeners[i].Certificates)
 	}
 	const secret = "proxy.secret_file"
 	if n := s.checkFile(cfg, secret, cfg.Proxy.SecretFile); n > 0 {

@@ -65,6 +65,10 @@ const (
 // DNS configures the DNS server.
 type DNS struct {
 	Listen           []netip.AddrPort // UDP and TCP; at least one, distinct
+	TLS              []netip.AddrPort // DNS over TLS
+	HTTPS            []netip.AddrPort // DNS over HTTPS
+	QUIC             []netip.AddrPort // DNS over QUIC
+	Certificates     []Certificate    // for these; the first is for clients that name no server
 	Workers          int              // sockets an address for UDP; 0: one a core
 	TCP              TCP
 	WhyAllow         []netip.Prefix // who may ask `_why` names

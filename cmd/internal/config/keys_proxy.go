@@ -83,12 +83,8 @@ func listenerModeKeys() []key {
 			func(l *Listener, v bool) { l.Transparent = v }),
 		one("keep_port", "", "With transparent: connect to the port that the client asked for. Default false.", boolean(),
 			func(l *Listener, v bool) { l.KeepPort = v }),
-		each("certificates", "", "http: certificates for TLS, read again when the files change. None: cleartext.",
-			func(l *Listener, v []Certificate) { l.Certificates = v },
-			must(one("cert", "", "A PEM file with the certificate and those that it is signed with.", file(""),
-				func(c *Certificate, v string) { c.Cert = v })),
-			must(one("key", "", "A PEM file with its private key.", file(""),
-				func(c *Certificate, v string) { c.Key = v }))),
+		certificateKeys("", "http: certificates for TLS, read again when the files change. None: cleartext.",
+			func(l *Listener, v []Certificate) { l.Certificates = v }),
 		many("trusted", "", "http: networks whose X-Forwarded-For and Forwarded are believed and added to. Everybody else's are replaced.", network(),
 			func(l *Listener, v []netip.Prefix) { l.Trusted = v }),
 		one("access_log", "", "http: log a line a request. Default false.", boolean(),
@@ -136,6 +132,15 @@ func prefixed() value[netip.Prefix] {
 		}
 		return p, nil
 	}}
+}
+
+// certificateKeys are a list of certificates.
+func certificateKeys[P any](def, doc string, set func(*P, []Certificate)) key {
+	return each("certificates", def, doc, set,
+		must(one("cert", "", "A PEM file with the certificate and those that it is signed with.", file(""),
+			func(c *Certificate, v string) { c.Cert = v })),
+		must(one("key", "", "A PEM file with its private key.", file(""),
+			func(c *Certificate, v string) { c.Key = v })))
 }
 
 // routeKeys are the members of a registry.Route, in the form that it has in etcd

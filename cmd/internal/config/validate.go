@@ -60,29 +60,56 @@ func (v *validator) listeners() {
 	type socket struct {
 		udp bool
 		at  netip.AddrPort
+		key string
 	}
-	taken := map[socket]string{}
+	var taken []socket
 	take := func(key string, a netip.AddrPort, udp bool) (free bool) {
-		switch other := taken[socket{udp, a}]; {
-		case a.Port() == 0: // a free one each time
-		case other != "":
-			v.badBeside(key, other, fmt.Sprintf("%q: is listened at already, by %s", a, other), "choose another port")
-			return false
-		default:
-			taken[socket{udp, a}] = key
+		if a.Port() == 0 { // a free one each time
+			return true
 		}
+		for _, o := range taken {
+			if o.udp == udp && clash(o.at, a) {
+				v.badBeside(key, o.key, fmt.Sprintf("%q: is listened at already, by %s", a, o.key), "choose another port")
+				return false
+			}
+		}
+		taken = append(taken, socket{udp, a, key})
 		return true
 	}
 	for i, a := range v.c.DNS.Listen {
 		_ = take(index("dns.listen", i), a, false) && take(index("dns.listen", i), a, true)
 	}
+	for _, t := range []struct {
+		key  string
+		list []netip.AddrPort
+		udp  bool
+	}{{"dns.tls", v.c.DNS.TLS, false}, {"dns.https", v.c.DNS.HTTPS, false}, {"dns.quic", v.c.DNS.QUIC, true}} {
+		for i, a := range t.list {
+			take(index(t.key, i), a, t.udp)
+		}
+		if len(t.list) > 0 && len(v.c.DNS.Certificates) == 0 {
+			v.bad(t.key, "needs a certificate", "name files in dns.certificates")
+		}
+	}
 	take("admin.listen", v.c.Admin.Listen, false)
 	for i, l := range v.c.Proxy.Listeners {
+		if l.Mode.Kernel() && l.Listen.Addr().IsUnspecified() {
+			continue // which is told for itself
+		}
 		take(index("proxy.listeners", i)+".listen", l.Listen, l.Mode == ModeUDP || l.Protocol == ProtocolUDP)
 	}
 	if v.c.Registry.Mode == RegistryEmbedded {
 		take("registry.embedded.listen", v.c.Registry.Embedded.Listen, false)
 	}
+}
+
+// clash reports whether two sockets cannot be bound beside each other: at one
+// address, or one of them at every address of the family (0.0.0.0 or ::).
+func clash(a, b netip.AddrPort) bool {
+	if a.Port() != b.Port() || a.Addr().Is4() != b.Addr().Is4() {
+		return false
+	}
+	return a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified()
 }
 
 func (v *validator) registry() {

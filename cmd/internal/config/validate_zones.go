@@ -78,7 +78,7 @@ func (v *validator) zonePair(at string, z, other Zone) {
 	if !z.Source.Services() || !other.Source.Services() {
 		return
 	}
-	if a, b := z.Prefix+"/", other.Prefix+"/"; overlap(a, b) && !apart(z, other) && !apart(other, z) {
+	if a, b := z.Prefix+"/", other.Prefix+"/"; z.Prefix != "" && other.Prefix != "" && overlap(a, b) && !apart(z, other) && !apart(other, z) {
 		key := at + ".prefix"
 		if v.c.where[key] == (Origin{}) {
 			key = at

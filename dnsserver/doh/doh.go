@@ -1,0 +1,298 @@
+// Package doh answers DNS over HTTPS (RFC 8484): messages in GET and POST over
+// HTTP/2 and HTTP/1.1, and the JSON form that browsers' scripts and curl like.
+//
+// A message is answered by the rules of all transports (dnsserver.Server.Exchange);
+// this package has HTTP's own: methods, types, sizes, how long an answer may be kept.
+package doh
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/wire"
+)
+
+// Path is where questions are answered (RFC 8484 section 4.1: by convention).
+const Path = "/dns-query"
+
+// The media types.
+const (
+	typeMessage = "application/dns-message" // RFC 8484 section 6
+	typeJSON    = "application/dns-json"
+)
+
+// Limits of a connection.
+const (
+	headerTimeout  = 5 * time.Second
+	requestTimeout = 5 * time.Second
+	writeTimeout   = 10 * time.Second
+	idleTimeout    = 30 * time.Second
+	headersMax     = 16 << 10
+	stopTimeout    = 2 * time.Second
+)
+
+// Exchanger answers messages: dnsserver.Server.
+type Exchanger interface {
+	Exchange(ctx context.Context, msg []byte, from netip.AddrPort, t dnsserver.Transport, w dnsserver.Writer) (answered bool, err error)
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Listen    []netip.AddrPort
+	Exchanger Exchanger
+	// Certificate chooses the certificate for a client.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256.
+	MaxConns, MaxConnsPerIP int
+	// Inherited is dnsserver.Config's.
+	Inherited func(name string) *os.File
+	Logger    *slog.Logger // nil: none
+}
+
+// Server listens and answers. Listen, then Run, once each.
+type Server struct {
+	cfg       Config
+	http      *http.Server
+	listeners []*limited
+	buffers   sync.Pool // of *[wire.MaxMessage]byte
+}
+
+// New checks cfg. It binds nothing.
+func New(cfg Config) (*Server, error) {
+	if len(cfg.Listen) == 0 || cfg.Exchanger == nil || cfg.Certificate == nil {
+		return nil, errors.New("doh: Listen, Exchanger and Certificate must be set")
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 2048
+	}
+	if cfg.MaxConnsPerIP == 0 {
+		cfg.MaxConnsPerIP = 256
+	}
+	if cfg.Inherited == nil {
+		cfg.Inherited = func(string) *os.File { return nil }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc(Path, s.serve)
+	s.http = &http.Server{
+		Handler:   mux,
+		TLSConfig: &tls.Config{GetCertificate: cfg.Certificate, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
+		ErrorLog:  slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // handshakes of scanners
+
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: headersMax,
+	}
+	return s, nil
+}
+
+// socketName is what the listener of an address is handed over as.
+func socketName(listen netip.AddrPort) string { return "dns https " + listen.String() }
+
+// Listen binds every address or none.
+func (s *Server) Listen() error {
+	for _, want := range s.cfg.Listen {
+		ln, err := listen(want, s.cfg.Inherited(socketName(want)))
+		if err != nil {
+			for _, l := range s.listeners {
+				l.Close()
+			}
+			s.listeners = nil
+			return fmt.Errorf("doh: listening on %s: %w", want, err)
+		}
+		s.listeners = append(s.listeners, newLimited(ln, s.cfg.MaxConns, s.cfg.MaxConnsPerIP))
+	}
+	return nil
+}
+
+func listen(addr netip.AddrPort, f *os.File) (ln net.Listener, err error) {
+	if f != nil {
+		ln, err = net.FileListener(f)
+		f.Close()
+		return ln, err
+	}
+	network := "tcp4"
+	if addr.Addr().Is6() {
+		network = "tcp6"
+	}
+	var lc net.ListenConfig
+	return lc.Listen(context.Background(), network, addr.String())
+}
+
+// Addrs are the addresses bound.
+func (s *Server) Addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, l := range s.listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			out = append(out, a.AddrPort())
+		}
+	}
+	return out
+}
+
+// Sockets are the bound sockets by name, for a process to follow this one.
+func (s *Server) Sockets() map[string]syscall.Conn {
+	out := map[string]syscall.Conn{}
+	for i, l := range s.listeners {
+		if c, ok := l.Listener.(syscall.Conn); ok {
+			out[socketName(s.cfg.Listen[i])] = c
+		}
+	}
+	return out
+}
+
+// Refused is how many connections were closed at once, at a limit.
+func (s *Server) Refused() uint64 {
+	var n uint64
+	for _, l := range s.listeners {
+		n += l.refused.Load()
+	}
+	return n
+}
+
+// Run answers until ctx ends; it then lets requests finish, for 2 seconds at most.
+func (s *Server) Run(ctx context.Context) error {
+	ended := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { ended <- s.http.ServeTLS(l, "", "") }()
+	}
+	var err error
+	left := len(s.listeners)
+	select {
+	case <-ctx.Done():
+	case err = <-ended:
+		left--
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if s.http.Shutdown(stopping) != nil {
+		_ = s.http.Close() // what is left is cut
+	}
+	for range left {
+		err = errors.Join(err, <-ended)
+	}
+	if ctx.Err() == nil {
+		return fmt.Errorf("doh: %w", err)
+	}
+	return nil
+}
+
+// serve answers one request.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodGet && r.URL.Query().Has("name"):
+		s.serveJSON(w, r)
+		return
+	case r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodPost:
+	default:
+		w.Header().Set("Allow", "GET, HEAD, POST")
+		http.Error(w, "use GET or POST (RFC 8484 section 4.1)", http.StatusMethodNotAllowed)
+		return
+	}
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
+	query, status, reason := readQuery(r, buf[:0])
+	if status != 0 {
+		http.Error(w, reason, status)
+		return
+	}
+	reply, ok := s.exchange(r, query)
+	if !ok {
+		http.Error(w, "the message is no DNS query", http.StatusBadRequest)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", typeMessage)
+	h.Set("Content-Length", strconv.Itoa(len(reply)))
+	h.Set("Cache-Control", cacheControl(reply))
+	_, _ = w.Write(reply) // the client may have gone
+}
+
+func (s *Server) buffer() *[wire.MaxMessage]byte {
+	if b, ok := s.buffers.Get().(*[wire.MaxMessage]byte); ok {
+		return b
+	}
+	return new([wire.MaxMessage]byte)
+}
+
+// readQuery takes the query out of a request into buf; a status other than 0 says
+// what is wrong.
+func readQuery(r *http.Request, buf []byte) (query []byte, status int, reason string) {
+	if r.Method != http.MethodPost {
+		param := r.URL.Query().Get("dns")
+		if param == "" {
+			return nil, http.StatusBadRequest, "the parameter dns is missing: a message in base64url (RFC 8484 section 4.1), or name and type for JSON"
+		}
+		query, err := base64.RawURLEncoding.AppendDecode(buf, []byte(param))
+		if err != nil || len(query) > wire.MaxMessage {
+			return nil, http.StatusBadRequest, "the parameter dns is no message in base64url without padding (RFC 8484 section 6)"
+		}
+		return query, 0, ""
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != typeMessage {
+		return nil, http.StatusUnsupportedMediaType, "the type must be " + typeMessage
+	}
+	n, err := io.ReadFull(r.Body, buf[:cap(buf)])
+	switch {
+	case err == nil: // as long as a message can be, or longer
+		if extra, _ := r.Body.Read(make([]byte, 1)); extra > 0 {
+			return nil, http.StatusRequestEntityTooLarge, "a message has 65535 octets at most"
+		}
+	case !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF):
+		return nil, http.StatusBadRequest, "the message was cut off"
+	}
+	return buf[:n], 0, ""
+}
+
+// exchange answers a message of a request's client.
+func (s *Server) exchange(r *http.Request, query []byte) (reply []byte, ok bool) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return nil, false
+	}
+	var out once
+	answered, err := s.cfg.Exchanger.Exchange(r.Context(), query, from, dnsserver.HTTPS, &out)
+	return out.msg, answered && err == nil && out.msg != nil
+}
+
+// once keeps the one message that answers a request.
+type once struct{ msg []byte }
+
+// WriteMsg implements dnsserver.Writer.
+func (o *once) WriteMsg(msg []byte) error {
+	if o.msg != nil {
+		return errors.New("doh: a request has one message for an answer")
+	}
+	o.msg = append([]byte(nil), msg...)
+	return nil
+}
+
+// Limit implements dnsserver.Writer.
+func (o *once) Limit() int { return wire.MaxMessage }
+
+// cacheControl says how long a response may be kept: as long as the least of its
+// records (RFC 8484 section 5.1).
+func cacheControl(reply []byte) string {
+	ttl, ok := wire.LeastTTL(reply)
+	if !ok {
+		return "no-store"
+	}
+	return "max-age=" + strconv.FormatUint(uint64(ttl), 10)
+}
