@@ -21,6 +21,7 @@ type entry struct {
 	node  uint32
 	order int // in the records given
 	typ   wire.Type
+	of    wire.Type // of a signature: the type that it covers
 	ttl   uint32
 	rdata []byte
 }
@@ -45,14 +46,14 @@ func (z *Zone) build(records []Record) error {
 		for i := 1; i < below; i++ { // empty non-terminals, RFC 4592 section 2.2.2
 			z.names.add(owner.Suffix(i))
 		}
-		entries = append(entries, entry{z.names.add(owner.Wire()), i, r.Type, r.TTL, r.RData})
+		entries = append(entries, entry{z.names.add(owner.Wire()), i, r.Type, covered(&r), r.TTL, r.RData})
 		octets += 2 + len(r.RData)
 	}
 	if octets > math.MaxInt32 || len(z.names.names) > math.MaxInt32 {
 		return fmt.Errorf("%d octets of data in %d of names: more than %d", octets, len(z.names.names), math.MaxInt32)
 	}
 	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.typ, b.typ),
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.typ, b.typ), cmp.Compare(a.of, b.of),
 			compareRData(a.typ, a.rdata, b.rdata), cmp.Compare(a.order, b.order))
 	})
 	z.nodes = make([]node, z.names.len())
@@ -65,7 +66,17 @@ func (z *Zone) build(records []Record) error {
 	}
 	z.markWildcards()
 	z.findExtras()
+	z.findSignatures()
 	return nil
+}
+
+// covered is the type that a signature is of (RFC 4034 section 3.1.1); 0 for other
+// records.
+func covered(r *Record) wire.Type {
+	if r.Type == wire.TypeRRSIG && len(r.RData) >= 2 {
+		return wire.Type(binary.BigEndian.Uint16(r.RData))
+	}
+	return 0
 }
 
 // buildSets makes the sets of the sorted entries.
@@ -73,10 +84,10 @@ func (z *Zone) buildSets(entries []entry) error {
 	for len(entries) > 0 {
 		e := entries[0]
 		size := 1
-		for size < len(entries) && entries[size].node == e.node && entries[size].typ == e.typ {
+		for size < len(entries) && entries[size].node == e.node && entries[size].typ == e.typ && entries[size].of == e.of {
 			size++
 		}
-		s := Set{zone: z, typ: e.typ, ttl: e.ttl, data: uint32(len(z.data))}
+		s := Set{zone: z, typ: e.typ, covers: e.of, ttl: e.ttl, data: uint32(len(z.data))}
 		for i, r := range entries[:size] {
 			s.ttl = min(s.ttl, r.ttl) // RFC 2181 section 5.2
 			if i > 0 && compareRData(r.typ, entries[i-1].rdata, r.rdata) == 0 {

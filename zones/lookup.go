@@ -53,10 +53,13 @@ func (z *Zone) synthesize(n *node, name *wire.Name, strip int, typ wire.Type, a 
 // answer answers from a node whose name is the question's or stands for it.
 func (z *Zone) answer(n *node, typ wire.Type, a *Answer) {
 	switch {
-	case n.flags&hasCNAME != 0 && typ != wire.TypeCNAME:
+	case n.flags&hasCNAME != 0 && typ != wire.TypeCNAME && !besideCNAME(typ):
 		z.alias(n, wire.TypeCNAME, 0, a)
 	case typ == wire.TypeANY && n.count > 0:
-		a.Kind = Found // RFC 8482: that there is something; no set is chosen
+		a.Kind = Found  // RFC 8482: that there is something; no set is chosen
+		if z.Signed() { // what is made up could not be signed: section 4.1 has one set
+			a.RRset = &z.sets[n.first]
+		}
 	case n.flags&hasALIAS != 0 && z.borrow(n, typ, a):
 	default:
 		a.Kind = NoData
@@ -65,6 +68,10 @@ func (z *Zone) answer(n *node, typ wire.Type, a *Answer) {
 		}
 	}
 }
+
+// besideCNAME reports whether a type is one that a name with a CNAME may have itself
+// (RFC 4034 sections 3 and 4).
+func besideCNAME(typ wire.Type) bool { return typ == wire.TypeRRSIG || typ == wire.TypeNSEC }
 
 // borrow answers the types of a node with an ALIAS that are not its own; false:
 // the type is.
@@ -85,6 +92,7 @@ func (z *Zone) borrow(n *node, typ wire.Type, a *Answer) bool {
 func (z *Zone) refer(n *node, strip int, a *Answer) {
 	a.Kind, a.Type, a.Owner = Referral, wire.TypeNS, strip
 	a.RRset = z.set(n, wire.TypeNS)
+	a.node = n
 }
 
 // alias answers with the CNAME or DNAME at n.

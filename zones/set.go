@@ -14,8 +14,10 @@ type Set struct {
 	ttl    uint32 // seconds
 	data   uint32 // where its records begin in zone.data
 	extra  uint32 // where what belongs to it begins in zone.extras
+	sig    uint32 // its signatures are zone.sets[sig-1]; 0: it has none
 	typ    wire.Type
-	count  uint16 // records
+	covers wire.Type // of signatures: the type that they are of
+	count  uint16    // records
 	extras uint16
 }
 
@@ -34,35 +36,53 @@ func (s *Set) Append(b *wire.Builder, owner wire.Ref, r *Request) Result {
 	if s.typ == wire.TypeSOA && r.Section == wire.Authority {
 		res.TTL = s.zone.negTTL // RFC 2308 section 3
 	}
-	start := b.Mark()
 	var refs [hostsMax]wire.Ref
+	if !s.write(b, owner, r, res.TTL, &refs) {
+		return Result{EDE: EDENone, Truncated: true}
+	}
+	res.Answers = int(s.count)
+	if !r.Bare {
+		s.appendExtras(b, &refs, r.DO, &res)
+	}
+	return res
+}
+
+// write writes the records, and their signatures where they are wanted; all or none.
+// refs is where the first hosts that they name are written.
+func (s *Set) write(b *wire.Builder, owner wire.Ref, r *Request, ttl uint32, refs *[hostsMax]wire.Ref) bool {
+	start := b.Mark()
 	rest := s.zone.data[s.data:]
 	for i := range int(s.count) {
 		var rdata []byte
 		rdata, rest = next(rest)
-		ref, ok := b.RRCompress(r.Section, owner, s.typ, wire.ClassIN, res.TTL, rdata)
+		ref, ok := b.RRCompress(r.Section, owner, s.typ, wire.ClassIN, ttl, rdata)
 		if !ok {
 			b.Rewind(start)
-			return Result{EDE: EDENone, Truncated: true}
+			return false
 		}
 		if i < hostsMax {
 			refs[i] = ref
 		}
 	}
-	res.Answers = int(s.count)
-	s.appendExtras(b, &refs, &res)
-	return res
+	if r.DO && s.sig > 0 && !s.zone.sets[s.sig-1].appendTo(b, r.Section, owner, ttl) { // RFC 4035 section 3.1.1
+		b.Rewind(start)
+		return false
+	}
+	return true
 }
 
 // appendExtras writes the addresses of the set's hosts into the additional
 // section, each host's set whole.
-func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, res *Result) {
+func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, signed bool, res *Result) {
 	const smallest = 16 // an A record
 	for _, x := range s.zone.extras[s.extra : s.extra+uint32(s.extras)] {
 		start := b.Mark()
 		host := &s.zone.sets[x.set]
-		if host.appendTo(b, wire.Additional, refs[x.rdata]) {
+		if host.appendTo(b, wire.Additional, refs[x.rdata], host.ttl) {
 			res.Additional += int(host.count)
+			if sig := b.Mark(); signed && host.sig > 0 && !s.zone.sets[host.sig-1].appendTo(b, wire.Additional, refs[x.rdata], host.ttl) {
+				b.Rewind(sig) // RFC 4035 section 3.1.1: no reason to truncate
+			}
 			continue
 		}
 		b.Rewind(start)
@@ -75,12 +95,12 @@ func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, res *Resul
 
 // appendTo writes the records into a section and nothing more; it reports false
 // when not all fit.
-func (s *Set) appendTo(b *wire.Builder, to wire.Section, owner wire.Ref) bool {
+func (s *Set) appendTo(b *wire.Builder, to wire.Section, owner wire.Ref, ttl uint32) bool {
 	rest := s.zone.data[s.data:]
 	for range int(s.count) {
 		var rdata []byte
 		rdata, rest = next(rest)
-		if !b.RR(to, owner, s.typ, wire.ClassIN, s.ttl, rdata) {
+		if !b.RR(to, owner, s.typ, wire.ClassIN, ttl, rdata) {
 			return false
 		}
 	}

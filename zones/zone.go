@@ -25,6 +25,10 @@ type Zone struct {
 	extras []extra
 	data   []byte // each RDATA behind its length in two octets
 
+	// nsecs are the nodes with an NSEC record, in the canonical order of their names
+	// (RFC 4034 section 6.1); none: the zone is not signed, or not by NSEC.
+	nsecs []uint32
+
 	soa    *Set
 	serial uint32
 	negTTL uint32 // seconds; RFC 2308 section 3: the lesser of the SOA's TTL and its minimum
@@ -109,6 +113,10 @@ func (z *Zone) SOA() RRset {
 	}
 	return z.soa
 }
+
+// Signed reports whether a static zone's file has signatures and the records that
+// prove what is not there (RFC 4035).
+func (z *Zone) Signed() bool { return len(z.nsecs) > 0 }
 
 // set returns the node's set of a type, nil if there is none.
 func (z *Zone) set(n *node, typ wire.Type) *Set {

@@ -24,6 +24,8 @@ type Request struct {
 	Hashed bool
 	Type   wire.Type
 	Stream bool // the answer may be as large as a message can be
+	DO     bool // signatures are wanted (RFC 3225)
+	Bare   bool // nothing is to be written into the additional section
 	// Picks and Refs are room for a set that chooses and for where it has written
 	// names. They may grow, and are the asker's to keep from one answer to the
 	// next, so that an answer allocates nothing.
@@ -112,6 +114,7 @@ type Answer struct {
 	Target []byte
 	// Zone is the zone that the name lies in; nil when Refused.
 	Zone *Zone
+	node *node // of a Referral: the cut
 
 	Own    Own
 	Hash   uint64 // for Request.Hash

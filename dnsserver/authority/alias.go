@@ -24,7 +24,7 @@ func (s *scratch) follow(name *wire.Name, owner wire.Ref, hop int) (*wire.Name, 
 	if s.a.Type == wire.TypeDNAME {
 		owner, o = s.redirect(next, name, owner, hop)
 	} else {
-		owner, o = s.rename(next, owner)
+		owner, o = s.rename(next, name, owner)
 	}
 	switch {
 	case o != OutcomeUnknown:
@@ -38,11 +38,12 @@ func (s *scratch) follow(name *wire.Name, owner wire.Ref, hop int) (*wire.Name, 
 	return next, owner, OutcomeUnknown
 }
 
-// rename writes the CNAME of owner and sets next to its target.
-func (s *scratch) rename(next *wire.Name, owner wire.Ref) (wire.Ref, Outcome) {
+// rename writes the CNAME of name, which stands at owner, and sets next to its target.
+func (s *scratch) rename(next, name *wire.Name, owner wire.Ref) (wire.Ref, Outcome) {
 	if !next.Set(s.a.Target) {
 		return 0, AliasOnly // unreachable for static zones, which check their names
 	}
+	s.wildcard(name)
 	if res := s.append(s.a.RRset, owner, wire.Answer); res.Truncated {
 		return 0, AliasOnly
 	}

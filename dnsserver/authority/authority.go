@@ -93,6 +93,8 @@ type scratch struct {
 	names  [chainMax]wire.Name // what aliases led to
 	dnames [chainMax]dname     // by which they did, where it was a DNAME
 	hops   int                 // how many aliases were followed
+	wild   [chainMax + 1]wild  // what was made from wildcards, and is to be proven
+	wilds  int
 }
 
 // New returns a Handler without zones: it refuses everything until SetTree.

@@ -27,7 +27,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	s.req.Client, s.req.Bits = s.client, uint8(s.client.BitLen())
 	s.req.Now, s.req.Rand = from.Now, from.Rand
 	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
-	s.req.Type, s.req.Stream = q.Type, from.Transport != dnsserver.UDP
+	s.req.Type, s.req.Stream, s.req.DO = q.Type, from.Transport != dnsserver.UDP, q.DO
 	verdict := dnsserver.Send
 	tree := h.tree.Load()
 	o := s.screen(tree)
@@ -52,7 +52,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	}
 	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
 	clear(s.dnames[:s.hops])
-	s.hops, s.scope, s.made = 0, 0, 0
+	s.hops, s.scope, s.made, s.wilds, s.req.Bare = 0, 0, 0, 0, false
 	h.scratch.Put(s)
 	return verdict
 }
@@ -134,6 +134,7 @@ func (s *scratch) answer(tree *zones.Tree) Outcome {
 		s.hops = min(hop+1, chainMax)
 		next, ref, o := s.follow(name, owner, hop)
 		if o != OutcomeUnknown {
+			s.proveWildcards()
 			return o
 		}
 		name, owner = next, ref
@@ -184,7 +185,7 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 
 // found writes the set that answers the question.
 func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
-	if s.q.Type == wire.TypeANY { // RFC 8482
+	if s.q.Type == wire.TypeANY && !s.a.Zone.Signed() { // RFC 8482 section 4.2
 		if !s.b.RR(wire.Answer, owner, wire.TypeHINFO, wire.ClassIN, hinfoTTL, hinfo) {
 			s.truncate()
 		}
@@ -193,11 +194,16 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 	if s.q.Asked&wire.AskedExpire != 0 {
 		s.expire()
 	}
+	s.wildcard(name)
 	res := s.append(s.a.RRset, owner, wire.Answer)
+	if s.wilds > 0 {
+		s.proveWildcards()
+	}
 	if res.EDE != zones.EDENone && s.a.EDE == zones.EDENone {
 		s.extend(res.EDE, res.Age)
 	}
 	if res.Answers == 0 && !res.Truncated {
+		s.a.Kind = zones.NoData
 		s.negative(name)
 		return NoData
 	}
@@ -228,12 +234,51 @@ func (s *scratch) negative(name *wire.Name) {
 	if owner, ok := s.b.NameRef(name.Suffix(strip)); ok {
 		s.append(s.a.Zone.SOA(), owner, wire.Authority)
 	}
+	if s.q.DO && !s.a.Zone.Deny(s.b, name, &s.a) {
+		s.truncate()
+	}
+	s.proveWildcards()
+}
+
+// wild is a name that was answered from a wildcard of a signed zone.
+type wild struct {
+	zone *zones.Zone
+	name *wire.Name
+	made int
+}
+
+// wildcard notes that what was found of name was made from a wildcard: once the
+// answers are written, it is to be proven that there was no nearer name (RFC 4035
+// section 3.1.3.3). What would come behind that is left out.
+func (s *scratch) wildcard(name *wire.Name) {
+	if s.a.Made == 0 || !s.q.DO || s.a.Zone == nil || !s.a.Zone.Signed() {
+		return
+	}
+	s.wild[s.wilds] = wild{s.a.Zone, name, s.a.Made}
+	s.wilds++
+	s.req.Bare = true
+}
+
+// proveWildcards writes the proofs that wildcard noted.
+func (s *scratch) proveWildcards() {
+	for i := range s.wilds {
+		w := &s.wild[i]
+		a := zones.Answer{Kind: zones.Found, Made: w.made}
+		if !w.zone.Deny(s.b, w.name, &a) {
+			s.truncate()
+		}
+		*w = wild{}
+	}
+	s.wilds = 0
 }
 
 // refer writes the delegation that name lies under.
 func (s *scratch) refer(name *wire.Name) Outcome {
 	if owner, ok := s.b.NameRef(name.Suffix(s.a.Owner)); ok {
-		s.append(s.a.RRset, owner, wire.Authority)
+		s.req.Section = wire.Authority
+		if res := s.a.Zone.Refer(s.b, owner, &s.req, &s.a); res.Truncated {
+			s.truncate()
+		}
 	}
 	return Referred
 }
