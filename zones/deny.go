@@ -130,6 +130,25 @@ func (z *Zone) encloser(name *wire.Name) int {
 	return below
 }
 
+// Types is the bit map of types of the NSEC record of a name, or of the wildcard that
+// stands for it; nil: there is none.
+func (z *Zone) Types(name *wire.Name) []byte {
+	at, ok := z.names.find(name.Wire())
+	if !ok {
+		var buf [2 + 255]byte
+		size := copy(buf[copy(buf[:], star):], name.Suffix(z.encloser(name)))
+		if at, ok = z.names.find(buf[:len(star)+size]); !ok {
+			return nil
+		}
+	}
+	set := z.set(&z.nodes[at], wire.TypeNSEC)
+	if set == nil {
+		return nil
+	}
+	rdata, _ := next(z.data[set.data:])
+	return rdata[nameLen(rdata):]
+}
+
 // prove writes a node's NSEC record and its signatures.
 func (z *Zone) prove(b *wire.Builder, node uint32) bool {
 	set := z.set(&z.nodes[node], wire.TypeNSEC)

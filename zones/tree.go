@@ -64,6 +64,12 @@ func (t *Tree) Lookup(name *wire.Name, typ wire.Type, a *Answer) {
 	}
 }
 
+// Above returns the zone that a name lies in, nil if it lies in none.
+func (t *Tree) Above(name *wire.Name) *Zone {
+	z, _ := t.match(name, 0)
+	return z
+}
+
 // match returns the zone with the longest apex at or above name that leaves at
 // least skip labels below it, and how many it leaves.
 func (t *Tree) match(name *wire.Name, skip int) (z *Zone, below int) {

@@ -18,6 +18,7 @@ import (
 type Zone struct {
 	apex   wire.Name
 	source Source // nil for a static zone
+	signer Signer // nil: what is not signed already stays so
 
 	names  index // nodes by name, the apex first; empty non-terminals too (RFC 4592 section 2.2.2)
 	nodes  []node
@@ -73,6 +74,16 @@ type Record struct {
 func NewSourceZone(apex wire.Name, s Source) *Zone {
 	return &Zone{apex: apex, source: s}
 }
+
+// WithSigner has s sign what z answers without signatures of its own: all of a Source,
+// and what a static zone borrows. It is called before z is in a Tree, and returns z.
+func (z *Zone) WithSigner(s Signer) *Zone {
+	z.signer = s
+	return z
+}
+
+// Signer is what signs the zone's answers; nil: nothing does.
+func (z *Zone) Signer() Signer { return z.signer }
 
 // NewZone returns a static zone of the records, in any order. They must have
 // exactly one SOA, at the apex, and lie at or below it; duplicates are dropped

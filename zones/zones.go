@@ -89,6 +89,18 @@ type Source interface {
 	SOA() RRset
 }
 
+// Signer signs what a zone answers and keeps the signatures. It is safe for concurrent
+// use. Times are in nanoseconds since 1970.
+type Signer interface {
+	// Find returns the signatures of a set that was written as those octets, each RRSIG
+	// RDATA behind its length in two octets; nil: there are none yet, or they are old.
+	// It takes no lock and allocates nothing. key is for Sign.
+	Find(owner, written []byte, now int64) (signatures []byte, key uint64)
+	// Sign makes the signatures of the set that stands in msg from an octet on, and keeps
+	// them. It takes some 50 microseconds a key.
+	Sign(key uint64, owner, msg []byte, from int, now int64) ([]byte, error)
+}
+
 // Own is room in an Answer for an RRset that its Source does not keep: RRset
 // then points at it, and is good until the Answer is used again.
 type Own struct {

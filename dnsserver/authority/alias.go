@@ -44,7 +44,7 @@ func (s *scratch) rename(next, name *wire.Name, owner wire.Ref) (wire.Ref, Outco
 		return 0, AliasOnly // unreachable for static zones, which check their names
 	}
 	s.wildcard(name)
-	if res := s.append(s.a.RRset, owner, wire.Answer); res.Truncated {
+	if res := s.append(s.a.RRset, name.Wire(), owner, wire.Answer); res.Truncated {
 		return 0, AliasOnly
 	}
 	ref, ok := s.b.NameRef(next.Wire())
@@ -102,6 +102,7 @@ func (s *scratch) borrow(tree *zones.Tree, hop int) {
 	if s.a.Kind != zones.Found && s.a.Kind != zones.ServFail {
 		s.a.Kind = zones.NoData
 	}
+	s.lent = true
 	s.a.Zone, s.a.Made = zone, made
 }
 
@@ -124,7 +125,7 @@ func (s *scratch) writeDNAME(name *wire.Name, hop int) (ttl uint32, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	res := s.append(s.a.RRset, at, wire.Answer)
+	res := s.append(s.a.RRset, name.Suffix(s.a.Owner), at, wire.Answer)
 	s.dnames[hop] = dname{s.a.RRset, res.TTL}
 	return res.TTL, !res.Truncated
 }

@@ -53,6 +53,7 @@ type Handler struct {
 
 	journal   journal
 	transfers chan struct{} // slots
+	signers   chan struct{} // slots
 }
 
 var (
@@ -80,6 +81,7 @@ type scratch struct {
 	q    *wire.Query
 	from *dnsserver.Client
 	p    *policy
+	tree *zones.Tree
 	// client is who asks, by which it is decided what it may; whom the answer is
 	// chosen for, by req.Client.
 	client netip.Addr
@@ -95,11 +97,16 @@ type scratch struct {
 	hops   int                 // how many aliases were followed
 	wild   [chainMax + 1]wild  // what was made from wildcards, and is to be proven
 	wilds  int
+
+	lent     bool         // the addresses are another name's
+	inline   bool         // what is not signed yet is signed now
+	unsigned bool         // something is not: the answer is to be deferred
+	probe    zones.Answer // of another type of the name
 }
 
 // New returns a Handler without zones: it refuses everything until SetTree.
 func New(c Config) (*Handler, error) {
-	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersMax)}
+	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersMax), signers: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	if err := h.SetConfig(c); err != nil {
 		return nil, err
 	}

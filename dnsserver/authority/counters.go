@@ -113,6 +113,8 @@ type shard struct {
 	queries   [transports][outcomes]atomic.Uint64
 	truncated atomic.Uint64
 	chains    atomic.Uint64
+	signed    atomic.Uint64 // sets whose signatures were there
+	unsigned  atomic.Uint64 // answers that had to wait for one
 	_         [64]byte
 }
 

@@ -79,7 +79,7 @@ func (s *scratch) mayForward() bool {
 // server itself has (RFC 1034 section 4.3.1).
 func (s *scratch) forwards() bool { return s.q.RD && s.mayForward() }
 
-// ServeSlow answers what ServeDNS deferred: a transfer, or a question to forward. It asks one resolver
+// ServeSlow answers what ServeDNS deferred: a transfer, an answer to sign, or a question to forward. It asks one resolver
 // after the other until one has an answer, and answers SERVFAIL when none has.
 func (h *Handler) ServeSlow(ctx context.Context, query []byte, from dnsserver.Client, w dnsserver.Writer) error {
 	var q wire.Query
@@ -88,6 +88,9 @@ func (h *Handler) ServeSlow(ctx context.Context, query []byte, from dnsserver.Cl
 	}
 	if q.Type == wire.TypeAXFR || q.Type == wire.TypeIXFR {
 		return h.serveTransfer(ctx, &q, from, w)
+	}
+	if zone := h.tree.Load().Above(&q.Name); zone != nil {
+		return h.serveSigning(ctx, &q, from, w)
 	}
 	f := h.policy.Load().forward
 	if f == nil { // a new configuration has come in between

@@ -21,7 +21,14 @@ const hinfoTTL = 3600
 // ServeDNS answers q, a well-formed query of opcode 0, into b, which has been
 // started.
 func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
+	return h.respond(b, q, from, false)
+}
+
+// respond is ServeDNS; with inline it waits for signatures that are not there yet, where
+// ServeDNS defers.
+func (h *Handler) respond(b *wire.Builder, q *wire.Query, from *dnsserver.Client, inline bool) dnsserver.Verdict {
 	s := h.scratch.Get().(*scratch)
+	s.inline, s.unsigned, s.lent = inline, false, false
 	s.b, s.q, s.from, s.p = b, q, from, h.policy.Load()
 	s.client = from.Addr.Addr()
 	s.req.Client, s.req.Bits = s.client, uint8(s.client.BitLen())
@@ -30,11 +37,12 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	s.req.Type, s.req.Stream, s.req.DO = q.Type, from.Transport != dnsserver.UDP, q.DO
 	verdict := dnsserver.Send
 	tree := h.tree.Load()
+	s.tree = tree
 	o := s.screen(tree)
 	if o == OutcomeUnknown {
 		o = s.answer(tree)
 	}
-	if o == Transferring || o == OutsideZones && s.forwards() {
+	if o == Transferring || s.unsigned && !inline || o == OutsideZones && s.forwards() {
 		verdict = dnsserver.Defer // ServeSlow counts it
 	} else {
 		if o == OutsideZones {
@@ -50,7 +58,7 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 		}
 		s.shard.count(from.Transport, o)
 	}
-	s.b, s.q, s.from, s.p, s.a = nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
+	s.b, s.q, s.from, s.p, s.tree, s.a = nil, nil, nil, nil, nil, zones.Answer{} // the pool keeps nothing alive
 	clear(s.dnames[:s.hops])
 	s.hops, s.scope, s.made, s.wilds, s.req.Bare = 0, 0, 0, 0, false
 	h.scratch.Put(s)
@@ -167,6 +175,9 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 		return s.refer(name)
 	case zones.NXDomain:
 		s.negative(name)
+		if s.compact() {
+			return NoData // RFC 9824 section 3.1: the name is said to exist, with the type NXNAME
+		}
 		return NXDomain
 	case zones.NoData:
 		s.negative(name)
@@ -186,8 +197,11 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 // found writes the set that answers the question.
 func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 	if s.q.Type == wire.TypeANY && !s.a.Zone.Signed() { // RFC 8482 section 4.2
+		start := s.b.Mark()
 		if !s.b.RR(wire.Answer, owner, wire.TypeHINFO, wire.ClassIN, hinfoTTL, hinfo) {
 			s.truncate()
+		} else if s.compact() {
+			s.sign(s.a.Zone.Signer(), name.Wire(), owner, wire.Answer, hinfoTTL, start)
 		}
 		return Answered
 	}
@@ -195,7 +209,7 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 		s.expire()
 	}
 	s.wildcard(name)
-	res := s.append(s.a.RRset, owner, wire.Answer)
+	res := s.append(s.a.RRset, name.Wire(), owner, wire.Answer)
 	if s.wilds > 0 {
 		s.proveWildcards()
 	}
@@ -210,13 +224,18 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 	return Answered
 }
 
-// append writes a set, and marks the response when it did not fit.
-func (s *scratch) append(set zones.RRset, owner wire.Ref, to wire.Section) zones.Result {
+// append writes a set of the owner name, which stands at owner, and marks the response
+// when it did not fit.
+func (s *scratch) append(set zones.RRset, name []byte, owner wire.Ref, to wire.Section) zones.Result {
 	s.req.Section = to
 	s.req.Hash, s.req.Hashed = s.a.Hash, s.a.Hashed
+	signer := s.signerOf(set)
+	start := s.b.Mark()
 	res := set.Append(s.b, owner, &s.req)
 	if res.Truncated {
 		s.truncate()
+	} else if signer != nil && res.Answers > 0 {
+		s.sign(signer, name, owner, to, res.TTL, start)
 	}
 	s.scope = max(s.scope, res.Scope)
 	return res
@@ -231,10 +250,15 @@ func (s *scratch) truncate() {
 // answer holds: RFC 2308 section 3.
 func (s *scratch) negative(name *wire.Name) {
 	strip, _ := name.Below(s.a.Zone.Apex())
+	var res zones.Result
 	if owner, ok := s.b.NameRef(name.Suffix(strip)); ok {
-		s.append(s.a.Zone.SOA(), owner, wire.Authority)
+		res = s.append(s.a.Zone.SOA(), name.Suffix(strip), owner, wire.Authority)
 	}
-	if s.q.DO && !s.a.Zone.Deny(s.b, name, &s.a) {
+	switch {
+	case !s.q.DO:
+	case s.compact():
+		s.denyCompactly(name, res.TTL)
+	case !s.a.Zone.Deny(s.b, name, &s.a):
 		s.truncate()
 	}
 	s.proveWildcards()

@@ -78,7 +78,7 @@ func (s *scratch) transfer(tree *zones.Tree) Outcome {
 	}
 	s.b.SetAA(true)
 	s.a = zones.Answer{Zone: zone, EDE: zones.EDENone}
-	s.append(zone.SOA(), wire.RefQName, wire.Answer)
+	s.append(zone.SOA(), s.q.Name.Wire(), wire.RefQName, wire.Answer)
 	return Answered
 }
 

@@ -110,6 +110,16 @@ type Mark struct {
 // Mark returns the present end of the message.
 func (b *Builder) Mark() Mark { return Mark{b.n, b.counts, b.sec, b.nnames} }
 
+// Since is what has been written since m; good until more is. Message is all, with a
+// header that is not yet filled in.
+func (b *Builder) Since(m Mark) []byte { return b.buf[m.n:b.n] }
+
+// Message is the message up to what was written last.
+func (b *Builder) Message() []byte { return b.buf[:b.n] }
+
+// Offset is where m stands in the message.
+func (m Mark) Offset() int { return m.n }
+
 // Rewind forgets the records written after m; flags, code and options stay.
 func (b *Builder) Rewind(m Mark) { b.n, b.counts, b.sec, b.nnames = m.n, m.counts, m.sec, m.nnames }
 

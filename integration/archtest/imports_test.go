@@ -44,6 +44,7 @@ var ours = []importRow{
 
 	{"zones", []string{"dnsserver/wire"}, "names and records, whoever serves them"},
 	{"zones/zonefile", []string{"zones", "dnsserver/wire"}, "master files become zones"},
+	{"zones/sign", []string{"zones", "dnsserver/wire"}, "keys and signatures, whatever they are of"},
 	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "lb", "lb/pool"}, "the view becomes records"},
 
 	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},

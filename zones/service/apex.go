@@ -146,7 +146,7 @@ func (s *soaSet) Version() uint64 { return versionOf(s.All) }
 func (s *nsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
 	ref, ok := b.RRName(r.Section, owner, wire.TypeNS, wire.ClassIN, s.ttl, nil, s.server, true)
-	if res = one(res, ok); !ok {
+	if res = one(res, ok); !ok || r.Bare {
 		return res
 	}
 	for _, a := range s.four {

@@ -323,7 +323,7 @@ func (o *portSRVSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) z
 	srv := registeredSRV(s, i)
 	srv.Port = portOf(set, i)
 	ref, ok := b.SRV(r.Section, owner, res.TTL, srv, s.Label(i), s.Absolute())
-	if res = one(res, ok); ok {
+	if res = one(res, ok); ok && !r.Bare {
 		additional(s, b, ref, i, &res)
 	}
 	return res

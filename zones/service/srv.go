@@ -96,6 +96,9 @@ func (s *srvSet) write(b *wire.Builder, owner wire.Ref, r *zones.Request, t *poo
 		refs = append(refs, ref)
 	}
 	r.Refs, res.Answers = refs, len(refs)
+	if r.Bare {
+		return
+	}
 	for n, i := range r.Picks {
 		if !additional(svc, b, refs[n], i, res) {
 			return // it is no part of the answer: RFC 2181 section 9
@@ -160,7 +163,7 @@ func (i *instanceSRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) 
 	s, n := instanceOf((*zones.Own)(i))
 	res := result(s, n, r)
 	ref, ok := b.SRV(r.Section, owner, res.TTL, registeredSRV(s, n), s.Label(n), s.Absolute())
-	if res = one(res, ok); ok {
+	if res = one(res, ok); ok && !r.Bare {
 		additional(s, b, ref, n, &res)
 	}
 	return res

@@ -42,10 +42,13 @@ type Warning struct {
 // String is the warning as compilers write it.
 func (w Warning) String() string { return fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Text) }
 
-// Load reads the zone origin from the file path. $INCLUDE reaches files in the
+// Sign adds to the records of a zone what signs them; nil: nothing does.
+type Sign func([]zones.Record) ([]zones.Record, error)
+
+// Load reads the zone origin from the file path, and signs it if sign is not nil. $INCLUDE reaches files in the
 // same directory and below it, and no others. The error tells every problem, a
 // line each, beginning with file and line.
-func Load(path, origin string) (*zones.Zone, []Warning, error) {
+func Load(path, origin string, sign Sign) (*zones.Zone, []Warning, error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -61,17 +64,17 @@ func Load(path, origin string) (*zones.Zone, []Warning, error) {
 		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
 	}
 	defer func() { _ = f.Close() }()
-	return parse(src, f, base, origin)
+	return parse(src, f, base, origin, sign)
 }
 
 // Parse reads the zone origin from r. Messages call it file; $INCLUDE is an
 // error, as there is no directory to look in.
 func Parse(r io.Reader, file, origin string) (*zones.Zone, []Warning, error) {
 	src := &source{dir: filepath.Dir(file), aliases: map[place]struct{}{}}
-	return parse(src, src.push(r, filepath.Base(file)), filepath.Base(file), origin)
+	return parse(src, src.push(r, filepath.Base(file)), filepath.Base(file), origin, nil)
 }
 
-func parse(src *source, r io.Reader, base, origin string) (*zones.Zone, []Warning, error) {
+func parse(src *source, r io.Reader, base, origin string, sign Sign) (*zones.Zone, []Warning, error) {
 	apex, err := wire.ParseName(origin)
 	if err != nil {
 		return nil, nil, fmt.Errorf("zone file %s: origin: %w", src.path(base), err)
@@ -89,7 +92,13 @@ func parse(src *source, r io.Reader, base, origin string) (*zones.Zone, []Warnin
 	if err := errors.Join(l.problems()...); err != nil {
 		return nil, l.told(), err
 	}
-	z, err := zones.NewZone(apex, l.zoneRecords())
+	records := l.zoneRecords()
+	if sign != nil {
+		if records, err = sign(records); err != nil {
+			return nil, l.told(), fmt.Errorf("zone file %s: %w", src.path(base), err)
+		}
+	}
+	z, err := zones.NewZone(apex, records)
 	if err != nil {
 		return nil, l.told(), fmt.Errorf("zone file %s: %w", src.path(base), err)
 	}

@@ -24,7 +24,7 @@ func TestLoad(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.ReplaceAll(strings.TrimSuffix(filepath.Base(file), ".zone"), "_", " "), func(t *testing.T) {
 			wantErrors, wantWarnings := expected(t, file)
-			z, warnings, err := zonefile.Load(file, "example.test.")
+			z, warnings, err := zonefile.Load(file, "example.test.", nil)
 			var gotErrors, gotWarnings []string
 			if err != nil {
 				gotErrors = strings.Split(err.Error(), "\n")
@@ -69,7 +69,7 @@ func TestLoad_records(t *testing.T) {
 		"a_plain_zone": 6, "generated_records": 5,
 		"includes_of_all_kinds": 2 + 3 + 1 + 3, // the duplicate is dropped
 	} {
-		z, _, err := zonefile.Load("testdata/"+file+".zone", "example.test.")
+		z, _, err := zonefile.Load("testdata/"+file+".zone", "example.test.", nil)
 		if err != nil {
 			t.Errorf("%s: %v", file, err)
 		} else if z.Len() != want {
@@ -102,7 +102,7 @@ func TestLoad_files(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, _, err := zonefile.Load(tt.path, "example.test.")
+			_, _, err := zonefile.Load(tt.path, "example.test.", nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), filepath.Base(tt.path)) {
 				t.Errorf("got %v, want something with %q and the file's name", err, tt.want)
 			}
@@ -124,7 +124,7 @@ func TestLoad_includes(t *testing.T) {
 	if err := os.WriteFile(dir+"/4", []byte("www.example.test. 60 A 192.0.2.1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := zonefile.Load(dir+"/0", "example.test.")
+	_, _, err := zonefile.Load(dir+"/0", "example.test.", nil)
 	if err == nil || !strings.Contains(err.Error(), "more than 1000 $INCLUDE lines followed") {
 		t.Errorf("got %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/zones/sign"
 )
 
 // settle is how long file changes must have ended before they are read: an
@@ -28,11 +29,17 @@ func (s *server) reloads(ctx context.Context) error {
 		defer watcher.Close()
 	}
 	watched := s.watchFiles(watcher, map[string]bool{})
+	resign := time.NewTicker(sign.Refresh * time.Second)
+	defer resign.Stop()
 	var timer <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-resign.C:
+			if signs(s.cfg.Load()) {
+				s.reload(ctx)
+			}
 		case <-s.opt.Reload:
 			s.reload(ctx)
 			watched = s.watchFiles(watcher, watched)

@@ -59,7 +59,7 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
 	switch z.Source {
 	case config.SourceFile:
-		return zonefile.Load(z.File, z.Name)
+		return loadStatic(z, apex)
 	case config.SourceReverse:
 		src, err := service.NewReverse(service.ReverseConfig{
 			Apex: apex, View: s.pool.View(), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
@@ -67,7 +67,8 @@ func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefi
 		if err != nil {
 			return nil, nil, err
 		}
-		return zones.NewSourceZone(apex, src), nil, nil
+		zone, err := sourceZone(z, apex, src)
+		return zone, nil, err
 	case config.SourceMuster, config.SourceNaming:
 		src, err := service.New(service.Config{
 			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
@@ -76,7 +77,8 @@ func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefi
 		if err != nil {
 			return nil, nil, err
 		}
-		return zones.NewSourceZone(apex, src), nil, nil
+		zone, err := sourceZone(z, apex, src)
+		return zone, nil, err
 	default:
 		return nil, nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
 	}

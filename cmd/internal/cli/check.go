@@ -94,10 +94,11 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 		if apex, err := wire.ParseName(z.Name); err == nil { // else it has been told
 			apexes = append(apexes, apex)
 		}
+		errs += s.checkKeys(cfg, i)
 		if z.Source != config.SourceFile {
 			continue
 		}
-		zone, warned, err := zonefile.Load(z.File, z.Name)
+		zone, warned, err := zonefile.Load(z.File, z.Name, nil)
 		s.printWarnings(warned)
 		warnings += len(warned)
 		if err == nil {
@@ -129,7 +130,7 @@ func (s *session) checkZone(origin, file string) error {
 	if file == "-" {
 		zone, warned, err = zonefile.Parse(s.stdin, "stdin", origin)
 	} else {
-		zone, warned, err = zonefile.Load(file, origin)
+		zone, warned, err = zonefile.Load(file, origin, nil)
 	}
 	s.printWarnings(warned)
 	if err != nil {

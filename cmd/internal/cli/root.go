@@ -45,7 +45,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 		&cobra.Group{ID: groupLook, Title: "Looking:"},
 	)
 	root.AddCommand(
-		s.checkCommand(), s.configCommand(), s.healthcheckCommand(),
+		s.checkCommand(), s.keysCommand(), s.configCommand(), s.healthcheckCommand(),
 		s.registerCommand(), s.deregisterCommand(),
 		s.drainCommand(), s.maintenanceCommand(), s.freezeCommand(), s.weightCommand(), s.serviceCommand(), s.demoCommand(),
 		s.servicesCommand(), s.instancesCommand(), s.watchCommand(), s.explainCommand(), s.queryCommand(),

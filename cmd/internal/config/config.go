@@ -125,6 +125,7 @@ type Zone struct {
 	NegativeTTL time.Duration    // not SourceFile: SOA minimum
 	Notify      []netip.AddrPort // secondaries to tell of changes
 	NotifyTSIG  string           // the key to sign that with; empty: none
+	DNSSEC      string           // absolute path of a directory with the zone's keys; empty: the zone is not signed
 }
 
 // RegistryMode says whose etcd is used.

@@ -142,6 +142,8 @@ func zoneKeys() key {
 			func(z *Zone, v time.Duration) { z.NegativeTTL = v }),
 		many("notify", "", "Secondaries that are told when the zone has changed (NOTIFY); the port is 53 unless given.", address(53),
 			func(z *Zone, v []netip.AddrPort) { z.Notify = v }),
+		one("dnssec", "", "A directory with keys of the zone, as muster keys generate makes them: the zone is signed by all of them.", file(""),
+			func(z *Zone, v string) { z.DNSSEC = v }),
 		one("notify_tsig", "", "The key to sign that with.", domain(""),
 			func(z *Zone, v string) { z.NotifyTSIG = v }),
 	)

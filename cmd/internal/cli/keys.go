@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones/sign"
+)
+
+func (s *session) keysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "keys", Short: "Make and show the keys that zones are signed with", GroupID: groupServer,
+		Long: `Makes and shows the keys of signed zones. A zone with "dnssec: DIRECTORY" in the
+configuration is signed by every key that the directory has of it, in the format of
+BIND's tools.
+
+To sign a zone: generate a key, name the directory in the configuration, see that the
+zone is answered with signatures, and only then give the parent zone the DS record that
+"keys ds" prints (or let it take it from the zone's CDS records).
+
+To roll a key: generate another beside it and reload; both sign. After an hour and the
+zone's greatest TTL replace the DS record at the parent; when the old one's TTL is over,
+delete the old key's two files and reload.`,
+		Example: `  muster keys generate --zone svc.example.com. --dir /etc/muster/keys
+  muster keys list --dir /etc/muster/keys --zone svc.example.com.
+  muster keys ds --dir /etc/muster/keys --zone svc.example.com.`,
+	}
+	cmd.AddCommand(s.keysGenerate(), s.keysList(), s.keysDS())
+	return cmd
+}
+
+// keyFlags are the flags of every verb about keys.
+func keyFlags(cmd *cobra.Command) (zone, dir *string) {
+	zone = cmd.Flags().String("zone", "", "the `zone`")
+	dir = cmd.Flags().String("dir", ".", "the `directory` with the keys")
+	_ = cmd.MarkFlagRequired("zone") // fails only for a flag that is not there
+	return zone, dir
+}
+
+func (s *session) keysGenerate() *cobra.Command {
+	cmd := &cobra.Command{Use: "generate", Short: "Make a key, and print the DS record for the parent zone", Args: arguments(0, 0)}
+	zone, dir := keyFlags(cmd)
+	algorithm := cmd.Flags().String("algorithm", sign.ECDSAP256SHA256.String(), "ECDSAP256SHA256 or ED25519, as `NAME`")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		name, err := wire.ParseName(*zone)
+		if err != nil {
+			return usagef("--zone %s: %v", *zone, err)
+		}
+		a, err := sign.ParseAlgorithm(*algorithm)
+		if err != nil {
+			return usagef("--algorithm: %v", err)
+		}
+		if err := os.MkdirAll(*dir, 0o700); err != nil {
+			return err
+		}
+		key, err := sign.Generate(name, a)
+		if err != nil {
+			return err
+		}
+		if err := key.Write(*dir); err != nil {
+			return err
+		}
+		fmt.Fprintf(s.stderr, "%s was made: keep it as secret as a password\n", key.File)
+		fmt.Fprintln(s.stdout, key.DSText())
+		return nil
+	}
+	return cmd
+}
+
+// readKeys reads the keys that the flags name, of which there must be one.
+func readKeys(zone, dir string) ([]*sign.Key, error) {
+	name, err := wire.ParseName(zone)
+	if err != nil {
+		return nil, usagef("--zone %s: %v", zone, err)
+	}
+	keys, err := sign.ReadDir(dir, name)
+	if err == nil && len(keys) == 0 {
+		err = fmt.Errorf("no key of %s in %s", name.String(), dir)
+	}
+	return keys, err
+}
+
+func (s *session) keysList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List a zone's keys, as DNSKEY records", Args: arguments(0, 0)}
+	zone, dir := keyFlags(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		keys, err := readKeys(*zone, *dir)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			fmt.Fprintf(s.stdout, "%s IN DNSKEY 257 3 %d %s ; %s, tag %d, %s\n", k.Zone.String(), k.Algorithm,
+				base64.StdEncoding.EncodeToString(k.DNSKEY()[4:]), k.Algorithm, k.Tag, k.File)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (s *session) keysDS() *cobra.Command {
+	cmd := &cobra.Command{Use: "ds", Short: "Print the DS records that the parent zone is to have", Args: arguments(0, 0)}
+	zone, dir := keyFlags(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		keys, err := readKeys(*zone, *dir)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			fmt.Fprintln(s.stdout, k.DSText())
+		}
+		return nil
+	}
+	return cmd
+}
+
+// checkKeys sees whether the keys of a zone can be used.
+func (s *session) checkKeys(cfg *config.Config, i int) (errs int) {
+	z := &cfg.Zones[i]
+	if z.DNSSEC == "" {
+		return 0
+	}
+	if _, err := readKeys(z.Name, z.DNSSEC); err != nil {
+		key := fmt.Sprintf("zones[%d].dnssec", i)
+		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: "make one with muster keys generate"})
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,214 @@
+package resolver_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
+)
+
+// signedStill is a static zone with all that a proof may be needed for.
+const signedStill = `$TTL 60
+@ SOA ns1 hostmaster 1 60 10 86400 60
+@ NS ns1
+@ ALIAS web.live.test.
+ns1 A 192.0.2.1
+www A 192.0.2.7
+alias CNAME www
+live CNAME web.live.test.
+*.wild A 192.0.2.9
+*.wildc CNAME www
+a.b.ent TXT "x"
+sub NS ns.sub
+ns.sub A 192.0.2.99
+secure NS ns.sub
+secure DS 1 13 2 F946C0B78A4B5664596BCCD5E4979AD5EFD20A3984DD71E0B2FDA5B176AE7E66
+mx MX 10 WWW
+`
+
+// questions are asked of signed zones; each answer must validate, whatever it is.
+var signedQuestions = []struct{ zone, name, typ string }{
+	{"live.test", "web.live.test", "A"},
+	{"live.test", "web.live.test", "AAAA"},
+	{"live.test", "web.live.test", "SRV"},
+	{"live.test", "web.live.test", "HTTPS"},
+	{"live.test", "web.live.test", "MX"},
+	{"live.test", "one.web.live.test", "A"},
+	{"live.test", "_https._tcp.live.test", "PTR"},
+	{"live.test", "_tcp.live.test", "A"},
+	{"live.test", "nope.live.test", "A"},
+	{"live.test", "a.b.nope.live.test", "A"},
+	{"live.test", "live.test", "SOA"},
+	{"live.test", "live.test", "NS"},
+	{"live.test", "live.test", "DNSKEY"},
+	{"live.test", "live.test", "CDS"},
+	{"still.test", "still.test", "A"},
+	{"still.test", "still.test", "AAAA"},
+	{"still.test", "still.test", "MX"},
+	{"still.test", "www.still.test", "A"},
+	{"still.test", "www.still.test", "TXT"},
+	{"still.test", "alias.still.test", "A"},
+	{"still.test", "x.wild.still.test", "A"},
+	{"still.test", "x.wild.still.test", "TXT"},
+	{"still.test", "x.wildc.still.test", "A"},
+	{"still.test", "b.ent.still.test", "A"},
+	{"still.test", "nope.still.test", "A"},
+	{"still.test", "a.nope.still.test", "A"},
+	{"still.test", "mx.still.test", "MX"},
+	{"still.test", "secure.still.test", "DS"},
+	{"still.test", "sub.still.test", "DS"},
+	{"still.test", "still.test", "CDNSKEY"},
+}
+
+// signedServer is a server with a signed service zone and a signed static zone.
+func signedServer(t *testing.T) (host, port string, anchors map[string]string) {
+	t.Helper()
+	l := newLab(t)
+	anchors = map[string]string{}
+	keys := l.Path("keys")
+	for zone, algorithm := range map[string]string{"live.test": "ECDSAP256SHA256", "still.test": "ED25519"} {
+		run(t, l, "keys", "generate", "--zone", zone, "--dir", keys, "--algorithm", algorithm)
+		list, err := l.CLI(t.Context(), "keys", "list", "--zone", zone, "--dir", keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors[zone], _, _ = strings.Cut(list, ";")
+	}
+	write(t, l.Path("still.zone"), signedStill)
+	s, err := l.Run(t.Context(), fault.Settings{Zones: []string{
+		fmt.Sprintf("{name: live.test, source: muster, prefix: /live/v1, dnssec: %q}", keys),
+		fmt.Sprintf("{name: still.test, file: %q, dnssec: %q}", l.Path("still.zone"), keys),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range []string{"one", "two", "three"} {
+		run(t, l, "register", "web", "--zone", "live.test", "--id", id, "--address", fmt.Sprintf("10.9.0.%d", i+1), "--port", "8080", "--named-port", "https=443", "--check", "none", "--forever")
+	}
+	host, port, err = net.SplitHostPort(s.DNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port, anchors
+}
+
+func TestDelv_ValidatesEveryAnswer(t *testing.T) {
+	host, port, anchors := signedServer(t)
+	delv := find(t, "delv", "bind9-dnsutils")
+	for zone, key := range anchors {
+		f := strings.Fields(key) // ZONE IN DNSKEY FLAGS PROTOCOL ALGORITHM KEY
+		file := filepath.Join(t.TempDir(), "anchor")
+		write(t, file, fmt.Sprintf("trust-anchors { %q static-key %s %s %s %q; };\n", f[0], f[3], f[4], f[5], f[6]))
+		for _, q := range signedQuestions {
+			if q.zone != zone {
+				continue
+			}
+			out, err := exec.CommandContext(t.Context(), delv, "@"+host, "-p", port, "-a", file, "+root="+zone, q.name, q.typ).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "fully validated") || strings.Contains(string(out), "insecur") {
+				t.Errorf("%s %s: %v\n%s", q.name, q.typ, err, out)
+			}
+		}
+	}
+}
+
+func TestUnbound_ValidatesEveryAnswer(t *testing.T) {
+	host, port, anchors := signedServer(t)
+	dir, listen := t.TempDir(), freePort(t)
+	conf := fmt.Sprintf(`server:
+    interface: 127.0.0.1@%s
+    do-daemonize: no
+    use-syslog: no
+    chroot: ""
+    username: ""
+    directory: %q
+    pidfile: ""
+    module-config: "validator iterator"
+    do-not-query-localhost: no
+    trust-anchor: %q
+    trust-anchor: %q
+    local-zone: "test" nodefault
+remote-control:
+    control-enable: no
+`, listen, dir, strings.TrimSpace(anchors["live.test"]), strings.TrimSpace(anchors["still.test"]))
+	for _, zone := range []string{"live.test", "still.test"} {
+		conf += fmt.Sprintf("stub-zone:\n    name: %q\n    stub-addr: %s@%s\n", zone, host, port)
+	}
+	write(t, filepath.Join(dir, "unbound.conf"), conf)
+	p, err := program.Start("unbound", find(t, "unbound", "unbound"), "-d", "-c", filepath.Join(dir, "unbound.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	dig := find(t, "dig", "bind9-dnsutils")
+	for _, q := range signedQuestions {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err := fault.Until(ctx, 50*time.Millisecond, func() error { // it is starting
+			out, err := exec.CommandContext(ctx, dig, "@127.0.0.1", "-p", listen, "+dnssec", "+tries=1", q.name, q.typ).CombinedOutput()
+			if err == nil && (!strings.Contains(string(out), " ad;") && !strings.Contains(string(out), " ad ") || strings.Contains(string(out), "SERVFAIL")) {
+				err = fmt.Errorf("not authenticated:\n%s", out)
+			}
+			return err
+		})
+		cancel()
+		if err != nil {
+			t.Errorf("%s %s: %v", q.name, q.typ, err)
+		}
+	}
+}
+
+func TestSignatures_AreThereForNearlyEveryAnswer(t *testing.T) {
+	l := newLab(t)
+	run(t, l, "keys", "generate", "--zone", "live.test", "--dir", l.Path("keys"))
+	s, err := l.Run(t.Context(), fault.Settings{Zones: []string{fmt.Sprintf("{name: live.test, source: muster, prefix: /live/v1, dnssec: %q}", l.Path("keys"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const instances, questions = 50, 20_000
+	for i := range instances {
+		run(t, l, "register", "web", "--zone", "live.test", "--id", fmt.Sprintf("w%d", i), "--address", fmt.Sprintf("10.9.0.%d", i+1),
+			"--port", "8080", "--weight", fmt.Sprint(1+i%3), "--check", "none", "--forever")
+	}
+	c, err := dns.Dial("udp", s.DNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m := new(dns.Msg)
+	m.SetQuestion("web.live.test.", dns.TypeA)
+	m.SetEdns0(1232, true)
+	counts := map[string]int{}
+	for range questions {
+		if err := c.WriteMsg(m); err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.ReadMsg()
+		if err != nil || len(r.Answer) != 2 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		counts[r.Answer[0].(*dns.A).A.String()]++
+	}
+	found, err := s.Metric(t.Context(), "muster_dns_signatures_found_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missed, err := s.Metric(t.Context(), "muster_dns_signatures_missed_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rate := found / (found + missed); rate < 0.99 {
+		t.Errorf("%.2f %% of the signatures were there: %v found, %v made", 100*rate, found, missed)
+	}
+	// Of a turn at most 16 choices are answered.
+	if len(counts) > 2*16 {
+		t.Errorf("%d instances were answered in a turn or two", len(counts))
+	}
+}

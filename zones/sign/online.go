@@ -1,0 +1,236 @@
+package sign
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// kept is how many signatures are kept for one zone, at most; a power of two. A new one
+// takes the place of another of the same slot.
+const kept = 1 << 15
+
+// Online signs what a zone answers when it is asked, and keeps the signatures. Finding
+// one takes no lock and allocates nothing. It is safe for concurrent use.
+type Online struct {
+	apex  wire.Name
+	keys  []*Key
+	seed  maphash.Seed
+	slots []atomic.Pointer[signatures]
+
+	made    atomic.Uint64
+	evicted atomic.Uint64
+}
+
+var _ zones.Signer = (*Online)(nil)
+
+// signatures are those of one set.
+type signatures struct {
+	key  uint64
+	made int64  // nanoseconds since 1970
+	blob []byte // each behind its length in two octets
+}
+
+// NewOnline returns a signer of a zone by keys, of which there must be one.
+func NewOnline(apex wire.Name, keys []*Key) (*Online, error) {
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("zone %s: no key to sign with", apex.String())
+	}
+	return &Online{apex: apex, keys: keys, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[signatures], kept)}, nil
+}
+
+// Made and Evicted are how many sets were signed, and how many of the signatures gave
+// way to others.
+func (o *Online) Made() uint64    { return o.made.Load() }
+func (o *Online) Evicted() uint64 { return o.evicted.Load() } //nolint:revive // Made's comment is for both
+
+// Find implements zones.Signer.
+func (o *Online) Find(owner, written []byte, now int64) (blob []byte, key uint64) {
+	key = maphash.Bytes(o.seed, owner)*0x9e3779b97f4a7c15 ^ maphash.Bytes(o.seed, written)
+	s := o.slots[key&(kept-1)].Load()
+	if s == nil || s.key != key || now-s.made > Refresh*1e9 {
+		return nil, key
+	}
+	return s.blob, key
+}
+
+// Sign implements zones.Signer.
+func (o *Online) Sign(key uint64, owner, msg []byte, from int, now int64) ([]byte, error) {
+	set, err := readSet(msg, from)
+	if err != nil {
+		return nil, err
+	}
+	set.owner = bytes.ToLower(owner)
+	set.canonicalize()
+	s := &signatures{key: key, made: now}
+	for _, k := range o.keys {
+		rdata, err := set.sign(k, uint32(now/1e9))
+		if err != nil {
+			return nil, fmt.Errorf("signing %s: %w", set.typ, err)
+		}
+		s.blob = append(binary.BigEndian.AppendUint16(s.blob, uint16(len(rdata))), rdata...)
+	}
+	o.made.Add(1)
+	if old := o.slots[key&(kept-1)].Swap(s); old != nil && old.key != key {
+		o.evicted.Add(1)
+	}
+	return s.blob, nil
+}
+
+var errSet = errors.New("what was written is no set of records")
+
+// readSet reads the records that stand in a message from an octet on: those of one set.
+func readSet(msg []byte, from int) (*rrset, error) {
+	set := &rrset{}
+	for at := from; at < len(msg); {
+		_, end, ok := expand(nil, msg, at)
+		if !ok || end+10 > len(msg) {
+			return nil, errSet
+		}
+		typ := wire.Type(binary.BigEndian.Uint16(msg[end:]))
+		set.ttl = binary.BigEndian.Uint32(msg[end+4:])
+		size := int(binary.BigEndian.Uint16(msg[end+8:]))
+		start := end + 10
+		if at = start + size; at > len(msg) || set.typ != 0 && set.typ != typ {
+			return nil, errSet
+		}
+		set.typ = typ
+		rdata, ok := whole(typ, msg, start, at)
+		if !ok {
+			return nil, errSet
+		}
+		set.rdatas = append(set.rdatas, rdata)
+	}
+	if set.typ == 0 {
+		return nil, errSet
+	}
+	return set, nil
+}
+
+// whole is RDATA with the names expanded that may be compressed (RFC 3597 section 4).
+func whole(t wire.Type, msg []byte, start, end int) ([]byte, bool) {
+	var n, prefix int
+	switch t {
+	case wire.TypeNS, wire.TypeCNAME, wire.TypePTR:
+		n = 1
+	case wire.TypeSOA:
+		n = 2
+	case wire.TypeMX:
+		n, prefix = 1, 2
+	default:
+		return bytes.Clone(msg[start:end]), true
+	}
+	out := bytes.Clone(msg[start : start+prefix])
+	at := start + prefix
+	for range n {
+		var ok bool
+		if out, at, ok = expand(out, msg, at); !ok {
+			return nil, false
+		}
+	}
+	return append(out, msg[at:end]...), true
+}
+
+// expand appends the name at msg[at:] without compression, and returns where it ends
+// there.
+func expand(dst, msg []byte, at int) (_ []byte, end int, ok bool) {
+	for hops := 0; at < len(msg); {
+		l := int(msg[at])
+		switch {
+		case l == 0:
+			if end == 0 {
+				end = at + 1
+			}
+			return append(dst, 0), end, true
+		case l >= 0xc0:
+			if at+2 > len(msg) || hops == 64 {
+				return nil, 0, false
+			}
+			if end == 0 {
+				end = at + 2
+			}
+			hops++
+			at = int(binary.BigEndian.Uint16(msg[at:])) & 0x3fff
+		default:
+			if at+1+l > len(msg) {
+				return nil, 0, false
+			}
+			dst = append(dst, msg[at:at+1+l]...)
+			at += 1 + l
+		}
+	}
+	return nil, 0, false
+}
+
+// Wrap returns s with the records of the keys at its apex.
+func (o *Online) Wrap(s zones.Source) zones.Source {
+	w := &source{Source: s}
+	for _, k := range o.keys {
+		w.keys.rdatas = append(w.keys.rdatas, k.DNSKEY())
+		w.cds.rdatas = append(w.cds.rdatas, k.DS())
+	}
+	w.keys.typ, w.cdnskeys.typ, w.cds.typ = wire.TypeDNSKEY, wire.TypeCDNSKEY, wire.TypeCDS
+	w.cdnskeys.rdatas = w.keys.rdatas
+	return w
+}
+
+// source is a Source with keys at its apex.
+type source struct {
+	zones.Source
+	keys, cdnskeys, cds keySet
+}
+
+// Lookup implements zones.Source.
+func (s *source) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	s.Source.Lookup(name, below, typ, a)
+	if below > 0 {
+		return
+	}
+	for _, set := range [...]*keySet{&s.keys, &s.cdnskeys, &s.cds} {
+		if set.typ == typ {
+			a.Kind, a.RRset = zones.Found, set
+		}
+	}
+}
+
+// Export implements zones.Exporter: a secondary could not answer for the zone, since it
+// cannot sign.
+func (s *source) Export(context.Context) ([]zones.Record, error) { return nil, zones.ErrNoExport }
+
+// keySet is records that keys make.
+type keySet struct {
+	typ    wire.Type
+	rdatas [][]byte
+}
+
+// Append implements zones.RRset.
+func (s *keySet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	res := zones.Result{TTL: keyTTL, EDE: zones.EDENone}
+	for _, rdata := range s.rdatas {
+		if !b.RR(r.Section, owner, s.typ, wire.ClassIN, keyTTL, rdata) {
+			res.Truncated = true
+			break
+		}
+		res.Answers++
+	}
+	return res
+}
+
+// All implements zones.RRset.
+func (s *keySet) All(yield func([]byte) bool) {
+	for _, rdata := range s.rdatas {
+		if !yield(rdata) {
+			return
+		}
+	}
+}
+
+// Version implements zones.RRset: the keys of a zone that is served do not change.
+func (s *keySet) Version() uint64 { return uint64(s.typ) }

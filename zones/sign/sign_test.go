@@ -1,0 +1,282 @@
+package sign_test
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+	"github.com/musterdns/muster/zones/sign"
+	"github.com/musterdns/muster/zones/zonefile"
+)
+
+const zoneText = `$TTL 60
+@ SOA ns1 Hostmaster.Example.COM. 1 60 10 86400 30
+@ NS ns1
+@ MX 10 WWW
+@ NAPTR 1 2 "S" "SIP+D2U" "" _sip._udp.EXAMPLE.test.
+ns1 A 192.0.2.1
+www A 192.0.2.7
+www A 192.0.2.6
+alias CNAME www
+*.wild A 192.0.2.9
+a.b.ent TXT "x"
+sub NS ns.sub
+ns.sub A 192.0.2.99
+secure NS ns.sub
+secure DS 1 13 2 F946C0B78A4B5664596BCCD5E4979AD5EFD20A3984DD71E0B2FDA5B176AE7E66
+lent ALIAS web.svc.test.
+srv SRV 0 0 80 www
+`
+
+func name(t testing.TB, s string) wire.Name {
+	t.Helper()
+	n, err := wire.ParseName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func generate(t testing.TB, zone string, a sign.Algorithm) *sign.Key {
+	t.Helper()
+	k, err := sign.Generate(name(t, zone), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// parsed is a key as miekg/dns has it.
+func parsed(t testing.TB, k *sign.Key) *dns.DNSKEY {
+	t.Helper()
+	h := dns.RR_Header{Name: k.Zone.String(), Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600, Rdlength: uint16(len(k.DNSKEY()))}
+	rr, _, err := dns.UnpackRRWithHeader(h, k.DNSKEY(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rr.(*dns.DNSKEY)
+}
+
+// signed signs the zone and returns its records as miekg/dns has them.
+func signed(t *testing.T, keys []*sign.Key, now time.Time) []dns.RR {
+	t.Helper()
+	apex := name(t, "example.test.")
+	var out []zones.Record
+	file := filepath.Join(t.TempDir(), "zone")
+	if err := os.WriteFile(file, []byte(zoneText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := zonefile.Load(file, "example.test.", func(r []zones.Record) (_ []zones.Record, err error) {
+		out, err = sign.Zone(&apex, r, keys, uint32(now.Unix()))
+		return out, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rrs []dns.RR
+	for _, r := range out {
+		owner, _, err := dns.UnpackDomainName(r.Owner, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rr, _, err := dns.UnpackRRWithHeader(dns.RR_Header{Name: owner, Rrtype: uint16(r.Type), Class: dns.ClassINET, Ttl: r.TTL, Rdlength: uint16(len(r.RData))}, r.RData, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rrs = append(rrs, rr)
+	}
+	return rrs
+}
+
+func TestZone_EverySetIsSignedAndVerifies(t *testing.T) {
+	now := time.Now()
+	keys := []*sign.Key{generate(t, "example.test.", sign.ECDSAP256SHA256), generate(t, "example.test.", sign.Ed25519)}
+	type id struct {
+		name string
+		typ  uint16
+	}
+	sets := map[id][]dns.RR{}
+	sigs := map[id][]*dns.RRSIG{}
+	for _, rr := range signed(t, keys, now) {
+		h := rr.Header()
+		if sig, ok := rr.(*dns.RRSIG); ok {
+			sigs[id{h.Name, sig.TypeCovered}] = append(sigs[id{h.Name, sig.TypeCovered}], sig)
+			continue
+		}
+		sets[id{h.Name, h.Rrtype}] = append(sets[id{h.Name, h.Rrtype}], rr)
+	}
+	for k, set := range sets {
+		unsigned := k.typ == uint16(wire.TypeALIAS) || strings.HasSuffix(k.name, "sub.example.test.") && k.typ != dns.TypeNSEC || k.name == "secure.example.test." && k.typ == dns.TypeNS
+		if unsigned {
+			if len(sigs[k]) > 0 {
+				t.Errorf("%s %d is signed, which is not the zone's to say", k.name, k.typ)
+			}
+			continue
+		}
+		if len(sigs[k]) != len(keys) {
+			t.Errorf("%s %d has %d signatures, want %d", k.name, k.typ, len(sigs[k]), len(keys))
+		}
+		for _, sig := range sigs[k] {
+			for _, key := range keys {
+				if p := parsed(t, key); p.KeyTag() == sig.KeyTag {
+					if err := sig.Verify(p, set); err != nil {
+						t.Errorf("%s %d: %v", k.name, k.typ, err)
+					}
+				}
+			}
+			if !sig.ValidityPeriod(now) || !sig.ValidityPeriod(now.Add(-50*time.Minute)) || !sig.ValidityPeriod(now.Add(7*24*time.Hour)) || sig.ValidityPeriod(now.Add(10*24*time.Hour)) {
+				t.Errorf("%s %d holds from %d to %d", k.name, k.typ, sig.Inception, sig.Expiration)
+			}
+		}
+	}
+}
+
+func TestZone_NSECIsOneCircleOfAllNames(t *testing.T) {
+	next, types := map[string]string{}, map[string][]uint16{}
+	for _, rr := range signed(t, []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now()) {
+		if n, ok := rr.(*dns.NSEC); ok {
+			next[n.Hdr.Name], types[n.Hdr.Name] = n.NextDomain, n.TypeBitMap
+			if n.Hdr.Ttl != 30 {
+				t.Errorf("%s: TTL %d, want the SOA's minimum (RFC 9077)", n.Hdr.Name, n.Hdr.Ttl)
+			}
+		}
+	}
+	var got []string
+	for at := "example.test."; len(got) <= len(next); {
+		got = append(got, strings.TrimSuffix(at, "example.test."))
+		if at = next[at]; at == "example.test." {
+			break
+		}
+	}
+	want := []string{"", "alias.", "a.b.ent.", "lent.", "ns1.", "secure.", "srv.", "sub.", "*.wild.", "www."}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for owner, want := range map[string][]uint16{
+		"sub.example.test.":    {dns.TypeNS, dns.TypeRRSIG, dns.TypeNSEC},
+		"secure.example.test.": {dns.TypeNS, dns.TypeDS, dns.TypeRRSIG, dns.TypeNSEC},
+		"lent.example.test.":   {dns.TypeA, dns.TypeAAAA, dns.TypeRRSIG, dns.TypeNSEC},
+		"example.test.":        {dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeNAPTR, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeDNSKEY, dns.TypeCDS, dns.TypeCDNSKEY},
+	} {
+		if !slices.Equal(types[owner], want) {
+			t.Errorf("%s has %d, want %d", owner, types[owner], want)
+		}
+	}
+}
+
+func TestKey_IsWrittenAndRead(t *testing.T) {
+	dir := t.TempDir()
+	var tags []uint16
+	for _, a := range []sign.Algorithm{sign.ECDSAP256SHA256, sign.Ed25519} {
+		k := generate(t, "example.test.", a)
+		if err := k.Write(dir); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(k.File); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", k.File, info.Mode(), err)
+		}
+		if p := parsed(t, k); p.KeyTag() != k.Tag || !strings.Contains(strings.ReplaceAll(k.DSText(), " ", ""), strings.ToUpper(p.ToDS(dns.SHA256).Digest)) {
+			t.Errorf("%s: tag %d and DS %s; miekg/dns has %d and %s", a, k.Tag, k.DSText(), p.KeyTag(), p.ToDS(dns.SHA256))
+		}
+		tags = append(tags, k.Tag)
+		// BIND's format, read by another.
+		text, err := os.ReadFile(k.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parsed(t, k).NewPrivateKey(string(text)); err != nil {
+			t.Errorf("%s: %v", a, err)
+		}
+	}
+	keys, err := sign.ReadDir(dir, name(t, "example.test."))
+	if err != nil || len(keys) != 2 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	slices.Sort(tags)
+	if got := []uint16{keys[0].Tag, keys[1].Tag}; !slices.Equal(got, tags) {
+		t.Errorf("read are %d, written were %d", got, tags)
+	}
+	if other, err := sign.ReadDir(dir, name(t, "test.")); err != nil || len(other) != 0 {
+		t.Errorf("another zone has %d keys, %v", len(other), err)
+	}
+	bad := filepath.Join(dir, "Kexample.test.+013+00001.private")
+	if err := os.WriteFile(bad, []byte("Private-key-format: v1.3\nAlgorithm: 8 (RSASHA256)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign.ReadDir(dir, name(t, "example.test.")); err == nil || !strings.Contains(err.Error(), bad) {
+		t.Errorf("a bad key: %v", err)
+	}
+}
+
+func TestZone_RefusesWhatIsSignedAlready(t *testing.T) {
+	apex := name(t, "example.test.")
+	_, err := sign.Zone(&apex, []zones.Record{{Owner: apex.Wire(), Type: wire.TypeDNSKEY}}, []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, 1)
+	if err == nil || !strings.Contains(err.Error(), "DNSKEY records already") {
+		t.Errorf("%v", err)
+	}
+	if _, err := sign.Zone(&apex, nil, nil, 1); err == nil {
+		t.Error("without a key, it signs")
+	}
+}
+
+func TestOnline(t *testing.T) {
+	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two addresses as they stand in a message, the owner a pointer to the question.
+	m := new(dns.Msg)
+	m.SetQuestion("Www.example.test.", dns.TypeA)
+	m.Compress = true
+	for _, a := range []string{"192.0.2.9", "192.0.2.1"} {
+		rr, err := dns.NewRR("Www.example.test. 5 IN A " + a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	msg, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := len(msg) - 2*16
+	owner := []byte("\x03www\x07example\x04test\x00")
+	now := time.Now().UnixNano()
+	found, id := o.Find(owner, msg[from:], now)
+	if found != nil {
+		t.Fatal("a signature is there before it was made")
+	}
+	blob, err := o.Sign(id, owner, msg, from, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdata := blob[2 : 2+binary.BigEndian.Uint16(blob)]
+	rr, _, err := dns.UnpackRRWithHeader(dns.RR_Header{Name: "www.example.test.", Rrtype: dns.TypeRRSIG, Class: dns.ClassINET, Ttl: 5, Rdlength: uint16(len(rdata))}, rdata, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rr.(*dns.RRSIG).Verify(parsed(t, key), m.Answer); err != nil {
+		t.Errorf("%s: %v", rr, err)
+	}
+	if found, again := o.Find(owner, msg[from:], now); again != id || !slices.Equal(found, blob) {
+		t.Error("it is not found again")
+	}
+	if found, _ := o.Find([]byte("\x03ftp\x07example\x04test\x00"), msg[from:], now); found != nil {
+		t.Error("it is found for another owner")
+	}
+	if found, _ := o.Find(owner, msg[from:], now+(sign.Refresh+1)*1e9); found != nil {
+		t.Error("it is found when it is to be made anew")
+	}
+	if n := testing.AllocsPerRun(100, func() { o.Find(owner, msg[from:], now) }); n != 0 {
+		t.Errorf("finding allocates %v times", n)
+	}
+}

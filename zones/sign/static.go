@@ -1,0 +1,160 @@
+package sign
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// keyTTL is the TTL of DNSKEY, CDS and CDNSKEY records in seconds: how long a key that
+// is rolled in is waited for.
+const keyTTL = 3600
+
+// Zone signs the records of a zone at the time now, in seconds since 1970: it returns
+// them with its keys, CDS and CDNSKEY (RFC 7344), NSEC for every name that the zone has
+// a word on, and signatures. Delegations and what lies below them are not signed (RFC
+// 4035 section 2.2). Records that the file already has of these types are an error.
+func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now uint32) ([]zones.Record, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("no key to sign with")
+	}
+	s := signing{apex: apex, keys: keys, now: now}
+	if err := s.gather(records); err != nil {
+		return nil, err
+	}
+	out := slices.Clone(records)
+	ttl := uint32(keyTTL)
+	add := func(owner []byte, t wire.Type, ttl uint32, rdata []byte) {
+		out = append(out, zones.Record{Owner: owner, Type: t, TTL: ttl, RData: rdata})
+		s.set(owner, t, ttl).rdatas = append(s.set(owner, t, ttl).rdatas, rdata)
+	}
+	for _, k := range keys {
+		add(apex.Wire(), wire.TypeDNSKEY, ttl, k.DNSKEY())
+		add(apex.Wire(), wire.TypeCDNSKEY, ttl, k.DNSKEY())
+		add(apex.Wire(), wire.TypeCDS, ttl, k.DS())
+	}
+	owners := s.authoritative()
+	for i, o := range owners {
+		next := owners[(i+1)%len(owners)]
+		add(o.name, wire.TypeNSEC, s.negative, append(bytes.Clone(next.name), o.types()...))
+	}
+	for _, o := range owners {
+		for t, set := range o.sets {
+			if t == wire.TypeALIAS || o.cut && t != wire.TypeDS && t != wire.TypeNSEC {
+				continue
+			}
+			set.canonicalize()
+			for _, k := range keys {
+				rdata, err := set.sign(k, now)
+				if err != nil {
+					return nil, fmt.Errorf("signing %s: %w", t, err)
+				}
+				out = append(out, zones.Record{Owner: o.name, Type: wire.TypeRRSIG, TTL: set.ttl, RData: rdata})
+			}
+		}
+	}
+	return out, nil
+}
+
+// signing is one run of Zone.
+type signing struct {
+	apex     *wire.Name
+	keys     []*Key
+	now      uint32
+	owners   map[string]*owner
+	negative uint32 // TTL of NSEC records
+}
+
+// owner is one name of the zone.
+type owner struct {
+	name []byte
+	sets map[wire.Type]*rrset
+	cut  bool // a delegation
+}
+
+// gather sorts the records by owner and type.
+func (s *signing) gather(records []zones.Record) error {
+	s.owners = map[string]*owner{}
+	for i := range records {
+		r := &records[i]
+		switch r.Type {
+		case wire.TypeRRSIG, wire.TypeNSEC, wire.TypeNSEC3, wire.TypeNSEC3PARAM, wire.TypeDNSKEY, wire.TypeCDS, wire.TypeCDNSKEY:
+			return fmt.Errorf("the zone file has %s records already: take them out, or leave out dnssec for the zone", r.Type)
+		case wire.TypeSOA:
+			if at := len(r.RData) - 4; at >= 0 {
+				s.negative = min(r.TTL, binary.BigEndian.Uint32(r.RData[at:])) // RFC 9077 section 3
+			}
+		}
+		name := bytes.ToLower(r.Owner)
+		set := s.set(name, r.Type, r.TTL)
+		set.ttl = min(set.ttl, r.TTL) // as zones makes it: RFC 2181 section 5.2
+		set.rdatas = append(set.rdatas, r.RData)
+	}
+	return nil
+}
+
+// set is the set of an owner and type, made if there is none.
+func (s *signing) set(name []byte, t wire.Type, ttl uint32) *rrset {
+	o := s.owners[string(name)]
+	if o == nil {
+		o = &owner{name: name, sets: map[wire.Type]*rrset{}}
+		s.owners[string(name)] = o
+	}
+	if o.sets[t] == nil {
+		o.sets[t] = &rrset{owner: o.name, typ: t, ttl: ttl}
+	}
+	return o.sets[t]
+}
+
+// authoritative are the owners that the zone has a word on, in canonical order: not
+// what lies below a delegation or a DNAME.
+func (s *signing) authoritative() []*owner {
+	var out []*owner
+	for _, o := range s.owners {
+		o.cut = o.sets[wire.TypeNS] != nil && !bytes.Equal(o.name, s.apex.Wire())
+		if !s.hidden(o) {
+			out = append(out, o)
+		}
+	}
+	slices.SortFunc(out, func(a, b *owner) int { return zones.CompareNames(a.name, b.name) })
+	return out
+}
+
+// hidden reports whether an owner lies below a delegation or a DNAME.
+func (s *signing) hidden(o *owner) bool {
+	for name := o.name; len(name) > len(s.apex.Wire()); {
+		name = name[1+int(name[0]):]
+		above := s.owners[string(name)]
+		if above == nil {
+			continue
+		}
+		if above.sets[wire.TypeDNAME] != nil || above.sets[wire.TypeNS] != nil && !bytes.Equal(name, s.apex.Wire()) {
+			return true
+		}
+	}
+	return false
+}
+
+// types is the bit map of the owner's NSEC record: what the zone answers for it (RFC
+// 4034 section 4.1.2, RFC 4035 section 2.3).
+func (o *owner) types() []byte {
+	types := []wire.Type{wire.TypeRRSIG, wire.TypeNSEC}
+	for t := range o.sets {
+		switch {
+		case t == wire.TypeNSEC:
+		case o.cut && t != wire.TypeNS && t != wire.TypeDS: // glue
+		case t == wire.TypeALIAS:
+			types = append(types, wire.TypeA, wire.TypeAAAA)
+		default:
+			types = append(types, t)
+		}
+	}
+	slices.Sort(types)
+	return bitmap(slices.CompactFunc(types, func(a, b wire.Type) bool { return cmp.Compare(a, b) == 0 }))
+}
