@@ -17,7 +17,7 @@ VERSION        := $(shell git describe --tags --always --dirty 2>/dev/null || ec
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench build install fmt fuzz
+.PHONY: help run test check bench bench-dns build install fmt fuzz
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fmt: $(LINT) ## format all Go files
 
 bench: build ## measure against peers in one run and print a table; BENCH=name for another (see integration/bench)
 	MUSTER_BIN=$(MUSTER) $(GO) run ./integration/bench $(BENCH)
+
+bench-dns: build ## measure DNS beside Debian's servers and the echo floor; COREDNS=path adds CoreDNS
+	$(if $(filter command environment,$(firstword $(origin COREDNS))),COREDNS=$(COREDNS)) MUSTER_BIN=$(MUSTER) $(GO) run ./integration/bench dns $(ARGS)
 
 # A minute for each input that is to be made smaller, the default, left FuzzLoad two
 # thousand inputs in five minutes; without that it has some hundred thousand.

@@ -90,8 +90,8 @@ const (
 const routeMend = `write an object, as {"path":"/api","service":"web"}`
 
 // DecodeRoute reads the value of a route's key. The name is checked and
-// folded. Unknown fields are ignored, null is unset, and a wrong value makes
-// the whole record unusable. Errors are FieldErrors.
+// folded. Unknown fields are ignored but for those that are one letter off a known one, null is
+// unset, and a wrong value makes the whole record unusable. Errors are FieldErrors.
 func DecodeRoute(name string, value []byte) (Route, error) {
 	folded, err := FoldService(name)
 	if err != nil {
@@ -134,7 +134,50 @@ func knownField(c *cursor, name []byte, readers ...fieldReader) error {
 			return nil
 		}
 	}
+	if meant := misspelled(lower(string(name))); meant != "" {
+		return &FieldError{
+			Field: meant, Value: excerpt(name), Reason: "is no field, and without the one that is meant the route would take other requests",
+			Mend: "write it as " + meant,
+		}
+	}
 	return c.skip()
+}
+
+// routeFields are the names of a route's fields.
+var routeFields = [...]string{
+	"listeners", "hosts", "path", "methods", "headers", "query", "service", "zone", "port", "tag", "protocol",
+	"strip_prefix", "rewrite", "host", "set_request", "remove_request", "set_response", "remove_response", "hash_on", "sticky",
+	"timeout", "try_timeout", "retries", "retry_on", "retry_post", "body_max", "limit",
+}
+
+// misspelled is the field that a name was meant for, if it is one letter off; empty:
+// none. Other names are of later versions, or of others.
+func misspelled(name string) string {
+	for _, f := range routeFields {
+		if len(f) > 3 && nearly(name, f) {
+			return f
+		}
+	}
+	return ""
+}
+
+// nearly reports whether one letter more, less or other, or two that have changed
+// places, make b of a; or nothing but the case does.
+func nearly(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	switch len(b) - len(a) {
+	case 0:
+		return i == len(a) || a[i+1:] == b[i+1:] || i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+	case 1:
+		return a[i:] == b[i+1:]
+	}
+	return false
 }
 
 func (r *Route) matchField(c *cursor, name []byte) (known bool, err error) {

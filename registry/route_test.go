@@ -58,6 +58,10 @@ func TestDecodeRoute(t *testing.T) {
 // TestDecodeRoute_errors holds each error to naming the place and the mend.
 func TestDecodeRoute_errors(t *testing.T) {
 	tests := []struct{ name, value, field string }{
+		{"a field that is misspelled", `{"service":"web","hots":["a.example"]}`, "hosts"},
+		{"a field with a letter too many", `{"service":"web","methodss":["GET"]}`, "methods"},
+		{"a field in upper case", `{"service":"web","Path":"/api"}`, "path"},
+		{"a method in lower case", `{"service":"web","methods":["GET","post"]}`, "methods[1]"},
 		{"no service", `{"path":"/"}`, "service"},
 		{"a service that is no name", `{"service":"w_b"}`, "service"},
 		{"a host with a port", `{"service":"w","hosts":["a.b","a.b:80"]}`, "hosts[1]"},

@@ -38,7 +38,7 @@ func (r Route) validateLists() error {
 	}{
 		{"listeners", r.Listeners, checkName},
 		{"hosts", r.Hosts, checkHostPattern},
-		{"methods", r.Methods, checkToken},
+		{"methods", r.Methods, checkMethod},
 		{"remove_request", r.RemoveRequest, checkToken},
 		{"remove_response", r.RemoveResponse, checkToken},
 	}
@@ -61,6 +61,18 @@ func (r Route) validateLists() error {
 		if m.Name == "" {
 			return &FieldError{Field: "query[" + strconv.Itoa(i) + "].name", Reason: "is missing", Mend: "write the parameter's name"}
 		}
+	}
+	return nil
+}
+
+// checkMethod says whether s can be a method. Methods are in upper case and compared as
+// they are (RFC 9110 section 9.1): one in lower case is a slip that matches nothing.
+func checkMethod(s string) error {
+	if err := checkToken(s); err != nil {
+		return err
+	}
+	if upper := strings.ToUpper(s); upper != s {
+		return bad("", s, "is in lower case, and would match no request", "write "+upper)
 	}
 	return nil
 }

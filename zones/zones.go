@@ -18,6 +18,11 @@ type Request struct {
 	// says it asks for (RFC 7871). Bits is how many leading bits of it are known.
 	Client netip.Addr
 	Bits   uint8
+	// Locality is where the client is, by the number that the pool knows it by; 0: not
+	// known. LocalityBits is how many leading bits of the client decided that.
+	Locality     uint16
+	LocalityBits uint8
+
 	Now    int64  // nanoseconds since 1970
 	Rand   uint64 // one random word
 	Hash   uint64 // a hash given by name (`_hash`), when Hashed is set

@@ -32,8 +32,12 @@ type Config struct {
 	// SubnetsFrom are the resolvers whose word is taken for which network their
 	// client is in (RFC 7871). None: nobody's, and the option is passed over.
 	SubnetsFrom []netip.Prefix
-	RateLimit   RateLimit
-	Transfer    []Transfer
+	// Locality says where a client is, of whose address the first bits are known: a
+	// number that zones know, 0 if it is not known, and how many bits decided that. It
+	// takes no lock and allocates nothing. Nil: it is not asked.
+	Locality  func(client netip.Addr, bits uint8) (locality uint16, scope uint8)
+	RateLimit RateLimit
+	Transfer  []Transfer
 }
 
 // Chaos is what the names of class CH tell (RFC 4892 and custom): text of at most
@@ -72,6 +76,7 @@ type policy struct {
 	limit   *limiter   // nil: there is none
 
 	transfer []transferRule
+	locality func(netip.Addr, uint8) (uint16, uint8) // nil: clients may be anywhere
 }
 
 // scratch is what one query needs that escapes to the heap, kept for the next:
@@ -130,7 +135,7 @@ func (h *Handler) Tree() *zones.Tree { return h.tree.Load() }
 
 // SetConfig replaces the configuration; on an error the one before stays.
 func (h *Handler) SetConfig(c Config) error {
-	p := &policy{why: c.WhyAllow, subnets: c.SubnetsFrom}
+	p := &policy{why: c.WhyAllow, subnets: c.SubnetsFrom, locality: c.Locality}
 	if p.why == nil {
 		p.why = loopback()
 	}

@@ -35,6 +35,10 @@ func (h *Handler) respond(b *wire.Builder, q *wire.Query, from *dnsserver.Client
 	s.req.Now, s.req.Rand = from.Now, from.Rand
 	s.subnet = q.Asked&wire.AskedSubnet != 0 && s.believe()
 	s.req.Type, s.req.Stream, s.req.DO = q.Type, from.Transport != dnsserver.UDP, q.DO
+	s.req.Locality, s.req.LocalityBits = 0, 0
+	if s.p.locality != nil {
+		s.req.Locality, s.req.LocalityBits = s.p.locality(s.req.Client, s.req.Bits)
+	}
 	verdict := dnsserver.Send
 	tree := h.tree.Load()
 	s.tree = tree

@@ -30,6 +30,7 @@ var ours = []importRow{
 	{"lb/pool", []string{"registry", "health", "lb"}, "the one place where registration, health and selection meet"},
 	{"lb/proxyproto", nil, "a header that proxies read and write: fuzzed alone"},
 	{"lb/clienthello", nil, "what a TLS client says first: fuzzed alone"},
+	{"lb/locality", nil, "networks become numbers, whoever asks"},
 	{"lb/dispatch", []string{"registry", "health", "lb", "lb/pool"}, "what the proxies have in common: the view becomes the choice for one connection or request"},
 	{"lb/l4", []string{"lb", "lb/pool", "lb/dispatch", "lb/proxyproto", "lb/clienthello"}, "a proxy reads the view, like DNS does"},
 	{"lb/l7", []string{"registry", "lb", "lb/pool", "lb/dispatch", "lb/l7/*"}, "a proxy reads the view, like DNS does; routes are records of the registry"},

@@ -146,6 +146,10 @@ func (l *lab) startServers(ctx context.Context, o dnsOptions, out io.Writer) ([]
 		if !o.takesPart(s.name) {
 			continue
 		}
+		if s.program == "" && s.mend != "" {
+			fmt.Fprintf(out, "%s does not take part: %s\n", s.name, s.mend)
+			continue
+		}
 		if s.program != "" {
 			p, err := program.Find(s.program)
 			if err != nil {

@@ -17,7 +17,7 @@ var csrc embed.FS
 // server is one program to be measured.
 type server struct {
 	name    string
-	program string // what must be in PATH; "" for what is built here
+	program string // what must be in PATH, or a path; "" for what is built here, or is not to be had
 	mend    string // how to get it
 	answers bool   // it answers from the data; the echo does not
 	// argv writes the configuration below dir and returns the command.
@@ -31,6 +31,9 @@ var servers = []server{
 	{name: "knot", program: "knotd", mend: "apt-get install knot", answers: true, argv: knotCommand},
 	{name: "nsd", program: "nsd", mend: "apt-get install nsd", answers: true, argv: nsdCommand},
 	{name: "gdnsd", program: "gdnsd", mend: "apt-get install gdnsd", answers: true, argv: gdnsdCommand},
+	{name: "bind", program: "named", mend: "apt-get install bind9", answers: true, argv: namedCommand},
+	{name: "pdns", program: "pdns_server", mend: "apt-get install pdns-server pdns-backend-bind", answers: true, argv: pdnsCommand},
+	{name: "coredns", program: os.Getenv("COREDNS"), mend: "name its binary in COREDNS", answers: true, argv: corednsCommand},
 }
 
 // write writes files, by name, below dir.
@@ -128,4 +131,35 @@ func gdnsdCommand(l *lab, dir string, port int) ([]string, error) {
 }
 `, port, dir, dir), "zones/" + zoneName: l.data.zoneFile()})
 	return []string{l.programs["gdnsd"], "-c", dir, "start"}, err
+}
+
+func namedCommand(l *lab, dir string, port int) ([]string, error) {
+	err := write(dir, map[string]string{"named.conf": fmt.Sprintf(`options {
+	directory %[1]q; listen-on port %[2]d { 127.0.0.1; }; listen-on-v6 { none; };
+	pid-file none; session-keyfile none; recursion no; minimal-responses yes; querylog no;
+};
+controls { };
+zone %[3]q { type primary; file "zone"; };
+`, dir, port, zoneName), "zone": l.data.zoneFile()})
+	return []string{l.programs["named"], "-g", "-n", "1", "-U", "1", "-c", filepath.Join(dir, "named.conf")}, err
+}
+
+// pdnsCommand has the packet cache, as its package does.
+func pdnsCommand(l *lab, dir string, port int) ([]string, error) {
+	err := write(dir, map[string]string{
+		"bind.conf": fmt.Sprintf("options { directory %q; };\nzone %q { type master; file \"zone\"; };\n", dir, zoneName),
+		"zone":      l.data.zoneFile(),
+	})
+	return []string{
+		l.programs["pdns_server"], "--no-config", "--daemon=no", "--guardian=no", "--launch=bind", "--bind-config=" + filepath.Join(dir, "bind.conf"),
+		"--local-address=127.0.0.1", fmt.Sprintf("--local-port=%d", port), "--socket-dir=" + dir, "--receiver-threads=1", "--distributor-threads=1",
+		"--disable-syslog=yes", "--loglevel=3",
+	}, err
+}
+
+func corednsCommand(l *lab, dir string, port int) ([]string, error) {
+	err := write(dir, map[string]string{
+		"Corefile": fmt.Sprintf("%s:%d {\n\tbind 127.0.0.1\n\tfile zone\n}\n", zoneName, port), "zone": l.data.zoneFile(),
+	})
+	return []string{"/usr/bin/env", "-C", dir, "GOMAXPROCS=1", l.programs[os.Getenv("COREDNS")], "-conf", "Corefile"}, err
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,8 @@ type state struct {
 type tier struct {
 	picker  lb.Picker
 	list    []*instance
-	weights []uint32 // effective, of list
+	weights []uint32         // effective, of list
+	zones   map[string]*tier // its parts, where clients are answered from the nearest
 }
 
 func newBackend(d *Dispatcher, ref Ref) *Backend {
@@ -69,6 +71,8 @@ type Request struct {
 	// Hash is what hashing policies choose by: HashAddr of the client, or
 	// HashString of a cookie or header.
 	Hash uint64
+	// Client is whose it is, for the nearest instances; not valid: anybody's.
+	Client netip.Addr
 	// Keep is the id of an instance to keep to while it may be served, for
 	// sticky sessions; empty: none.
 	Keep string
@@ -98,13 +102,14 @@ func (b *Backend) Choose(r Request, tried *Tried) (Choice, error) {
 		}
 	}
 	busy := false
+	locality := b.localityOf(st, r.Client)
 	pick := lb.Request{Hash: r.Hash, Rand: rand.Uint64()}
 	for try := range pickTries {
 		if len(st.tiers) == 0 {
 			break
 		}
 		pick.Seq = b.seq.Add(1)
-		i := st.pick(pick, try)
+		i := st.pick(pick, locality, try)
 		if i == nil {
 			break
 		}
@@ -119,8 +124,17 @@ func (b *Backend) Choose(r Request, tried *Tried) (Choice, error) {
 	return b.search(st, r, tried, busy)
 }
 
-// pick picks the try-th choice; nil: there are not so many.
-func (s *state) pick(r lb.Request, try int) *instance {
+// localityOf is where a client is; 0: that is not known, or of no matter.
+func (b *Backend) localityOf(st *state, client netip.Addr) uint16 {
+	if b.d.cfg.Locality == nil || st.hashed || st.service == nil || !st.service.HasNear() || !client.IsValid() {
+		return 0
+	}
+	return b.d.cfg.Locality(client)
+}
+
+// pick picks the try-th choice, of the zone that is drawn for a locality if it has any;
+// nil: there are not so many.
+func (s *state) pick(r lb.Request, locality uint16, try int) *instance {
 	n := 0
 	if len(s.loads) > 0 {
 		if s.hashed {
@@ -130,6 +144,13 @@ func (s *state) pick(r lb.Request, try int) *instance {
 		}
 	}
 	t := &s.tiers[n]
+	if locality != 0 {
+		if set := s.service.Nearest(locality, r.Rand); set != nil {
+			if zone := t.zones[set.Name()]; zone != nil {
+				t, r.Rand = zone, mix(r.Rand)
+			}
+		}
+	}
 	k := 1
 	if s.hashed {
 		k += try // a hash's next choice is its next rank

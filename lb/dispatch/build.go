@@ -109,12 +109,43 @@ func (b *Backend) addTier(st *state, from *pool.Tier) {
 	if len(list) == 0 {
 		return
 	}
+	st.loads = append(st.loads, lb.Tier{Load: from.Load()})
+	t := b.tier(st.service, endpoints, list)
+	if st.service.HasNear() && b.d.cfg.Locality != nil {
+		t.zones = b.zones(st.service, endpoints, list)
+	}
+	st.tiers = append(st.tiers, t)
+}
+
+// tier makes a tier of instances and their endpoints.
+func (b *Backend) tier(s *pool.Service, endpoints []lb.Endpoint, list []*instance) tier {
 	weights := make([]uint32, len(endpoints))
 	for n := range endpoints {
 		weights[n] = endpoints[n].Weight
 	}
-	st.loads = append(st.loads, lb.Tier{Load: from.Load()})
-	st.tiers = append(st.tiers, tier{picker: b.picker(st.service, endpoints), list: list, weights: weights})
+	return tier{picker: b.picker(s, endpoints), list: list, weights: weights}
+}
+
+// zones makes the parts of a tier that lie in one zone each.
+func (b *Backend) zones(s *pool.Service, endpoints []lb.Endpoint, list []*instance) map[string]*tier {
+	zones := map[string]*tier{}
+	for set := range s.Filters() {
+		if set.Kind() != pool.FilterZone {
+			continue
+		}
+		var part []lb.Endpoint
+		var of []*instance
+		for n, i := range list {
+			if k := s.Instance([]byte(i.id)); k >= 0 && set.Has(uint32(k)) {
+				part, of = append(part, endpoints[n]), append(of, i)
+			}
+		}
+		if len(of) > 0 {
+			t := b.tier(s, part, of)
+			zones[set.Name()] = &t
+		}
+	}
+	return zones
 }
 
 // policyOf is the policy that proxies choose by.

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,9 @@ type Pool interface {
 // Config configures a Dispatcher.
 type Config struct {
 	Pool Pool // required
+	// Locality says where a client is, by the number that the pool knows it by; 0: it is
+	// not known. Nil: nobody's is.
+	Locality func(client netip.Addr) uint16
 	// Outlier says whom to eject; nil: OutlierDefault.
 	Outlier *lb.OutlierRule
 	// Log takes one line an ejection and return; nil: none.

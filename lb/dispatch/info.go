@@ -119,7 +119,7 @@ func (b *Backend) Preview(r Request) (id string, addr netip.AddrPort, certain bo
 	if len(st.tiers) == 0 || st.expired() {
 		return "", netip.AddrPort{}, true
 	}
-	i := st.pick(lb.Request{Hash: r.Hash, Seq: b.seq.Load() + 1}, 0)
+	i := st.pick(lb.Request{Hash: r.Hash, Seq: b.seq.Load() + 1}, b.localityOf(st, r.Client), 0)
 	if i == nil {
 		return "", netip.AddrPort{}, true
 	}

@@ -40,18 +40,27 @@ func bubble(t *testing.T, f func(t *testing.T, e *env)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 2)
-		go func() { done <- p.Run(ctx) }()
-		go func() { done <- d.Run(ctx) }()
+		ctx, stop := runBoth(t, p, d)
 		f(t, &env{t: t, pool: p, dispatch: d, sink: p.Sink(ctx)})
+		stop()
+	})
+}
+
+// runBoth runs a pool and a Dispatcher over it until stop is called.
+func runBoth(t *testing.T, p *pool.Pool, d *dispatch.Dispatcher) (_ context.Context, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	go func() { done <- p.Run(ctx) }()
+	go func() { done <- d.Run(ctx) }()
+	return ctx, func() {
 		cancel()
 		for range 2 {
 			if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("Run returned %v", err)
 			}
 		}
-	})
+	}
 }
 
 // apply sinks a batch, and waits until the pool and the Dispatcher have it.

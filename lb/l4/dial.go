@@ -44,7 +44,7 @@ func (c *conn) dial() {
 
 // request is what the choice depends on.
 func (c *conn) request() dispatch.Request {
-	return dispatch.Request{Hash: dispatch.HashAddr(c.source.Addr()), ActiveMax: c.l.p.cfg.InstanceMax}
+	return dispatch.Request{Hash: dispatch.HashAddr(c.source.Addr()), Client: c.source.Addr(), ActiveMax: c.l.p.cfg.InstanceMax}
 }
 
 // beginning is what came of beginning to connect.

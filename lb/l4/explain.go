@@ -29,6 +29,6 @@ func (p *Proxy) Explain(client netip.Addr, name string) Explanation {
 		return Explanation{Certain: true, Why: "no route for the name " + name}
 	}
 	e := Explanation{Route: route, Ref: b.Ref(), Why: b.Describe(), Backend: b.Info()}
-	e.Instance, e.Addr, e.Certain = b.Preview(dispatch.Request{Hash: dispatch.HashAddr(client)})
+	e.Instance, e.Addr, e.Certain = b.Preview(dispatch.Request{Hash: dispatch.HashAddr(client), Client: client})
 	return e
 }

@@ -186,7 +186,7 @@ func (f *udpFlow) unreachable() bool {
 // has ended.
 func (f *udpFlow) choose() bool {
 	l := f.u.l
-	r := dispatch.Request{Hash: dispatch.HashAddr(f.key.client.Addr()), ActiveMax: l.p.cfg.InstanceMax}
+	r := dispatch.Request{Hash: dispatch.HashAddr(f.key.client.Addr()), Client: f.key.client.Addr(), ActiveMax: l.p.cfg.InstanceMax}
 	choice, err := l.p.routes.fallback.Choose(r, f.tried)
 	if err != nil {
 		l.counts.unserved.Add(1)

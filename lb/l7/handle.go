@@ -100,7 +100,7 @@ func (p *Proxy) load(x *exchange) *failure {
 // choice is what the exchange's instance is chosen by.
 func (p *Proxy) choice(x *exchange) dispatch.Request {
 	t := x.target
-	r := dispatch.Request{ActiveMax: p.cfg.Limits.Active}
+	r := dispatch.Request{Client: x.client.Addr(), ActiveMax: p.cfg.Limits.Active}
 	var key string
 	var keyed bool
 	switch {

@@ -74,6 +74,9 @@ type Settings struct {
 	// ChurnHold is how long removals are held when half of a zone falls at
 	// once, see health.Mass; 0: they never are.
 	ChurnHold time.Duration
+	// Localities are where clients may be, by the numbers that Service.Nearest takes, the
+	// first being 1: at most LocalitiesMax.
+	Localities []Locality
 	// Reverse says that the index from addresses to instances is kept.
 	Reverse bool
 }

@@ -75,6 +75,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 		prev = nil // what a set holds may have changed in every way
 	}
 	w.build.sets(s, next, prev, &touched, w.seed)
+	next.near = nearOf(s, next, w.localities)
 	w.noteCached(s, s.pub, next, now.UnixNano())
 	s.regroup, s.retune = false, false
 	w.tellServing(s, next, now)

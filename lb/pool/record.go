@@ -266,6 +266,12 @@ func (r record) eachFilter(f func(kind FilterKind, name []byte, proto uint8)) {
 	}
 }
 
+// region is the instance's region; empty: none.
+func (r record) region() string {
+	in := reader{r[le.Uint32(r[30:]):]}
+	return string(in.short())
+}
+
 // instance unpacks the record; service is the name of its service.
 func (r record) instance(service string) registry.Instance {
 	i := registry.Instance{

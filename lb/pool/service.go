@@ -30,8 +30,9 @@ type Service struct {
 	records  any
 
 	instances []instance
-	filters   []Set // by kind and name
-	omitted   int   // filters beyond FiltersMax
+	filters   []Set     // by kind and name
+	near      [][]share // by locality; nil: nobody is nearer than another
+	omitted   int       // filters beyond FiltersMax
 	own       *registry.Service
 	admin     map[string]registry.Admin
 	version   uint64

@@ -3,6 +3,7 @@ package pool
 import (
 	"cmp"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/musterdns/muster/lb"
@@ -91,6 +92,12 @@ func (s *Set) Kind() FilterKind { return s.filter.kind }
 
 // Name is the tag, the zone or the port's name; empty for the whole.
 func (s *Set) Name() string { return s.filter.name }
+
+// Has reports whether an instance is registered in the set, which a filter chooses.
+func (s *Set) Has(i uint32) bool {
+	_, there := slices.BinarySearch(s.filter.members, i)
+	return there
+}
 
 // UDP reports whether the set is of a UDP port.
 func (s *Set) UDP() bool { return s.filter.proto == protoUDP }

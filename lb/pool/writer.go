@@ -16,22 +16,23 @@ import (
 
 // writer is the state behind the View. All of it is owned by Run.
 type writer struct {
-	pool    *Pool
-	sources map[registry.SourceID]*source
-	def     CheckDefaults
-	reverse bool
-	hold    time.Duration // of removals when too many fall at once
-	targets targets
-	addrs   addressIndex
-	lists   listings
-	timers  timers
-	dirty   []*svc
-	waiters []*waiter // for revisions
-	seed    uint64    // of round robin's starting points
-	build   builder
-	judged  []instance // room for judge
-	sharing sharing
-	began   int64 // ns since 1970
+	pool       *Pool
+	sources    map[registry.SourceID]*source
+	def        CheckDefaults
+	reverse    bool
+	localities []Locality
+	hold       time.Duration // of removals when too many fall at once
+	targets    targets
+	addrs      addressIndex
+	lists      listings
+	timers     timers
+	dirty      []*svc
+	waiters    []*waiter // for revisions
+	seed       uint64    // of round robin's starting points
+	build      builder
+	judged     []instance // room for judge
+	sharing    sharing
+	began      int64 // ns since 1970
 }
 
 // source is what the writer knows of one source.
@@ -133,6 +134,7 @@ func (w *writer) init(p *Pool, seed uint64) {
 // with them.
 func (w *writer) configure(s Settings, now time.Time) {
 	w.def, w.hold = s.Health.withDefaults(), s.ChurnHold
+	w.localities = s.Localities
 	views := []*SourceView{}
 	gone := maps.Clone(w.sources)
 	for i := range s.Sources {

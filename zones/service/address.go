@@ -28,7 +28,8 @@ func (s *addresses6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) z
 // complete by policy, and not marked as truncated, unless the policy is to give
 // everything.
 func addresses(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
-	res := zones.Result{EDE: zones.EDENone}
+	res := zones.Result{EDE: zones.EDENone, Scope: localScope(s, r)}
+	s = nearest(s, f, r)
 	svc, g := s.Service(), s.Group(f)
 	q, hashed := request(svc, r)
 	tier, q := g.Draw(q, hashed)
@@ -52,7 +53,7 @@ func addresses(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, f
 	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
 	r.Picks = picks
 	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
-	res.Scope = scope(svc, r)
+	res.Scope = max(res.Scope, scope(svc, r))
 	state(svc, &res, r.Now)
 	for n, i := range picks {
 		if !write(svc, b, r.Section, owner, i, picks[:n], f, &res) {

@@ -21,7 +21,8 @@ const answersSRV = 8
 // weight and therefore with equal weights, since a client that weighs them
 // again (RFC 2782) would weigh twice. Under hash the priority is the rank.
 func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{EDE: zones.EDENone}
+	res := zones.Result{EDE: zones.EDENone, Scope: localScope((*pool.Set)(s), r)}
+	s = (*srvSet)(nearest((*pool.Set)(s), pool.FamilySRV, r))
 	svc, g := (*pool.Set)(s).Service(), (*pool.Set)(s).Group(pool.FamilySRV)
 	q, hashed := request(svc, r)
 	tier, q := g.Draw(q, hashed)
@@ -51,7 +52,7 @@ func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 		}
 		res.Truncated = res.Answers == 0 || svc.Everything()
 	}
-	res.Scope = scope(svc, r)
+	res.Scope = max(res.Scope, scope(svc, r))
 	mode(b, g)
 	return res
 }

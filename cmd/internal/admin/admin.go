@@ -63,6 +63,9 @@ type Config struct {
 	ZoneNames func() []string
 	// Ask answers a question as DNS would, for explain.
 	Ask func(name, typ string, client netip.Addr) (Reply, error)
+	// Near is the zones' parts in the answers of a service to a client; nil: it is
+	// answered from all.
+	Near func(source registry.SourceID, service string, client netip.Addr) map[string]float64
 	// Proxy is the companion proxy's state, and ExplainProxy what it would do;
 	// nil: there is none.
 	Proxy        func() api.Proxy

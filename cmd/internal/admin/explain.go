@@ -88,6 +88,9 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 			return err
 		}
 		describe(out, &info, labels[:i])
+		if i == 0 && s.cfg.Near != nil {
+			out.Near = s.cfg.Near(z.Source, info.Name, out.Client)
+		}
 		return nil
 	}
 	// In the manner of RFC 2782: _web._tcp is the service web, _web._tcp.prod web.prod.

@@ -168,12 +168,15 @@ type Explanation struct {
 	TTLWhy  string   `json:"ttl_why,omitempty"` // "the service's", "instance web-1 may fail in 2s"
 	// Detection is the longest time from an instance's death to its absence
 	// from new answers; add TTL for what caches hold. 0: no checks.
-	Detection    Duration  `json:"detection,omitempty"`
-	DetectionWhy string    `json:"detection_why,omitempty"` // when it takes less time than that
-	Age          Duration  `json:"age,omitempty"`           // of what is known; only when stale
-	Records      []string  `json:"records,omitempty"`       // one answer, as zone file lines
-	Instances    []Verdict `json:"instances,omitempty"`     // sorted by id
-	Warnings     []string  `json:"warnings,omitempty"`
+	Detection Duration `json:"detection,omitempty"`
+	// Near is the zones' parts in the answers to this client, by name, where it is
+	// answered from the nearest; none: from all.
+	Near         map[string]float64 `json:"near,omitempty"`
+	DetectionWhy string             `json:"detection_why,omitempty"` // when it takes less time than that
+	Age          Duration           `json:"age,omitempty"`           // of what is known; only when stale
+	Records      []string           `json:"records,omitempty"`       // one answer, as zone file lines
+	Instances    []Verdict          `json:"instances,omitempty"`     // sorted by id
+	Warnings     []string           `json:"warnings,omitempty"`
 }
 
 // Verdict is an instance's place in an Explanation.

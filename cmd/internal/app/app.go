@@ -35,6 +35,7 @@ import (
 	"github.com/musterdns/muster/dnsserver/notify"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/lb/locality"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/etcd"
@@ -111,7 +112,8 @@ type server struct {
 	authority *authority.Handler
 	notifier  *notify.Notifier
 	encrypted encrypted
-	dns       *dnsserver.Server // neither listens nor runs under Options.Proxy
+	networks  atomic.Pointer[locality.Table] // of the proxies' clients; nil: there are none
+	dns       *dnsserver.Server              // neither listens nor runs under Options.Proxy
 	proxies   *proxies
 	admin     *admin.Server
 	metrics   *metrics.Registry

@@ -168,6 +168,11 @@ func (s *server) buildPool(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	_, networks, err := localities(cfg)
+	if err != nil {
+		return err
+	}
+	s.networks.Store(networks)
 	s.pool, err = pool.New(pool.Config{
 		Settings: s.settings(cfg), Checker: s.monitor, Encode: service.Encode, Log: s.log.With("part", "pool"),
 	})
@@ -229,6 +234,9 @@ func authorityConfig(cfg *config.Config, version string) authority.Config {
 		Chaos:   authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
 		Forward: authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
 	}
+	if _, table, _ := localities(cfg); table != nil { // the configuration was validated
+		out.Locality = table.Find
+	}
 	l := cfg.DNS.RateLimit
 	out.RateLimit = authority.RateLimit{PerSecond: l.PerSecond, Slip: l.Slip, Exempt: l.Exempt}
 	for _, a := range cfg.Access {
@@ -277,7 +285,7 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 	out := admin.Config{
 		Listen: cfg.Admin.Listen, Inherited: s.opt.Sockets.Take(admin.SocketName(cfg.Admin.Listen)), Token: token, Pprof: cfg.Admin.Pprof, Logger: s.log.With("part", "admin"),
 		Metrics: s.metrics.Handler(), Pool: s.pool, Zones: zs, Demo: s.samples,
-		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask,
+		Ready: s.waiting, Status: s.status, Findings: s.findings, ZoneNames: s.zoneNames, Ask: s.ask, Near: s.near,
 	}
 	if len(s.listeners(cfg))+len(cfg.Proxy.VIPs) > 0 {
 		out.Proxy, out.ExplainProxy = s.proxyState, s.explainProxy

@@ -44,7 +44,7 @@ type httpProxy struct {
 
 // buildProxies makes every listener's proxy.
 func (s *server) buildProxies(cfg *config.Config) error {
-	d, err := dispatch.New(dispatch.Config{Pool: s.pool, Log: s.log.With("part", "proxy")})
+	d, err := dispatch.New(dispatch.Config{Pool: s.pool, Locality: s.localityOf, Log: s.log.With("part", "proxy")})
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,8 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 	if err := s.pool.Reload(ctx, settings); err != nil {
 		return err
 	}
+	_, networks, _ := localities(cfg) // the configuration was validated
+	s.networks.Store(networks)
 	if err := s.dns.SetNSID(cfg.DNS.NSID); err != nil {
 		return err
 	}

@@ -87,11 +87,12 @@ func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefi
 // settings is what the pool takes of a configuration.
 func (s *server) settings(cfg *config.Config) pool.Settings {
 	d := cfg.Health.Defaults
+	places, _, _ := localities(cfg) // the configuration was validated
 	out := pool.Settings{
 		Health: pool.CheckDefaults{
 			Interval: d.Interval, Timeout: d.Timeout, FastInterval: d.FastInterval, Rise: d.Rise, Fall: d.Fall,
 		},
-		StaleAfter: cfg.Registry.StaleAfter, MaxStale: cfg.Registry.MaxStale, ChurnHold: cfg.Health.ChurnHold,
+		Localities: places, StaleAfter: cfg.Registry.StaleAfter, MaxStale: cfg.Registry.MaxStale, ChurnHold: cfg.Health.ChurnHold,
 	}
 	for i := range cfg.Zones {
 		z := &cfg.Zones[i]

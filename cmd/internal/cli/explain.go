@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,6 +86,13 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 				fmt.Fprintf(w, " (%s)", e.TTLWhy)
 			}
 			fmt.Fprintln(w)
+		}
+		if len(e.Near) > 0 {
+			var parts []string
+			for _, zone := range slices.Sorted(maps.Keys(e.Near)) {
+				parts = append(parts, fmt.Sprintf("%.1f%% %s", 100*e.Near[zone], zone))
+			}
+			fmt.Fprintf(w, "this client is answered by zone: %s\n", strings.Join(parts, ", "))
 		}
 		if e.Detection > 0 {
 			fmt.Fprintf(w, "an instance that dies is out of new answers within %s, and out of caches within %s\n",

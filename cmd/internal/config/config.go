@@ -36,7 +36,9 @@ type Config struct {
 	Access   []Access
 	Keys     []TSIGKey
 	ECS      ECS
-	Proxy    Proxy
+	// Localities are where clients are, by network.
+	Localities []Locality
+	Proxy      Proxy
 
 	settings []Setting
 	where    map[string]Origin
@@ -216,6 +218,12 @@ type Forward struct {
 // ECS configures client subnets (RFC 7871).
 type ECS struct {
 	AcceptFrom []netip.Prefix // resolvers that are believed; none: nobody
+}
+
+// Locality is where the clients of a network are.
+type Locality struct {
+	CIDR         netip.Prefix
+	Region, Zone string // lower case, as instances have them; one of them is set
 }
 
 // Access says who may ask a zone, or have all of it. Of several entries that fit a question the

@@ -82,6 +82,7 @@ admin: {listen: "127.0.0.1:1", token_file: /t, pprof: true}
 forward: {upstreams: [9.9.9.9, "[2620:fe::fe]:5353"], timeout: 1s}
 ecs: {accept_from: [10.9.0.0/16]}
 access: [{zone: "*", allow: []}, {zone: Svc.example, allow: [10.0.0.0/8]}, {transfer: Example.com, tsig: Key1}]
+localities: [{cidr: 10.1.0.0/16, region: EU, zone: eu-1a}]
 keys: [{name: key1, algorithm: hmac-sha512, secret_file: k}]
 proxy:
   secret_file: s
@@ -149,7 +150,8 @@ proxy:
 			{Zone: "svc.example.", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 			{Transfer: "example.com.", TSIG: "key1."},
 		},
-		Keys: []config.TSIGKey{{Name: "key1.", Algorithm: "hmac-sha512", SecretFile: filepath.Join(cwd, "k")}},
+		Localities: []config.Locality{{CIDR: netip.MustParsePrefix("10.1.0.0/16"), Region: "eu", Zone: "eu-1a"}},
+		Keys:       []config.TSIGKey{{Name: "key1.", Algorithm: "hmac-sha512", SecretFile: filepath.Join(cwd, "k")}},
 		Proxy: config.Proxy{
 			SecretFile: filepath.Join(cwd, "s"),
 			Listeners: []config.Listener{

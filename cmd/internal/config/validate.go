@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/musterdns/muster/lb/pool"
 )
 
 // Validate checks what concerns several keys together; Load has checked each
@@ -21,6 +23,7 @@ func (c *Config) Validate() Problems {
 	v.forward()
 	v.access()
 	v.keys()
+	v.localities()
 	v.proxy()
 	return v.problems
 }
@@ -240,6 +243,24 @@ func (v *validator) accessKeys(i int, a Access) (rule bool) {
 func (v *validator) key(at, name string) {
 	if name != "" && !slices.ContainsFunc(v.c.Keys, func(k TSIGKey) bool { return k.Name == name }) {
 		v.bad(at, quote(name)+": is none of keys", "add it there")
+	}
+}
+
+// localities checks that each says something, once.
+func (v *validator) localities() {
+	names := map[[2]string]bool{}
+	for i, l := range v.c.Localities {
+		at := index("localities", i)
+		if l.Region == "" && l.Zone == "" {
+			v.bad(at, "neither region nor zone is there", "name one of them")
+		}
+		if slices.ContainsFunc(v.c.Localities[:i], func(o Locality) bool { return o.CIDR == l.CIDR }) {
+			v.bad(at+".cidr", fmt.Sprintf("%q: is there twice", l.CIDR), "keep one")
+		}
+		names[[2]string{l.Region, l.Zone}] = true
+	}
+	if len(names) > pool.LocalitiesMax {
+		v.bad("localities", fmt.Sprintf("names %d places", len(names)), fmt.Sprintf("name at most %d", pool.LocalitiesMax))
 	}
 }
 
