@@ -31,7 +31,7 @@ const Zone = "svc.internal."
 // Settings is what the configuration of a lab's server has beside where it
 // listens.
 type Settings struct {
-	Etcd       string        // URL; empty: embedded
+	Etcd       string        // URLs with commas; empty: embedded
 	StaleAfter time.Duration // 0: the default
 	Snapshot   string        // file; empty: none
 	Zones      []string      // further ones, as YAML mappings
@@ -54,7 +54,7 @@ func (l *Lab) Configure(s Settings) error {
 		fmt.Fprintf(&b, "  stale_after: %s\n", s.StaleAfter)
 	}
 	if s.Etcd != "" {
-		fmt.Fprintf(&b, "  mode: etcd\n  etcd: {endpoints: [%q]}\n", s.Etcd)
+		fmt.Fprintf(&b, "  mode: etcd\n  etcd: {endpoints: [%s]}\n", s.Etcd)
 	} else {
 		fmt.Fprintf(&b, "  mode: embedded\n  embedded: {dir: %q, listen: %q}\n", l.Path("embedded"), l.at(hostMuster, portEtcd))
 	}
