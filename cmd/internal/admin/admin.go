@@ -196,6 +196,7 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
+	console(mux)
 	mux.HandleFunc("/", s.unknown)
 	return mux
 }

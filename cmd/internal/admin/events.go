@@ -43,6 +43,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, filter, since)
 }
 
+// Streams is how many event streams are open.
+func (s *Server) Streams() int64 { return s.streams.Load() }
+
 // eventFilter reads the parameters of a stream.
 func (s *Server) eventFilter(r *http.Request) (keep func(*pool.Event) bool, since uint64, err error) {
 	q := r.URL.Query()

@@ -12,7 +12,8 @@ type Status struct {
 	// Waiting says what readiness waits for; empty when Ready.
 	Waiting []string `json:"waiting,omitempty"`
 
-	DNS      []string       `json:"dns"`   // addresses listened on, UDP and TCP alike
+	DNS      []string       `json:"dns"`   // addresses listened on, UDP and TCP alike; URLs of further transports
+	Proxy    bool           `json:"proxy"` // there are listeners of the proxy: PathProxy
 	Admin    string         `json:"admin"` // address listened on
 	Zones    []ZoneStatus   `json:"zones"`
 	Registry RegistryStatus `json:"registry"`

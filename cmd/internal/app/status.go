@@ -31,7 +31,7 @@ func (s *server) status(ctx context.Context) (api.Status, error) {
 	cfg := s.cfg.Load()
 	out := api.Status{
 		Node: cfg.Node, Version: s.opt.Version, Started: s.started, Dev: s.opt.Dev,
-		Waiting: s.waiting(), Admin: s.admin.Addr().String(), Members: []api.Member{},
+		Proxy: len(s.listeners(cfg))+len(cfg.Proxy.VIPs) > 0, Waiting: s.waiting(), Admin: s.admin.Addr().String(), Members: []api.Member{},
 		Config: api.ConfigStatus{File: cfg.File, Loaded: time.Unix(0, s.loaded.Load())},
 	}
 	out.Ready = len(out.Waiting) == 0

@@ -1,0 +1,3 @@
+// Package console tests the operator's console of the built binary with a real browser,
+// Debian's chromium.
+package console
