@@ -51,6 +51,10 @@ type Config struct {
 	// Certificate chooses the certificate for a client, as tls.Config's GetCertificate
 	// does.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ProxyFrom are proxies whose datagrams and connections, TLS too, begin with a header
+	// of the PROXY protocol that says whose they are. Whoever is in these networks can
+	// claim to be anybody.
+	ProxyFrom []netip.Prefix
 	// Workers is the number of UDP sockets, and of goroutines that answer, for
 	// each address. Zero: one for each core (GOMAXPROCS).
 	Workers int
@@ -155,6 +159,7 @@ type Server struct {
 	tls        *tls.Config
 	exchanges  sync.Pool // of *exchange
 	exchanged  [transports]counters
+	badHeaders atomic.Uint64 // datagrams and connections of proxies without a header
 	udp        []*udpWorker
 	tcp        []*tcpListener
 	conns      *connTable

@@ -100,6 +100,7 @@ type Stats struct {
 	ConnsEvicted  uint64 // closed to make room for another
 	ConnsRefused  uint64 // closed at once: at the limit, and nothing idle
 	ConnsTimedOut uint64
+	BadHeaders    uint64 // datagrams and connections of proxies that began with no PROXY header
 	AcceptErrors  uint64 // as when there are no file descriptors left
 
 	Slow       uint64 // deferred queries, now
@@ -124,6 +125,7 @@ func (s *Server) Stats() Stats {
 	st.Conns = uint64(t.len())
 	st.ConnsAccepted, st.ConnsEvicted, st.ConnsRefused = t.accepted.Load(), t.evicted.Load(), t.refused.Load()
 	st.ConnsTimedOut, st.AcceptErrors = t.timedOut.Load(), t.acceptErrors.Load()
+	st.BadHeaders = s.badHeaders.Load()
 	st.Slow, st.SlowFull = uint64(len(s.slow.slots)), s.slow.full.Load()
 	st.SlowFailed, st.SlowPanics = s.slow.failed.Load(), s.slow.panics.Load()
 	return st

@@ -92,7 +92,8 @@ func (l *tcpListener) acceptFailed(err error, wait time.Duration) {
 type conn struct {
 	responder
 	raw      *net.TCPConn
-	nc       net.Conn // raw, or TLS over it
+	rest     rest     // raw, and what was read of it already
+	nc       net.Conn // rest, or TLS over it
 	counters *counters
 
 	in   []byte // input; have octets of it are read, the first off answered
@@ -114,12 +115,13 @@ type conn struct {
 
 func newConn(l *tcpListener, nc *net.TCPConn) *conn {
 	s := l.srv
-	c := &conn{raw: nc, nc: nc, in: make([]byte, inSmall)}
+	c := &conn{raw: nc, rest: rest{TCPConn: nc}, in: make([]byte, inSmall)}
+	c.nc = &c.rest
 	c.srv, c.handler = s, s.cfg.Handler
 	c.client.Transport, c.counters = TCP, &s.conns.tcp
 	if l.tls {
 		// Its first Read shakes hands, within the time for the first octet.
-		c.nc, c.client.Transport, c.counters = tls.Server(nc, s.tls), TLS, &s.conns.tls
+		c.nc, c.client.Transport, c.counters = tls.Server(&c.rest, s.tls), TLS, &s.conns.tls
 		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.FirstByteTimeout)) // fails only once closed
 	}
 	c.client.reply.keepalive = uint16(min(s.cfg.IdleTimeout/keepaliveUnit, math.MaxUint16))
@@ -138,6 +140,9 @@ func (c *conn) run(ctx context.Context) {
 		c.nc.Close()
 		c.srv.conns.remove(c)
 	}()
+	if c.srv.proxied(c.client.Addr.Addr()) && !c.unwrap() {
+		return
+	}
 	deadline := time.Now().Add(c.srv.cfg.FirstByteTimeout)
 	partial := false // a message has begun, and deadline is that of its end
 	for {

@@ -114,6 +114,12 @@ func (w *udpWorker) answerRest(ctx context.Context) {
 		msg, cut := w.batch.message(i)
 		w.client.Addr = w.batch.source(i)
 		buf := w.batch.buffer()
+		if w.srv.proxied(w.client.Addr.Addr()) {
+			var ok bool
+			if msg, ok = w.unwrap(msg); !ok {
+				continue
+			}
+		}
 		if cut {
 			w.push(i, w.respondCut(msg, buf))
 			continue
@@ -149,7 +155,7 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int) []byte {
 	if !w.srv.slow.take() {
 		return w.fail(w.batch.buffer())
 	}
-	to := w.client.Addr
+	to := w.batch.source(i) // not the client where a proxy asks for it
 	if to.Addr().IsLinkLocalUnicast() && to.Addr().Is6() {
 		zone := strconv.FormatUint(uint64(w.batch.scope(i)), 10)
 		to = netip.AddrPortFrom(to.Addr().WithZone(zone), to.Port())

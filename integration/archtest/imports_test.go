@@ -50,7 +50,7 @@ var ours = []importRow{
 
 	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},
 	{"dnsserver/tsig", []string{"dnsserver/wire"}, "who has signed a message, with no clock of its own"},
-	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig"}, "sockets; what to answer is handed in as a Handler"},
+	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig", "lb/proxyproto"}, "sockets; what to answer is handed in as a Handler; the PROXY header is one for all"},
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
 	{"dnsserver/doh", []string{"dnsserver", "dnsserver/wire"}, "HTTP in front of the server's one path"},
 	{"dnsserver/doq", []string{"dnsserver", "dnsserver/wire"}, "QUIC in front of the server's one path"},

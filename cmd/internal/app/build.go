@@ -210,7 +210,7 @@ func (s *server) buildDNS(cfg *config.Config) error {
 		return err
 	}
 	s.dns, err = dnsserver.New(dnsserver.Config{
-		Listen: cfg.DNS.Listen, TLS: cfg.DNS.TLS, Certificate: s.encrypted.certificate, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
+		Listen: cfg.DNS.Listen, TLS: cfg.DNS.TLS, ProxyFrom: cfg.DNS.ProxyFrom, Certificate: s.encrypted.certificate, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
 		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, NSID: cfg.DNS.NSID, Logger: s.log.With("part", "dns"),
 	})
 	if err != nil {

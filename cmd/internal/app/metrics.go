@@ -93,6 +93,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		s.perTransport("muster_dns_messages_rejected_total", "Malformed or unimplemented queries.", func(t *dnsserver.TransportStats) uint64 { return t.Rejected }),
 		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
 		one("muster_admin_event_streams", "Event streams of the API that are open, such as those of consoles.", func() float64 { return float64(s.admin.Streams()) }),
+		count("muster_dns_proxy_headers_bad_total", "Datagrams and connections of proxies that began with no PROXY header.", func() uint64 { return s.dns.Stats().BadHeaders }),
 		count("muster_dns_encrypted_refused_total", "Connections of HTTPS and QUIC that were closed at once, at a limit.", s.encrypted.refused),
 		count("muster_dns_signatures_found_total", "Sets answered with a signature that was there.", func() uint64 { kept, _ := s.authority.Signed(); return kept }),
 		count("muster_dns_signatures_missed_total", "Answers that waited for a signature to be made.", func() uint64 { _, waited := s.authority.Signed(); return waited }),

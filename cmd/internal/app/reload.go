@@ -202,6 +202,7 @@ func needRestart(old, now *config.Config) []string {
 		{"dns.tls", old.DNS.TLS, now.DNS.TLS},
 		{"dns.https", old.DNS.HTTPS, now.DNS.HTTPS},
 		{"dns.quic", old.DNS.QUIC, now.DNS.QUIC},
+		{"dns.proxy_protocol_from", old.DNS.ProxyFrom, now.DNS.ProxyFrom},
 		{"dns.certificates", old.DNS.Certificates, now.DNS.Certificates},
 		{"dns.workers", old.DNS.Workers, now.DNS.Workers},
 		{"dns.tcp", old.DNS.TCP, now.DNS.TCP},

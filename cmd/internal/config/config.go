@@ -70,6 +70,7 @@ type DNS struct {
 	TLS              []netip.AddrPort // DNS over TLS
 	HTTPS            []netip.AddrPort // DNS over HTTPS
 	QUIC             []netip.AddrPort // DNS over QUIC
+	ProxyFrom        []netip.Prefix   // proxies whose queries begin with a PROXY header
 	Certificates     []Certificate    // for these; the first is for clients that name no server
 	Workers          int              // sockets an address for UDP; 0: one a core
 	TCP              TCP
