@@ -192,12 +192,12 @@ func TestBalance_IsJudgedByItsBound(t *testing.T) {
 
 func TestRun_NamesWhatItDoesNotKnow(t *testing.T) {
 	for want, args := range map[string][]string{
-		`no benchmark "x"`:  {"x"},
-		`no server "bind"`:  {"dns", "-only", "echo,bind"},
-		`no proxy "squid"`:  {"l7", "-only", "nginx,squid"},
-		"must be above 0":   {"dns", "-rounds", "0"},
-		`-choice "best"`:    {"failover", "-choice", "best"},
-		"not defined: -foo": {"dns", "-foo"},
+		`no benchmark "x"`:    {"x"},
+		`no server "tinydns"`: {"dns", "-only", "echo,tinydns"},
+		`no proxy "squid"`:    {"l7", "-only", "nginx,squid"},
+		"must be above 0":     {"dns", "-rounds", "0"},
+		`-choice "best"`:      {"failover", "-choice", "best"},
+		"not defined: -foo":   {"dns", "-foo"},
 	} {
 		var out strings.Builder
 		err := run(t.Context(), args, &out)

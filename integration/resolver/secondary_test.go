@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
 )
 
 // secret is the key that Muster and its secondaries share.
@@ -65,6 +66,7 @@ zone:
     chroot: ""
     pidfile: ""
     zonesdir: %[2]q
+    database: ""
     xfrdfile: ""
     xfrdir: %[2]q
     zonelistfile: "%[2]s/zone.list"
@@ -119,11 +121,17 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var running []*program.Process
 	for i, sec := range secondaries {
 		dir := t.TempDir()
 		conf := filepath.Join(dir, "conf")
 		write(t, conf, fmt.Sprintf(sec.conf, ports[i], dir, host, port, secret))
-		start(t, append([]string{find(t, sec.program, sec.debian)}, sec.args(conf)...)...)
+		p, err := program.Start(sec.name, append([]string{find(t, sec.program, sec.debian)}, sec.args(conf)...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Stop)
+		running = append(running, p)
 	}
 	dig := find(t, "dig", "bind9-dnsutils")
 	steps := []struct {
@@ -143,7 +151,7 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 	for _, step := range steps {
 		step.change()
 		for i, sec := range secondaries {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			err := fault.Until(ctx, 20*time.Millisecond, func() error {
 				out, err := exec.CommandContext(ctx, dig, "@127.0.0.1", "-p", ports[i], "+short", "+norec", step.name).CombinedOutput()
 				got := strings.Fields(string(out))
@@ -155,7 +163,7 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 			})
 			cancel()
 			if err != nil {
-				t.Fatalf("%s: %s: %v", sec.name, step.what, err)
+				t.Fatalf("%s: %s: %v\n%s", sec.name, step.what, err, running[i].Output())
 			}
 		}
 	}
