@@ -115,6 +115,22 @@ type SlowHandler interface {
 	ServeSlow(ctx context.Context, query []byte, from Client, w Writer) error
 }
 
+// SessionHandler has the stateful sessions of clients over TLS (DSO, RFC 8490).
+type SessionHandler interface {
+	// Open begins the session of a connection whose first DSO message has come; nil:
+	// there is no room, and the client is told NOTIMP. w may be used until Close, by any
+	// goroutine. busy says whether the connection is to be kept though nothing comes.
+	Open(w Writer, from Client, busy func(bool)) Session
+}
+
+// Session is the session of one connection.
+type Session interface {
+	// Message takes a DSO message and answers it; false: the connection is to be closed.
+	Message(msg []byte) (ok bool)
+	// Close ends the session: its connection has ended.
+	Close()
+}
+
 // Writer sends responses to one deferred query. Safe for one goroutine, and
 // until ServeSlow returns.
 type Writer interface {

@@ -62,6 +62,8 @@ type Config struct {
 	Handler Handler
 	// Slow answers what Handler defers. Nil: that gets SERVFAIL.
 	Slow SlowHandler
+	// Sessions has the stateful sessions over TLS. Nil: there are none (NOTIMP).
+	Sessions SessionHandler
 	// MaxSlow is how many deferred queries run at once. Zero: 1024.
 	MaxSlow int
 

@@ -105,6 +105,8 @@ type conn struct {
 	// queries that are at work.
 	activity atomic.Uint64
 	working  atomic.Int32
+	session  Session        // nil until a DSO message comes
+	held     bool           // the session keeps the connection
 	slots    chan struct{}  // of deferred queries
 	slow     sync.WaitGroup // of the same
 
@@ -136,6 +138,9 @@ func newConn(l *tcpListener, nc *net.TCPConn) *conn {
 // client that has only shut its sending side gets what it still waits for.
 func (c *conn) run(ctx context.Context) {
 	defer func() {
+		if c.session != nil {
+			c.session.Close()
+		}
 		c.slow.Wait()
 		c.nc.Close()
 		c.srv.conns.remove(c)
@@ -251,6 +256,12 @@ func (c *conn) answerWhole(ctx context.Context) (ok bool) {
 		c.off += size
 		if len(c.out) >= flushAt && !c.flush() {
 			return false
+		}
+		if c.stateful(msg) {
+			if !c.converse(msg) {
+				return false
+			}
+			continue
 		}
 		reply, v := c.respond(msg, c.buffer())
 		if !c.parsed {

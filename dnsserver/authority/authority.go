@@ -130,6 +130,12 @@ func New(c Config) (*Handler, error) {
 // the tree they began with.
 func (h *Handler) SetTree(t *zones.Tree) { h.tree.Store(t) }
 
+// Allows reports whether a client may ask for a name.
+func (h *Handler) Allows(name *wire.Name, client netip.Addr) bool {
+	p := h.policy.Load()
+	return p.allows(name, client) && (!explains(name) || contains(p.why, client))
+}
+
 // Tree is what queries are answered from.
 func (h *Handler) Tree() *zones.Tree { return h.tree.Load() }
 

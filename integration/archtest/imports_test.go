@@ -54,6 +54,7 @@ var ours = []importRow{
 	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
 	{"dnsserver/doh", []string{"dnsserver", "dnsserver/wire"}, "HTTP in front of the server's one path"},
 	{"dnsserver/doq", []string{"dnsserver", "dnsserver/wire"}, "QUIC in front of the server's one path"},
+	{"dnsserver/push", []string{"dnsserver", "dnsserver/wire", "zones"}, "what zones say is told when it changes"},
 	{"dnsserver/notify", []string{"dnsserver/tsig", "dnsserver/wire", "zones"}, "tells other servers of serial numbers, which takes a clock"},
 	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
 

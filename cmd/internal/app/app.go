@@ -33,6 +33,7 @@ import (
 	"github.com/musterdns/muster/dnsserver/authority"
 	"github.com/musterdns/muster/dnsserver/cookie"
 	"github.com/musterdns/muster/dnsserver/notify"
+	"github.com/musterdns/muster/dnsserver/push"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/locality"
@@ -111,6 +112,7 @@ type server struct {
 	prober    *probe.Set
 	authority *authority.Handler
 	notifier  *notify.Notifier
+	push      *push.Hub
 	encrypted encrypted
 	networks  atomic.Pointer[locality.Table] // of the proxies' clients; nil: there are none
 	dns       *dnsserver.Server              // neither listens nor runs under Options.Proxy
@@ -239,6 +241,7 @@ func (s *server) run(ctx context.Context) error {
 	front.Go(func() error { return s.join(frontCtx) })
 	if !s.opt.Proxy {
 		front.Go(func() error { return s.notifier.Run(frontCtx) })
+		front.Go(func() error { return s.push.Run(frontCtx) })
 		if s.cluster != nil {
 			front.Go(func() error { return s.shareCookies(frontCtx) })
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/authority"
 	"github.com/musterdns/muster/dnsserver/notify"
+	"github.com/musterdns/muster/dnsserver/push"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
@@ -209,8 +210,10 @@ func (s *server) buildDNS(cfg *config.Config) error {
 	if err := s.loadCertificates(cfg); err != nil {
 		return err
 	}
+	s.push = push.New(push.Config{Tree: s.authority.Tree, Changed: s.pool.Published, Allow: s.authority.Allows})
 	s.dns, err = dnsserver.New(dnsserver.Config{
-		Listen: cfg.DNS.Listen, TLS: cfg.DNS.TLS, ProxyFrom: cfg.DNS.ProxyFrom, Certificate: s.encrypted.certificate, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
+		Sessions: s.push,
+		Listen:   cfg.DNS.Listen, TLS: cfg.DNS.TLS, ProxyFrom: cfg.DNS.ProxyFrom, Certificate: s.encrypted.certificate, Workers: cfg.DNS.Workers, Handler: s.authority, Slow: s.authority, Inherited: s.opt.Sockets.Take,
 		MaxConns: cfg.DNS.TCP.MaxConnections, MaxConnsPerIP: cfg.DNS.TCP.MaxPerClient, IdleTimeout: cfg.DNS.TCP.IdleTimeout, NSID: cfg.DNS.NSID, Logger: s.log.With("part", "dns"),
 	})
 	if err != nil {

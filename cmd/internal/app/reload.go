@@ -164,6 +164,7 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	s.authority.SetTree(tree)
+	s.push.Wake()
 	s.level.Set(cfg.Log.Level)
 	s.refused.Store(&refused)
 	return nil
