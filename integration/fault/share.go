@@ -78,13 +78,17 @@ func (p *Peers) Close() {
 // Host is what the i-th server sends as the Host of its checks.
 func (p *Peers) Host(i int) string { return fmt.Sprintf("peer-%d", i) }
 
+// peersFall is how many failures in a row are believed: what a loaded machine holds up
+// for a second or two is no failure of an instance.
+const peersFall = 8
+
 // serve starts the i-th server.
 func (p *Peers) serve(i int, interval time.Duration) error {
 	l := p.lab
 	dns, admin := l.at(byte(hostPeers+i), portDNS), l.at(byte(hostPeers+i), portAdmin)
 	config := l.Path(p.Host(i) + ".yaml")
 	text := fmt.Sprintf("node: %s\nlog: {format: json}\ndns: {listen: [%q], workers: 1}\nadmin: {listen: %q}\n", p.Host(i), dns, admin) +
-		fmt.Sprintf("health: {allow_targets: [127.0.0.0/8], defaults: {interval: %s}}\n", interval) +
+		fmt.Sprintf("health: {allow_targets: [127.0.0.0/8], defaults: {interval: %s, fall: %d}}\n", interval, peersFall) +
 		fmt.Sprintf("services: [{name: %s, fail: closed, checks: [{type: http, path: /, host: %s}]}]\n", FleetService, p.Host(i)) +
 		fmt.Sprintf("registry: {mode: etcd, etcd: {endpoints: [%q]}, snapshot: \"off\"}\n", p.Etcd.URL)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
