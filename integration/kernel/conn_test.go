@@ -32,10 +32,8 @@ func dialWithin(addr string, patience time.Duration) (*conn, error) {
 }
 
 // ask asks over a connection of its own, and returns who answered.
-func ask(addr string) (string, error) { return askWithin(addr, answerTime) }
-
-func askWithin(addr string, patience time.Duration) (string, error) {
-	c, err := dialWithin(addr, patience)
+func ask(addr string) (string, error) {
+	c, err := dial(addr)
 	if err != nil {
 		return "", err
 	}
@@ -44,9 +42,11 @@ func askWithin(addr string, patience time.Duration) (string, error) {
 }
 
 // ask returns who answers.
-func (c *conn) ask() (string, error) {
+func (c *conn) ask() (string, error) { return c.get("/") }
+
+func (c *conn) get(path string) (string, error) {
 	c.SetDeadline(time.Now().Add(c.patience))
-	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
 		return "", err
 	}
 	resp, err := http.ReadResponse(c.r, nil)

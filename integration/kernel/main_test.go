@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -23,9 +24,11 @@ import (
 const insideVar = "MUSTER_TEST_INSIDE"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == instanceVerb {
-		fmt.Fprintln(os.Stderr, serveInstance(os.Args[2], os.Args[3]))
-		return
+	if len(os.Args) >= 3 {
+		if other, err := other(os.Args[1], os.Args[2:]); other {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
 	}
 	flag.Parse()
 	dir := ""
@@ -50,13 +53,40 @@ func TestMain(m *testing.M) {
 	}))
 }
 
+// other makes this program another than the test, if it was started as that, and
+// returns when it has failed.
+func other(verb string, args []string) (other bool, err error) {
+	switch verb {
+	case instanceVerb:
+		return true, serveInstance(args[0], args[1])
+	case probeVerb:
+		return true, runProbe(args[0], args[1:])
+	case probeARPVerb:
+		return true, runARPProbe(args[0])
+	}
+	return false, nil
+}
+
 // instanceVerb is the first argument that makes this program an instance.
 const instanceVerb = "serve-as-an-instance"
 
+// viaPath is what an instance answers with the machine that it is asked from: a
+// client, or one that forwards and hides the client.
+const viaPath = "/via"
+
 // serveInstance answers requests to any address of its machine with its own.
 func serveInstance(addr, port string) error {
-	s := http.Server{Addr: ":" + port, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, addr)
+	s := http.Server{Addr: ":" + port, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != viaPath {
+			fmt.Fprint(w, addr)
+			return
+		}
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprint(w, from.Addr().Unmap())
 	})}
 	return s.ListenAndServe()
 }
@@ -78,7 +108,7 @@ func outside(t *testing.T) bool {
 	}
 	self, err := os.Executable()
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=2m")
 	cmd.Env = append(os.Environ(), insideVar+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

@@ -1,10 +1,7 @@
 package kernel_test
 
 import (
-	"context"
 	"fmt"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +21,9 @@ dns: {listen: ["127.0.0.1:5300"]}
 registry: {snapshot: %q, mode: etcd, etcd: {endpoints: ["http://%s:2379"], insecure: true}}
 zones: [{name: svc.internal., source: muster}]
 proxy:
-  listeners: [{name: front, mode: nat, listen: "%s:80", service: web, masquerade: true, affinity: client}]
+  listeners:
+    - {name: front, mode: nat, listen: "%s:80", service: web, masquerade: true, affinity: client}
+    - {name: page, mode: http, listen: "0.0.0.0:81", service: web}
   vips: [{address: %s/24, interface: eth0, lease: %s}]
 `, name, l.Path(name+".snapshot"), network+"5", vip, vip, lease)
 }
@@ -46,73 +45,6 @@ func registryMachine(t *testing.T, l *fault.Lab) {
 		}
 		return err
 	}))
-}
-
-// outage asks the virtual address all the time until stop is called, which tells
-// how long it was that nobody answered, at the longest.
-func outage(t *testing.T) (stop func() time.Duration) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var longest time.Duration
-	var running sync.WaitGroup
-	running.Go(func() {
-		last := time.Now()
-		for ctx.Err() == nil {
-			if _, err := askWithin(vip+":80", 200*time.Millisecond); err == nil {
-				longest = max(longest, time.Since(last))
-				last = time.Now()
-			}
-		}
-		longest = max(longest, time.Since(last))
-	})
-	return func() time.Duration { cancel(); running.Wait(); return longest }
-}
-
-func TestVIP_IsTakenOverWhenItsHolderIsKilled(t *testing.T) {
-	if outside(t) {
-		return
-	}
-	l := newLab(t)
-	registryMachine(t, l)
-	instance(t, l, 11, 8080)
-	machine(t, "lb-a", 21)
-	machine(t, "lb-b", 22)
-	a := serve(t, l, "lb-a", pair(l, "lb-a"))
-	register(t, l, "lb-a", 11, 8080)
-	answers(t, vip+":80", network+"11")
-	status := []string{"proxy", "status"}
-	shows(t, l, "lb-a", status, " "+vip+"/24 eth0 yes ")
-	b := serve(t, l, "lb-b", pair(l, "lb-b"))
-	shows(t, l, "lb-b", status, " "+vip+"/24 eth0 no 0 ")
-
-	stop := outage(t)
-	must(t, fault.Kill(a))
-	shows(t, l, "lb-b", status, " "+vip+"/24 eth0 yes ")
-	answers(t, vip+":80", network+"11")
-	away := stop()
-	t.Logf("its holder killed, the address was away for %v", away.Round(time.Millisecond))
-	if away > lease+2*time.Second {
-		t.Errorf("nobody answered for %v, want at most %v", away, lease+2*time.Second)
-	}
-	if text := metrics(t, "lb-b"); !strings.Contains(text, `muster_proxy_vip_held{vip="`+vip+`"} 1`) {
-		t.Error("the metrics do not say who holds the address")
-	}
-	// etcd knows of the key, and it is no bad record.
-	if out, err := muster(t, l, "lb-b", "doctor"); strings.Contains(out, "/vips/") {
-		t.Errorf("muster doctor takes the address's key for a bad record: %v\n%s", err, out)
-	}
-
-	// Who stops by himself hands over at once.
-	serve(t, l, "lb-a", pair(l, "lb-a"))
-	stop = outage(t)
-	b.Stop()
-	shows(t, l, "lb-a", status, " "+vip+"/24 eth0 yes ")
-	answers(t, vip+":80", network+"11")
-	away = stop()
-	t.Logf("its holder stopped, the address was away for %v", away.Round(time.Millisecond))
-	if away > lease {
-		t.Errorf("nobody answered for %v, want less than a lease", away)
-	}
 }
 
 func TestVIP_StaysWithAServerThatIsUpgraded(t *testing.T) {
