@@ -86,7 +86,7 @@ func takeOver(t *testing.T, fail func(*testing.T, *program.Process) func()) {
 		shows(t, l, "lb-a", status, " "+vip+"/24 eth0 no ")
 	}
 	w.see(t, "after the mending", network+"22")
-	w.judge(t)
+	w.judge(t, "lb-a", "lb-b")
 
 	if text := metrics(t, "lb-b"); !strings.Contains(text, `muster_proxy_vip_held{vip="`+vip+`"} 1`) {
 		t.Error("the metrics do not say who holds the address")
@@ -159,8 +159,9 @@ func (w *witnesses) see(t *testing.T, when, server string) {
 }
 
 // judge fails the test if clients were without an answer for longer than is
-// promised, or lb-a answered what was asked after lb-b had answered something.
-func (w *witnesses) judge(t *testing.T) {
+// promised, or the server before answered what was asked after the next had
+// answered something.
+func (w *witnesses) judge(t *testing.T, before, next string) {
 	t.Helper()
 	all := w.ordinary.answers(t)
 	for _, way := range []string{byKernel, byProcess} {
@@ -171,10 +172,12 @@ func (w *witnesses) judge(t *testing.T) {
 		}
 	}
 	all = append(append(all, w.toA.answers(t)...), w.toB.answers(t)...)
+	addresses := map[string]string{"lb-a": network + "21", "lb-b": network + "22"}
+	macs := map[string]string{"lb-a": w.macA, "lb-b": w.macB}
 	for _, way := range []string{byKernel, byProcess} {
-		passedOn(t, all, way, network+"21", network+"22")
+		passedOn(t, all, way, addresses[before], addresses[next])
 	}
-	passedOn(t, w.link.answers(t), "arp", w.macA, w.macB)
+	passedOn(t, w.link.answers(t), "arp", macs[before], macs[next])
 }
 
 // longest is the longest time between two answers.

@@ -49,6 +49,11 @@ func (s *Source) Hold(ctx context.Context, k registry.Key, value []byte, ttl tim
 	if err != nil {
 		return nil, err
 	}
+	return s.hold(ctx, raw, value, ttl)
+}
+
+// hold is Hold for a key as etcd has it.
+func (s *Source) hold(ctx context.Context, raw string, value []byte, ttl time.Duration) (registry.Lease, error) {
 	if ttl < LeaseMin || ttl > LeaseMax {
 		return nil, fmt.Errorf("holding %s: time to live %s: want %s to %s", raw, ttl, LeaseMin, LeaseMax)
 	}
@@ -76,8 +81,7 @@ func (h *held) grant(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	seconds := int64((h.ttl + time.Second - 1) / time.Second)
-	lease, err := conn.Grant(ctx, seconds)
+	lease, err := conn.Grant(ctx, seconds(h.ttl))
 	if err != nil {
 		return fmt.Errorf("holding %s: asking for a lease: %w", h.raw, err)
 	}

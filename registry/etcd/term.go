@@ -12,11 +12,20 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// renewals is how often a term is renewed in the time that its lease lives.
-const renewals = 5
+const (
+	// renewals is how often a term is renewed in the time that its lease lives.
+	renewals = 5
+	// preferAfter is for how many lives of its lease a holder goes on beside a
+	// candidate of a higher priority: one that comes and goes, as it fails and
+	// is started anew, must not move the address each time.
+	preferAfter = 3
+)
 
-// errTermLost ends a term whose lease or key is gone.
-var errTermLost = errors.New("the lease is lost")
+// Errors that end a term.
+var (
+	errTermLost  = errors.New("the lease is lost")
+	errOutranked = errors.New("a preferred candidate is there")
+)
 
 // Term is the time in which this process holds a virtual address, alone of all
 // that campaign for it. It is safe for concurrent use.
@@ -31,50 +40,109 @@ type Term struct {
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when keep has returned
 
+	priority uint8
+	rivals   map[int64]time.Time // preferred candidates: since when keep has seen them
+
 	mu       sync.Mutex
 	deadline time.Time
+	err      error // why it ended
+}
+
+// Candidate is who campaigns for a virtual address.
+type Candidate struct {
+	Value string        // for people to read
+	TTL   time.Duration // of the lease
+	// Priority decides among candidates, and a holder ends its term for one with
+	// a higher priority that has been there for a while.
+	Priority uint8
 }
 
 // Campaign waits until nobody holds the address and then makes this process its
-// holder, for as long as the Term's lease of ttl is renewed, which the Term does
-// by itself until Resign. The value is for people to read. It fails when etcd
-// does, or with ctx.
+// holder, for as long as the Term's lease is renewed, which the Term does by itself
+// until Resign. It fails when etcd does, or with ctx.
 //
 // etcd lets a lease go no sooner than its time after it was asked for the last
 // renewal, and the holder counts from before it asked: whoever is elected then
 // is so after the holder's Deadline. Where the key was deleted by hand, the new
 // Term's NotBefore is what was left of the lease that it was under.
-func (s *Source) Campaign(ctx context.Context, address netip.Addr, value string, ttl time.Duration) (*Term, error) {
+func (s *Source) Campaign(ctx context.Context, address netip.Addr, c Candidate) (*Term, error) {
 	raw := s.space.VIP(address)
-	if ttl < LeaseMin || ttl > LeaseMax {
-		return nil, fmt.Errorf("campaigning for %s: time to live %s: want %s to %s", raw, ttl, LeaseMin, LeaseMax)
+	t, err := s.campaign(ctx, raw, c)
+	if err != nil {
+		return nil, fmt.Errorf("campaigning for %s: %w", raw, err)
+	}
+	return t, nil
+}
+
+func (s *Source) campaign(ctx context.Context, raw string, c Candidate) (*Term, error) {
+	if c.TTL < LeaseMin || c.TTL > LeaseMax {
+		return nil, fmt.Errorf("time to live %s: want %s to %s", c.TTL, LeaseMin, LeaseMax)
 	}
 	conn, err := s.client.dial()
 	if err != nil {
 		return nil, err
 	}
+	withdraw, err := s.announce(ctx, raw, c)
+	if err != nil {
+		return nil, err
+	}
+	defer withdraw()
 	var last clientv3.LeaseID // of the holder before
-	for {
-		resp, err := conn.Get(ctx, raw)
+	for waited := false; ; {
+		state, err := look(ctx, conn, raw)
 		if err != nil {
-			return nil, fmt.Errorf("campaigning for %s: %w", raw, err)
+			return nil, err
 		}
-		if len(resp.Kvs) > 0 {
-			last = clientv3.LeaseID(resp.Kvs[0].Lease)
-			if err := awaitDeletion(ctx, conn, raw, resp.Header.Revision+1); err != nil {
-				return nil, fmt.Errorf("campaigning for %s: %w", raw, err)
+		if state.holder != nil {
+			last, waited = clientv3.LeaseID(state.holder.Lease), false
+			if err := awaitDeletion(ctx, conn, raw, state.revision+1); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		t, err := s.elect(ctx, conn, raw, value, ttl, last)
-		if err != nil {
-			return nil, fmt.Errorf("campaigning for %s: %w", raw, err)
+		if rank := state.rank(c.Priority); rank > 0 && !waited {
+			waited = true
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(time.Duration(min(rank, deferralsMax)) * deferral):
+			}
+			continue
 		}
-		if t != nil {
-			return t, nil
+		t, err := s.elect(ctx, conn, raw, c, last)
+		if t != nil || err != nil {
+			return t, err
 		}
 	}
 }
+
+// Resume goes on with the term of a process that has handed it over to this one
+// (Token, Release). It is nil where that term has ended. It fails when etcd does.
+func (s *Source) Resume(ctx context.Context, address netip.Addr, token string, c Candidate) (*Term, error) {
+	t := &Term{source: s, raw: s.space.VIP(address), priority: c.Priority, ttl: c.TTL}
+	if _, err := fmt.Sscanf(token, tokenFormat, &t.id, &t.created); err != nil {
+		return nil, fmt.Errorf("resuming the term of %s: %q: %w", t.raw, token, err)
+	}
+	conn, err := s.client.dial()
+	if err != nil {
+		return nil, err
+	}
+	err = t.renew(ctx, conn)
+	if errors.Is(err, errTermLost) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resuming the term of %s: %w", t.raw, err)
+	}
+	t.begin(ctx, conn)
+	return t, nil
+}
+
+// tokenFormat is a lease and the revision of the key under it.
+const tokenFormat = "%x-%d"
+
+// Token is what Resume needs to know.
+func (t *Term) Token() string { return fmt.Sprintf(tokenFormat, int64(t.id), t.created) }
 
 // awaitDeletion returns when a key is deleted at a revision or later.
 func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revision int64) error {
@@ -95,19 +163,16 @@ func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revis
 }
 
 // elect tries to become the holder; nil: another was faster.
-func (s *Source) elect(ctx context.Context, conn *clientv3.Client, raw, value string, ttl time.Duration, last clientv3.LeaseID) (*Term, error) {
+func (s *Source) elect(ctx context.Context, conn *clientv3.Client, raw string, c Candidate, last clientv3.LeaseID) (*Term, error) {
 	asked := time.Now()
-	lease, err := conn.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
+	lease, err := conn.Grant(ctx, seconds(c.TTL))
 	if err != nil {
 		return nil, fmt.Errorf("asking for a lease: %w", err)
 	}
-	t := &Term{
-		source: s, raw: raw, id: lease.ID, ttl: time.Duration(lease.TTL) * time.Second,
-		changed: make(chan struct{}, 1), ended: make(chan struct{}),
-	}
+	t := &Term{source: s, raw: raw, id: lease.ID, priority: c.Priority, ttl: time.Duration(lease.TTL) * time.Second}
 	t.deadline = asked.Add(t.ttl)
 	won, err := conn.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(raw), "=", 0)).
-		Then(clientv3.OpPut(raw, value, clientv3.WithLease(lease.ID))).Commit()
+		Then(clientv3.OpPut(raw, c.Value, clientv3.WithLease(lease.ID))).Commit()
 	if err == nil && won.Succeeded {
 		t.created = won.Header.Revision
 		err = t.wait(ctx, conn, last)
@@ -118,10 +183,17 @@ func (s *Source) elect(ctx context.Context, conn *clientv3.Client, raw, value st
 		_, _ = conn.Revoke(giveBack, lease.ID) // else it expires
 		return nil, err
 	}
+	t.begin(ctx, conn)
+	return t, nil
+}
+
+// begin starts the renewals, which outlive ctx.
+func (t *Term) begin(ctx context.Context, conn *clientv3.Client) {
+	t.rivals = map[int64]time.Time{}
+	t.changed, t.ended = make(chan struct{}, 1), make(chan struct{})
 	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	t.cancel = cancel
 	go t.keep(keep, conn)
-	return t, nil
 }
 
 // wait has the term begin when the lease of the holder before is over, if it is
@@ -159,8 +231,14 @@ func (t *Term) keep(ctx context.Context, conn *clientv3.Client) {
 			case t.changed <- struct{}{}:
 			default:
 			}
+		case errors.Is(err, errOutranked):
+			t.source.client.log.Info("a term ends for a preferred candidate", "key", t.raw)
+			return
 		case errors.Is(err, errTermLost) || !time.Now().Before(t.Deadline()):
 			t.source.client.log.Warn("a term is over", "key", t.raw, "error", err)
+			t.mu.Lock()
+			t.err = err
+			t.mu.Unlock()
 			return
 		}
 	}
@@ -178,17 +256,41 @@ func (t *Term) renew(ctx context.Context, conn *clientv3.Client) error {
 	if err != nil {
 		return err
 	}
-	resp, err := conn.Get(ctx, t.raw, clientv3.WithKeysOnly())
+	state, err := look(ctx, conn, t.raw)
 	if err != nil {
 		return err
 	}
-	if len(resp.Kvs) == 0 || resp.Kvs[0].CreateRevision != t.created {
+	if state.holder == nil || state.holder.CreateRevision != t.created {
 		return fmt.Errorf("%w: the key was deleted", errTermLost)
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.deadline = asked.Add(time.Duration(alive.TTL) * time.Second)
+	t.mu.Unlock()
+	if t.outranked(state, asked) {
+		return errOutranked
+	}
 	return nil
+}
+
+// outranked reports whether one of the candidates is preferred and has been there
+// for long enough.
+func (t *Term) outranked(s contest, now time.Time) bool {
+	rivals := map[int64]time.Time{}
+	for _, c := range s.candidates {
+		if c.priority <= t.priority {
+			continue
+		}
+		since, known := t.rivals[c.created]
+		if !known {
+			since = now
+		}
+		if now.Sub(since) >= preferAfter*t.ttl {
+			return true
+		}
+		rivals[c.created] = since
+	}
+	t.rivals = rivals
+	return false
 }
 
 // NotBefore is when who held the address before has lost it at the latest; zero:
@@ -206,10 +308,24 @@ func (t *Term) Deadline() time.Time {
 // ended.
 func (t *Term) Changed() <-chan struct{} { return t.changed }
 
-// Resign ends the Term: another can be elected from here on.
-func (t *Term) Resign(ctx context.Context) error {
+// Err is why the Term has ended, once Changed is closed: nil if it was to be, by
+// Resign or Release, or because a preferred candidate was there.
+func (t *Term) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
+// Release ends the renewals and leaves the lease to the process that has resumed
+// the Term, or to its end.
+func (t *Term) Release() {
 	t.cancel()
 	<-t.ended
+}
+
+// Resign ends the Term: another can be elected from here on.
+func (t *Term) Resign(ctx context.Context) error {
+	t.Release()
 	conn, err := t.source.client.dial()
 	if err != nil {
 		return err

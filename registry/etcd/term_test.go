@@ -2,9 +2,12 @@ package etcd_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterdns/muster/registry/etcd"
 )
@@ -22,6 +25,11 @@ const (
 // ends his term.
 func campaign(t *testing.T, s *etcd.Source, name string) (won func() *etcd.Term) {
 	t.Helper()
+	return campaignAs(t, s, etcd.Candidate{Value: name, TTL: termTTL})
+}
+
+func campaignAs(t *testing.T, s *etcd.Source, c etcd.Candidate) (won func() *etcd.Term) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	type outcome struct {
 		term *etcd.Term
@@ -30,7 +38,7 @@ func campaign(t *testing.T, s *etcd.Source, name string) (won func() *etcd.Term)
 	done := make(chan outcome, 1)
 	go func() {
 		defer cancel()
-		term, err := s.Campaign(ctx, netip.MustParseAddr(vip), name, termTTL)
+		term, err := s.Campaign(ctx, netip.MustParseAddr(vip), c)
 		done <- outcome{term, err}
 	}()
 	return func() *etcd.Term {
@@ -107,5 +115,108 @@ func TestSource_Campaign(t *testing.T) {
 	over(next)
 	if time.Now().Before(next.Deadline()) {
 		t.Errorf("with etcd gone the term ends %v before its deadline", time.Until(next.Deadline()))
+	}
+}
+
+// Of candidates the one with the highest priority is elected, and who holds the
+// address beside a preferred one goes on for a while and then ends.
+func TestSource_CampaignByPriority(t *testing.T) {
+	t.Parallel()
+	url, _ := startDebian(t, t.TempDir(), "127.0.0.1:0")
+	conn := connect(t, url)
+	low, high := newSource(t, 1, prefix, url), newSource(t, 1, prefix, url)
+	announced := func(n int) {
+		t.Helper()
+		for {
+			resp, err := conn.Get(t.Context(), vipKey+"/", clientv3.WithPrefix())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(resp.Kvs) == n {
+				return
+			}
+		}
+	}
+	preferred := etcd.Candidate{Value: "high", TTL: termTTL, Priority: 20}
+	other := etcd.Candidate{Value: "low", TTL: termTTL, Priority: 10}
+
+	first := campaignAs(t, low, other)()
+	announced(0)
+	// One that gives up in time, as it fails and comes again, moves nothing.
+	for range 3 {
+		ctx, giveUp := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := high.Campaign(ctx, netip.MustParseAddr(vip), preferred)
+			ended <- err
+		}()
+		announced(1)
+		lasts(first)
+		giveUp()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		announced(0)
+	}
+	began := time.Now()
+	next := campaignAs(t, high, preferred)
+	over(first)
+	if took := time.Since(began); first.Err() != nil || took < 3*termTTL {
+		t.Errorf("beside a preferred candidate the holder's term ends after %v with %v, want three times %v and no error", took, first.Err(), termTTL)
+	}
+	// The one before campaigns again before it resigns, and yet is not elected.
+	again := campaignAs(t, low, other)
+	announced(2)
+	if err := first.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	term := next()
+	lasts(term)
+	announced(1)
+	if err := term.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+func TestSource_Resume(t *testing.T) {
+	t.Parallel()
+	url, _ := startDebian(t, t.TempDir(), "127.0.0.1:0")
+	before, after := newSource(t, 1, prefix, url), newSource(t, 1, prefix, url)
+	c := etcd.Candidate{Value: "a", TTL: termTTL}
+	resume := func(token string) *etcd.Term {
+		t.Helper()
+		term, err := after.Resume(t.Context(), netip.MustParseAddr(vip), token, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if term != nil {
+			t.Cleanup(term.Release)
+		}
+		return term
+	}
+
+	first := campaign(t, before, "a")()
+	second := resume(first.Token())
+	if second == nil || second.Token() != first.Token() {
+		t.Fatalf("the term %s is resumed as %v", first.Token(), second)
+	}
+	lasts(first) // both may renew it
+	first.Release()
+	over(first)
+	lasts(second)
+	if err := second.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if term := resume(first.Token()); term != nil {
+		t.Error("a term that has ended is resumed")
+	}
+	third := campaign(t, before, "b")()
+	if term := resume(first.Token()); term != nil {
+		t.Error("a term that has ended is resumed although another holds the address")
+	}
+	lasts(third)
+	if _, err := after.Resume(t.Context(), netip.MustParseAddr(vip), "x", c); err == nil {
+		t.Error("what is no term is resumed")
 	}
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,6 @@ import (
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/dsr"
 	"github.com/musterdns/muster/lb/kernel/nat"
-	"github.com/musterdns/muster/lb/kernel/vip"
 )
 
 const (
@@ -415,59 +413,4 @@ func (l *kernelListener) unfit(addr netip.AddrPort, other string) string {
 		return "is at the address of " + other
 	}
 	return ""
-}
-
-// heldVIP is one virtual address.
-type heldVIP struct {
-	*vip.VIP
-
-	cfg config.VIP
-}
-
-// buildVIPs makes the virtual addresses.
-func (s *server) buildVIPs(cfg *config.Config) error {
-	k := s.proxies.kernel
-	for _, c := range cfg.Proxy.VIPs {
-		v, err := vip.New(vip.Config{
-			Address: c.Address, Interface: c.Interface, Log: s.log.With("part", "proxy"),
-			Elector: &elector{server: s, lease: cmp.Or(c.Lease, config.LeaseMin)},
-			Hold: func(ctx context.Context, address netip.Addr, until time.Time) error {
-				var errs []error
-				for _, p := range k.planes {
-					errs = append(errs, p.Hold(ctx, address, until))
-				}
-				return errors.Join(errs...)
-			},
-		})
-		if err != nil {
-			return fmt.Errorf("proxy.vips: %s: %w", c.Address, err)
-		}
-		k.vips = append(k.vips, &heldVIP{v, c})
-	}
-	return nil
-}
-
-// elector has the servers of the registry agree who holds an address.
-type elector struct {
-	server *server
-	lease  time.Duration
-}
-
-// Campaign waits until this server may hold the address. While etcd is away it
-// tries on, and says so once.
-func (e *elector) Campaign(ctx context.Context, address netip.Addr) (vip.Lease, error) {
-	for told := false; ; {
-		term, err := e.server.cluster.Campaign(ctx, address, e.server.cfg.Load().Node, e.lease)
-		if err == nil {
-			return term, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if !told {
-			e.server.log.Warn("nobody can be elected for a virtual address", "vip", address.String(), "error", err)
-			told = true
-		}
-		pause(ctx, kernelRetry)
-	}
 }

@@ -32,6 +32,8 @@ func (*server) listenKernel() error             { return nil }
 func (*server) runKernel(context.Context) error { return nil }
 
 func (*kernelProxies) sockets() map[string]syscall.Conn { return nil }
+func (*kernelProxies) terms() map[string]string         { return nil }
+func (*kernelProxies) handOver(map[string]string)       {}
 func (*kernelProxies) states() []api.ProxyListener      { return nil }
 func (*kernelProxies) vipStates() []api.ProxyVIP        { return nil }
 

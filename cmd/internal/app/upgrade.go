@@ -56,7 +56,12 @@ func (s *server) upgrade(ctx context.Context) (pid int, err error) {
 		maps.Copy(sockets, st.sockets())
 	}
 	maps.Copy(sockets, s.proxies.kernel.sockets())
-	return handover.Start(ctx, sockets, upgradeMax)
+	terms := s.proxies.kernel.terms()
+	pid, err = handover.Start(ctx, handover.Estate{Sockets: sockets, Terms: terms}, upgradeMax)
+	if err == nil {
+		s.proxies.kernel.handOver(terms)
+	}
+	return pid, err
 }
 
 // notify tells the service manager.

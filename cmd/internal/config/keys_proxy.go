@@ -22,6 +22,8 @@ func proxyKeys() key {
 				func(a *VIP, v string) { a.Interface = v })),
 			one("lease", "", "How long after its holder has died another may take it. Default 5s.", duration(LeaseMin, time.Minute, ""),
 				func(a *VIP, v time.Duration) { a.Lease = v }),
+			one("priority", "", "Of several servers that could take the address, the one with the highest priority does; from one with a lower it takes it over once it has been there, without a break, for three times the lease. Default 0.", integer(0, 255),
+				func(a *VIP, v int) { a.Priority = uint8(v) }),
 		),
 		each("routes", "[]", "Which HTTP requests go to which service: the most specific host, then the longest path, then the most conditions. A route in etcd (/muster/v1/routes/NAME) goes before one here of the same name.",
 			func(p *Proxy, v []registry.Route) { p.Routes = v }, routeKeys()...),

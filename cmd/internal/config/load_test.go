@@ -91,7 +91,7 @@ proxy:
     - {name: db, listen: "127.0.0.1:5432", mode: tcp, on_down: drain, names: [{names: ["*.DB.example"], service: db}], proxy_protocol_to: true, max_per_client: 9}
     - {name: nat, listen: "10.0.0.100:53", mode: nat, service: ns, protocol: udp, affinity: client, masquerade: true}
     - {name: dsr, listen: "10.0.0.100:80", mode: dsr, service: web, interface: eth0, attach: tcx}
-  vips: [{address: 10.0.0.100/24, interface: eth0, lease: 6s}]
+  vips: [{address: 10.0.0.100/24, interface: eth0, lease: 6s, priority: 20}]
   routes:
     - {name: users, hosts: ["*.Example.com"], path: /api/users, headers: [{name: X-V, value: "2"}], service: users, set_request: {X-From: muster}, retries: 0, limit: {rate: 0.5, by: route}}
 `)})
@@ -173,7 +173,7 @@ proxy:
 					Interface: "eth0", Attach: config.AttachTCX,
 				},
 			},
-			VIPs: []config.VIP{{Address: netip.MustParsePrefix("10.0.0.100/24"), Interface: "eth0", Lease: 6 * time.Second}},
+			VIPs: []config.VIP{{Address: netip.MustParsePrefix("10.0.0.100/24"), Interface: "eth0", Lease: 6 * time.Second, Priority: 20}},
 			Routes: []registry.Route{{
 				Name: "users", Hosts: []string{"*.example.com"}, Path: "/api/users", Headers: []registry.RouteMatch{{Name: "X-V", Value: "2"}},
 				Service: "users", SetRequest: map[string]string{"X-From": "muster"}, Retries: new(int), Limit: &registry.RouteLimit{Rate: 0.5, By: "route"},

@@ -123,6 +123,7 @@ type VIP struct {
 	Address   netip.Prefix // the address with the length of its network's prefix
 	Interface string
 	Lease     time.Duration // 0: LeaseMin
+	Priority  uint8
 }
 
 // OnDown is what becomes of connections to an instance whose checks fail.

@@ -5,7 +5,8 @@
 //
 // The new process is started from the old one's program file, as it is then,
 // with the same arguments. Its environment says which sockets it has
-// (MUSTER_HANDOVER); file 3 is a pipe on which it tells that it is ready.
+// (MUSTER_HANDOVER) and what else it is to go on with (MUSTER_HANDOVER_TERMS);
+// file 3 is a pipe on which it tells that it is ready.
 package handover
 
 import (
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -27,17 +29,30 @@ import (
 // in the order of their descriptors, the first of which is firstSocket.
 const variable = "MUSTER_HANDOVER"
 
+// termsVariable is the environment variable that has the terms, as a JSON object.
+const termsVariable = "MUSTER_HANDOVER_TERMS"
+
 const (
 	readyPipe   = 3
 	firstSocket = 4
 )
 
-// Set is the sockets that a process was given. It is safe for concurrent use.
-// The nil Set has none.
+// Set is what a process was given. It is safe for concurrent use. The nil Set has
+// nothing.
 type Set struct {
 	mu    sync.Mutex
 	files map[string]*os.File
+	terms map[string]string
 	ready *os.File
+}
+
+// Estate is what a process gives to the one that follows.
+type Estate struct {
+	// Sockets, by names that the processes agree on.
+	Sockets map[string]syscall.Conn
+	// Terms that others believe this process to be in, each by a name and in
+	// words that the one that follows understands.
+	Terms map[string]string
 }
 
 // Inherited returns what the process before this one gave; nil when there was
@@ -56,6 +71,11 @@ func Inherited() (*Set, error) {
 		return nil, fmt.Errorf("%s=%q: %w", variable, value, err)
 	}
 	s := &Set{files: map[string]*os.File{}, ready: os.NewFile(readyPipe, "ready")}
+	if terms, ok := os.LookupEnv(termsVariable); ok { // a process before may know of none
+		if err := errors.Join(os.Unsetenv(termsVariable), json.Unmarshal([]byte(terms), &s.terms)); err != nil {
+			return nil, fmt.Errorf("%s=%q: %w", termsVariable, terms, err)
+		}
+	}
 	syscall.CloseOnExec(readyPipe)
 	for i, name := range names {
 		syscall.CloseOnExec(firstSocket + i)
@@ -75,6 +95,19 @@ func (s *Set) Take(name string) *os.File {
 	f := s.files[name]
 	delete(s.files, name)
 	return f
+}
+
+// TakeTerm returns the term of a name, which is then the caller's to go on with;
+// empty: there is none (any more).
+func (s *Set) TakeTerm(name string) string {
+	if s == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	term := s.terms[name]
+	delete(s.terms, name)
+	return term
 }
 
 // Names lists the sockets that nobody has taken, sorted.
@@ -114,10 +147,10 @@ func (s *Set) Ready() error {
 }
 
 // Start starts this program anew, as its file and arguments now are, with the
-// sockets, and returns once the new process has said that it is ready. One that
+// estate, and returns once the new process has said that it is ready. One that
 // ends or does not say so within timeout is killed, and the error tells: the
 // caller goes on as before.
-func Start(ctx context.Context, sockets map[string]syscall.Conn, timeout time.Duration) (pid int, err error) {
+func Start(ctx context.Context, estate Estate, timeout time.Duration) (pid int, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -129,7 +162,7 @@ func Start(ctx context.Context, sockets map[string]syscall.Conn, timeout time.Du
 		return 0, err
 	}
 	defer r.Close()
-	process, err := start(program, os.Args, sockets, w)
+	process, err := start(program, os.Args, estate, w)
 	w.Close()
 	if err != nil {
 		return 0, fmt.Errorf("starting %s: %w", program, err)
@@ -144,13 +177,13 @@ func Start(ctx context.Context, sockets map[string]syscall.Conn, timeout time.Du
 
 // start forks. The descriptors are used as they are: os/exec would make the
 // sockets blocking, which this process shares.
-func start(program string, args []string, sockets map[string]syscall.Conn, ready *os.File) (*os.Process, error) {
-	names := make([]string, 0, len(sockets))
-	for name := range sockets {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+func start(program string, args []string, estate Estate, ready *os.File) (*os.Process, error) {
+	names := slices.Sorted(maps.Keys(estate.Sockets))
 	value, err := json.Marshal(names)
+	if err != nil {
+		return nil, err
+	}
+	terms, err := json.Marshal(estate.Terms)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +194,7 @@ func start(program string, args []string, sockets map[string]syscall.Conn, ready
 			_ = syscall.Close(fd) // ours alone
 		}
 	}()
-	for _, c := range append([]syscall.Conn{ready}, conns(sockets, names)...) {
+	for _, c := range append([]syscall.Conn{ready}, conns(estate.Sockets, names)...) {
 		fd, err := duplicate(c)
 		if err != nil {
 			return nil, err
@@ -173,7 +206,7 @@ func start(program string, args []string, sockets map[string]syscall.Conn, ready
 		files = append(files, uintptr(fd))
 	}
 	pid, _, err := syscall.StartProcess(program, args, &syscall.ProcAttr{
-		Env: append(os.Environ(), variable+"="+string(value)), Files: files,
+		Env: append(os.Environ(), variable+"="+string(value), termsVariable+"="+string(terms)), Files: files,
 	})
 	if err != nil {
 		return nil, err

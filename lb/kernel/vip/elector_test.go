@@ -165,6 +165,8 @@ type lease struct {
 
 func (l *lease) NotBefore() time.Time     { return time.Time{} } // the server waits
 func (l *lease) Changed() <-chan struct{} { return l.changed }
+func (l *lease) Err() error               { return errors.New("lost") }
+func (l *lease) Release()                 { l.conn.Close() }
 
 func (l *lease) Deadline() time.Time {
 	l.mu.Lock()

@@ -7,6 +7,8 @@
 // stopped or be cut off. The same deadline goes to the data planes (Config.Hold).
 // Who takes the address over waits until the one before has surely lost it, and
 // tells the link with gratuitous ARP or unsolicited neighbour advertisements.
+// A process that is followed by another on the same machine hands its lease on
+// (HandOver), and the address never goes.
 package vip
 
 import (
@@ -16,6 +18,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,10 +36,16 @@ type Lease interface {
 	// Deadline is how long nobody else can be elected, unless it moves: the
 	// lease's time from before its last renewal was asked for.
 	Deadline() time.Time
-	// Changed tells that Deadline has moved. It is closed when the lease is lost.
+	// Changed tells that Deadline has moved. It is closed when the lease is to be
+	// given up, most often because it is lost.
 	Changed() <-chan struct{}
+	// Err is why, once Changed is closed; nil: for another that is preferred.
+	Err() error
 	// Resign ends the lease, so that another can be elected at once.
 	Resign(ctx context.Context) error
+	// Release leaves the lease, as it is, to the process that this one has
+	// handed it to.
+	Release()
 }
 
 // Config is what holding an address needs.
@@ -63,8 +72,11 @@ const (
 	// LeaseMin is the shortest lease that an address can be held by: of a shorter
 	// one nothing is left after the kernel's delay.
 	LeaseMin = kernelDelay + 2*time.Second
-	// retryInterval is how long to wait after a failure.
+	// retryInterval is how long to wait after a failure, and retryMax after
+	// many in a row, between which nothing was held: who cannot must not take
+	// the address from those that can all the time.
 	retryInterval = time.Second
+	retryMax      = time.Minute
 	// resignTimeout bounds giving up a lease when Run ends.
 	resignTimeout = 2 * time.Second
 )
@@ -73,6 +85,7 @@ const (
 type VIP struct {
 	config Config
 	log    *slog.Logger
+	handed atomic.Bool
 
 	mu     sync.Mutex
 	status Status
@@ -113,10 +126,13 @@ func (v *VIP) Status() Status {
 // Then it gives the address up, resigns and returns nil. It must run in the
 // network namespace of the interface.
 func (v *VIP) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for retry := retryInterval; ctx.Err() == nil; {
 		lease, err := v.config.Elector.Campaign(ctx, v.config.Address.Addr())
 		if err == nil {
-			err = v.term(ctx, lease)
+			var held bool
+			if held, err = v.term(ctx, lease); held {
+				retry = retryInterval
+			}
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -124,11 +140,16 @@ func (v *VIP) Run(ctx context.Context) error {
 		v.failed(err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(retryInterval):
+		case <-time.After(retry):
 		}
+		retry = min(2*retry, retryMax)
 	}
 	return nil
 }
+
+// HandOver says that another process on this machine goes on with the lease: what
+// is held when Run ends stays as it is.
+func (v *VIP) HandOver() { v.handed.Store(true) }
 
 // failed counts and logs what went wrong.
 func (v *VIP) failed(err error) {
@@ -138,9 +159,13 @@ func (v *VIP) failed(err error) {
 	v.log.Error("virtual address failed", "error", err)
 }
 
-// term holds the address for one lease.
-func (v *VIP) term(ctx context.Context, lease Lease) error {
+// term holds the address for one lease, and reports whether it did.
+func (v *VIP) term(ctx context.Context, lease Lease) (held bool, err error) {
 	defer func() {
+		if v.leaves(ctx) {
+			lease.Release()
+			return
+		}
 		// Another can be elected from here on, not before.
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
 		defer cancel()
@@ -149,18 +174,27 @@ func (v *VIP) term(ctx context.Context, lease Lease) error {
 		}
 	}()
 	if !wait(ctx, lease, time.Until(lease.NotBefore())) {
-		return nil
+		return false, nil
 	}
 	if time.Until(lease.Deadline()) < LeaseMin-giveUpBefore {
-		return fmt.Errorf("a lease until %v is too short, at least %v are needed", lease.Deadline(), LeaseMin)
+		return false, fmt.Errorf("a lease until %v is too short, at least %v are needed", lease.Deadline(), LeaseMin)
 	}
-	err := v.take(ctx, lease.Deadline())
+	err = v.take(ctx, lease.Deadline())
 	if err == nil {
+		held = true
 		v.log.Info("address taken", "until", lease.Deadline())
 		err = v.keep(ctx, lease)
 	}
-	return errors.Join(err, v.giveUp(ctx))
+	if v.leaves(ctx) {
+		v.log.Info("address left to the process that follows")
+		return held, err
+	}
+	return held, errors.Join(err, v.giveUp(ctx))
 }
+
+// leaves reports whether what is held is to stay: this process ends and another
+// goes on.
+func (v *VIP) leaves(ctx context.Context) bool { return ctx.Err() != nil && v.handed.Load() }
 
 // wait lets time pass; false if the lease is lost or ctx is done before.
 func wait(ctx context.Context, lease Lease, d time.Duration) bool {
@@ -226,7 +260,7 @@ func (v *VIP) keep(ctx context.Context, lease Lease) error {
 			}
 		case _, ok := <-lease.Changed():
 			if !ok {
-				return errors.New("the lease is lost")
+				return lease.Err()
 			}
 			end.Reset(time.Until(lease.Deadline()) - giveUpBefore)
 			if err := v.until(ctx, lease.Deadline()); err != nil {

@@ -198,6 +198,7 @@ type fixed struct {
 	notBefore, deadline time.Time
 	changed             chan struct{}
 	resigned            func()
+	released            bool
 }
 
 func (f *fixed) Campaign(ctx context.Context, _ netip.Addr) (vip.Lease, error) {
@@ -210,6 +211,8 @@ func (f *fixed) Campaign(ctx context.Context, _ netip.Addr) (vip.Lease, error) {
 func (f *fixed) NotBefore() time.Time     { return f.notBefore }
 func (f *fixed) Deadline() time.Time      { return f.deadline }
 func (f *fixed) Changed() <-chan struct{} { return f.changed }
+func (f *fixed) Err() error               { return nil }
+func (f *fixed) Release()                 { f.released = true }
 func (f *fixed) Resign(context.Context) error {
 	f.resigned()
 	f.resigned = nil
@@ -263,6 +266,38 @@ func TestVIP_TellsThePlanes(t *testing.T) {
 	}
 	if len(holds) != 2 || !holds[0].until.Equal(lease.deadline) || !holds[0].has || !holds[1].until.IsZero() || holds[1].has {
 		t.Errorf("the planes were told %+v", holds)
+	}
+}
+
+// What is handed over stays as it is when the process ends.
+func TestVIP_HandOver(t *testing.T) {
+	l := newLab(t, "10.1.0.100/32")
+	ctx, cancel := context.WithCancel(t.Context())
+	lease := &fixed{
+		deadline: time.Now().Add(time.Minute), changed: make(chan struct{}, 1),
+		resigned: func() { t.Error("resigned") },
+	}
+	holds := 0
+	v, err := vip.New(vip.Config{
+		Address: l.address, Interface: "eth0", Elector: lease,
+		Hold: func(context.Context, netip.Addr, time.Time) error {
+			holds++
+			if !l.a.HasAddress("eth0", l.address.Addr()) {
+				t.Error("the planes are told before the address is there")
+			}
+			cancel()
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.HandOver()
+	if err := l.a.Do(func() error { return v.Run(ctx) }); err != nil {
+		t.Error(err)
+	}
+	if !lease.released || holds != 1 || !l.a.HasAddress("eth0", l.address.Addr()) {
+		t.Errorf("released %v, planes told %d times, address there %v; want it left as it was", lease.released, holds, l.a.HasAddress("eth0", l.address.Addr()))
 	}
 }
 
