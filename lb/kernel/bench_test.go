@@ -42,6 +42,7 @@ func openNAT(b *testing.B, m *kerneltest.Machine) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() { _ = p.Close() })
 	m.Must(func() error { return p.Apply(b.Context(), web()) })
 }
 

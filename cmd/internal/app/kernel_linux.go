@@ -38,6 +38,7 @@ type dataPlane interface {
 	Hold(ctx context.Context, vip netip.Addr, until time.Time) error
 	Counters() (map[string]map[string]kernel.Traffic, error)
 	Explain(service string, client netip.AddrPort) (kernel.Choice, error)
+	Close() error
 }
 
 // kernelProxies is what the kernel does for this server: the listeners of modes
@@ -201,7 +202,7 @@ func (s *server) sweepKernel(interfaces []string) {
 	}
 	n, err := nat.New(nat.Config{})
 	if err == nil {
-		err = n.Remove()
+		err = errors.Join(n.Remove(), n.Close())
 	}
 	if err != nil {
 		s.log.Debug("what an earlier process has left in nftables, if anything, stays", "error", err)
@@ -219,8 +220,8 @@ func (k *kernelProxies) sockets() map[string]syscall.Conn {
 // close leaves everything to the next process as it is.
 func (k *kernelProxies) close() {
 	for _, p := range k.planes {
-		if p.dsr != nil {
-			_ = p.dsr.Close() // what is pinned stays
+		if p.dataPlane != nil { // a program may not have been attached
+			_ = p.Close() // what the kernel has stays
 		}
 	}
 	if k.lock != nil {

@@ -46,6 +46,7 @@ func try() error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = c.CloseLasting() }() // nothing is left to be said
 	for _, f := range families() {
 		s := kernel.Service{Name: "try", Protocol: kernel.TCP}
 		next := newHalf(f)

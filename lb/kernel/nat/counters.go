@@ -29,25 +29,27 @@ type Conntrack struct {
 func (p *Plane) Counters() (map[string]map[string]kernel.Traffic, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, err := dial()
+	counted := map[string]kernel.Traffic{}
+	err := p.talk(func(c *nftables.Conn) error {
+		for _, h := range p.halves {
+			if !h.exists {
+				continue
+			}
+			for _, name := range []string{setConnections, setSent, setReplied} {
+				table := &nftables.Table{Name: p.config.Table, Family: h.table}
+				elements, err := c.GetSetElements(&nftables.Set{Table: table, Name: name})
+				if err != nil {
+					return fmt.Errorf("nat: reading counters %s: %w", name, err)
+				}
+				for i := range elements {
+					count(counted, name, &elements[i])
+				}
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	counted := map[string]kernel.Traffic{}
-	for _, h := range p.halves {
-		if !h.exists {
-			continue
-		}
-		for _, name := range []string{setConnections, setSent, setReplied} {
-			table := &nftables.Table{Name: p.config.Table, Family: h.table}
-			elements, err := c.GetSetElements(&nftables.Set{Table: table, Name: name})
-			if err != nil {
-				return nil, fmt.Errorf("nat: reading counters %s: %w", name, err)
-			}
-			for i := range elements {
-				count(counted, name, &elements[i])
-			}
-		}
 	}
 	out := map[string]map[string]kernel.Traffic{}
 	for _, s := range p.services {

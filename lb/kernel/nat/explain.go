@@ -24,8 +24,8 @@ func (p *Plane) Explain(service string, client netip.AddrPort) (kernel.Choice, e
 	}
 	c := kernel.Choice{Slot: kernel.Slot(&s, client)}
 	for _, h := range p.halves {
-		if v := value(h.slots[service], c.Slot, h.targetSize()); h.of(s.VIP.Addr()) && v != nil {
-			c.Addr = untarget(v)
+		if slots, size := h.slots[service], h.targetSize(); h.of(s.VIP.Addr()) && slots != nil {
+			c.Addr = untarget(slots[c.Slot*size:][:size])
 		}
 	}
 	for i := range s.Instances {

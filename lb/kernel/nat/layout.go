@@ -97,8 +97,9 @@ func endpoint(a netip.AddrPort, p kernel.Protocol) string {
 // endpointSize is the length of endpoint.
 func (f *family) endpointSize() int { return f.size + 8 }
 
-// slotKey is the key of a slot: the word that the hash leaves in a register.
-func slotKey(slot int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(slot)) }
+// appendSlotKey appends the key of a slot: the word that the hash leaves in a
+// register.
+func appendSlotKey(b []byte, slot uint32) []byte { return binary.NativeEndian.AppendUint32(b, slot) }
 
 // slotsName is the name of a service's map of slots.
 func slotsName(service string) string { return slotsPrefix + service }

@@ -84,6 +84,11 @@ func (l *lab) newPlane(t testing.TB) *nat.Plane {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return p
 }
 

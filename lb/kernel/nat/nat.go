@@ -76,6 +76,10 @@ type Plane struct {
 	// known is whether halves mirror the kernel: not before the first call and
 	// after a failed transaction.
 	known bool
+	// conn is kept: the kernel lets a socket go only when it has freed all that
+	// the last transaction replaced, which takes it several milliseconds. nil
+	// before the first call and after a failure.
+	conn *nftables.Conn
 }
 
 // half is one family's table, as the kernel has it.
@@ -127,9 +131,9 @@ const (
 )
 
 // dial opens a connection to nftables whose buffers hold a whole transaction and
-// its answers.
+// its answers. The caller must CloseLasting it.
 func dial() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		if err := c.SetReadBuffer(writeBuffer); err != nil {
 			return err
 		}
@@ -139,6 +143,40 @@ func dial() (*nftables.Conn, error) {
 		return nil, fmt.Errorf("opening nftables: %w", err)
 	}
 	return c, nil
+}
+
+// talk runs f with the plane's connection. After a failure that is given up, with
+// what f may have queued and answers that nobody has read.
+func (p *Plane) talk(f func(*nftables.Conn) error) error {
+	if p.conn == nil {
+		c, err := dial()
+		if err != nil {
+			return err
+		}
+		p.conn = c
+	}
+	err := f(p.conn)
+	if err != nil {
+		return errors.Join(err, p.hangUp())
+	}
+	return nil
+}
+
+// hangUp closes the plane's connection.
+func (p *Plane) hangUp() error {
+	c := p.conn
+	if c == nil {
+		return nil
+	}
+	p.conn = nil
+	return c.CloseLasting()
+}
+
+// Close ends the plane. What the kernel has stays, for the next process.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hangUp()
 }
 
 // Apply makes the services, all of them and no other, what the kernel does, in
@@ -178,10 +216,11 @@ func (p *Plane) change(ctx context.Context, wanted map[string]kernel.Service, ki
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c, err := dial()
-	if err != nil {
-		return err
-	}
+	return p.talk(func(c *nftables.Conn) error { return p.write(c, wanted, kill) })
+}
+
+// write is change by a connection.
+func (p *Plane) write(c *nftables.Conn, wanted map[string]kernel.Service, kill string) error {
 	before := p.services
 	if !p.known {
 		before = nil
@@ -337,17 +376,17 @@ func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error
 
 // hold writes how long a VIP is held.
 func (p *Plane) hold(vip netip.Addr, until time.Time) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
+	return p.talk(func(c *nftables.Conn) error { return p.writeHeld(c, vip, until) })
+}
+
+func (p *Plane) writeHeld(c *nftables.Conn, vip netip.Addr, until time.Time) error {
 	i := slices.IndexFunc(p.halves[:], func(h *half) bool { return h.of(vip) })
 	table := &nftables.Table{Name: p.config.Table, Family: p.halves[i].table}
 	set := &nftables.Set{Table: table, Name: setHeld, HasTimeout: true}
 	left := time.Until(until)
 	element := []nftables.SetElement{{Key: vip.AsSlice(), Timeout: max(left, time.Millisecond)}}
 	// There may be one or none: adding makes sure that there is one to delete.
-	err = errors.Join(c.SetAddElements(set, element), c.SetDeleteElements(set, element))
+	err := errors.Join(c.SetAddElements(set, element), c.SetDeleteElements(set, element))
 	if left >= time.Millisecond {
 		err = errors.Join(err, c.SetAddElements(set, element))
 	}
@@ -363,17 +402,16 @@ func (p *Plane) hold(vip netip.Addr, until time.Time) error {
 func (p *Plane) Remove() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	for _, h := range p.halves {
-		t := &nftables.Table{Name: p.config.Table, Family: h.table}
-		c.AddTable(t) // so that there is one to delete
-		c.DelTable(t)
-	}
 	p.known = false
-	if err := c.Flush(); err != nil {
+	err := p.talk(func(c *nftables.Conn) error {
+		for _, h := range p.halves {
+			t := &nftables.Table{Name: p.config.Table, Family: h.table}
+			c.AddTable(t) // so that there is one to delete
+			c.DelTable(t)
+		}
+		return c.Flush()
+	})
+	if err != nil {
 		return fmt.Errorf("nat: removing the tables: %w", explainError(err))
 	}
 	for i, h := range p.halves {

@@ -3,7 +3,6 @@ package nat
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"slices"
 	"syscall"
@@ -167,58 +166,57 @@ func (t *transaction) graves() {
 	t.replace(t.small[setDead], gone, come)
 }
 
-// slots rewrites the slots of a service that have changed.
+// slots rewrites the slots of a service that have changed. There are so many that
+// they are queued chunk by chunk in one place.
 func (t *transaction) slots(service string) {
-	var gone, come []nftables.SetElement
-	for slot, v := range differences(t.before, t.next, service) {
-		key := slotKey(slot)
-		if v.before != nil {
-			gone = append(gone, nftables.SetElement{Key: key})
+	set := &nftables.Set{Table: t.table, Name: slotsName(service), IsMap: true}
+	was, is, size := t.before.slots[service], t.next.slots[service], t.next.targetSize()
+	moved := differences(t.before, t.next, service)
+	keys := make([]byte, 0, 4*min(chunk, len(moved)))
+	elements := make([]nftables.SetElement, 0, min(chunk, len(moved)))
+	for part := range slices.Chunk(moved, chunk) {
+		keys, elements = keys[:0], elements[:0]
+		for i, slot := range part {
+			keys = appendSlotKey(keys, slot)
+			elements = append(elements, nftables.SetElement{Key: keys[4*i : 4*i+4]})
 		}
-		if v.next != nil {
-			come = append(come, nftables.SetElement{Key: key, Val: v.next})
+		if was != nil {
+			t.note(t.SetDeleteElements(set, elements))
 		}
+		if is == nil {
+			continue
+		}
+		for i, slot := range part {
+			elements[i].Val = is[int(slot)*size:][:size]
+		}
+		t.note(t.SetAddElements(set, elements))
 	}
-	t.replace(&nftables.Set{Table: t.table, Name: slotsName(service), IsMap: true}, gone, come)
 }
 
-// values are those of one slot; nil for none.
-type values struct{ before, next []byte }
-
-// differences yields the slots of a service that change.
-func differences(before, next *half, service string) iter.Seq2[int, values] {
-	return func(yield func(int, values) bool) {
-		was, is := before.slots[service], next.slots[service]
-		if len(was) > 0 && len(is) > 0 && &was[0] == &is[0] {
-			return // carried over
-		}
-		size := next.targetSize()
-		for slot := range lb.MaglevSlots {
-			v := values{value(was, slot, size), value(is, slot, size)}
-			if string(v.before) != string(v.next) && !yield(slot, v) {
-				return
-			}
+// differences lists the slots of a service that change.
+func differences(before, next *half, service string) []uint32 {
+	was, is := before.slots[service], next.slots[service]
+	if len(was) > 0 && len(is) > 0 && &was[0] == &is[0] || len(was) == 0 && len(is) == 0 {
+		return nil // carried over, or none
+	}
+	size := next.targetSize()
+	out := make([]uint32, 0, lb.MaglevSlots/16)
+	for slot := range lb.MaglevSlots {
+		at := slot * size
+		if len(was) != len(is) || string(was[at:at+size]) != string(is[at:at+size]) {
+			out = append(out, uint32(slot))
 		}
 	}
+	return out
 }
 
 // changed counts the slots that change.
 func changed(before, next *half) int {
 	n := 0
 	for service := range next.slots {
-		for range differences(before, next, service) {
-			n++
-		}
+		n += len(differences(before, next, service))
 	}
 	return n
-}
-
-// value is one slot's part; nil if the service has no slots.
-func value(slots []byte, slot, size int) []byte {
-	if slots == nil {
-		return nil
-	}
-	return slots[slot*size : (slot+1)*size]
 }
 
 // replace deletes and then adds elements.
