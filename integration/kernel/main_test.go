@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/netlab"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -108,9 +109,10 @@ func outside(t *testing.T) bool {
 	}
 	self, err := os.Executable()
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=2m")
+	argv := netlab.Enter(self, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=2m")
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), insideVar+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("in the namespace: %v\n%s", err, out)
@@ -126,20 +128,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// command runs a program that must succeed, and returns what it prints.
-func command(t *testing.T, line string) string {
-	t.Helper()
-	args := strings.Fields(line)
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	return string(out)
-}
-
 // The machines' addresses on the link, and the address that clients know.
 const (
-	network = "10.1.0."
+	network = netlab.Network
 	client  = network + "2"
 	vip     = network + "100"
 )
@@ -147,51 +138,25 @@ const (
 // newLab is a lab whose link has the client, which is this process.
 func newLab(t *testing.T) *fault.Lab {
 	t.Helper()
-	// What is mounted here stays here.
-	must(t, syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
-	must(t, os.MkdirAll("/run/netns", 0o755))
-	must(t, syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, ""))
-	must(t, syscall.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""))
+	must(t, netlab.New(t.Context(), 2))
 	l, err := fault.NewLab(os.Getenv("MUSTER_BIN"))
 	must(t, err)
 	t.Cleanup(l.Close)
-	command(t, "ip link set lo up")
-	command(t, "ip netns add switch")
-	in(t, "switch", "ip link add name bridge0 type bridge")
-	in(t, "switch", "ip link set bridge0 up")
-	command(t, "ip link add eth0 type veth peer name client netns switch")
-	plug(t, "client")
-	command(t, "ip address add "+client+"/24 dev eth0")
-	command(t, "ip link set eth0 up")
 	return l
 }
 
 // machine adds a machine to the link.
 func machine(t *testing.T, name string, host int) {
 	t.Helper()
-	command(t, "ip netns add "+name)
-	command(t, "ip link add eth0 netns "+name+" type veth peer name "+name+" netns switch")
-	plug(t, name)
-	in(t, name, "ip link set lo up")
-	in(t, name, fmt.Sprintf("ip address add %s%d/24 dev eth0", network, host))
-	in(t, name, "ip link set eth0 up")
-	in(t, name, "sysctl -qw net.ipv4.ip_forward=1")
+	must(t, netlab.Add(t.Context(), name, host))
 }
 
-func plug(t *testing.T, port string) {
-	t.Helper()
-	in(t, "switch", "ip link set "+port+" master bridge0")
-	in(t, "switch", "ip link set "+port+" up")
-}
-
-// on is what is put before a command to have it run on a machine. Mounts are those
-// of this process, which `ip netns exec` would cover.
-func on(machine string) []string { return []string{"nsenter", "--net=/run/netns/" + machine} }
-
-// in runs a command on a machine.
+// in runs a command that must succeed on a machine, and returns what it prints.
 func in(t *testing.T, machine, line string) string {
 	t.Helper()
-	return command(t, strings.Join(on(machine), " ")+" "+line)
+	out, err := netlab.In(t.Context(), machine, line)
+	must(t, err)
+	return out
 }
 
 // instance starts a machine with an instance of service web.
@@ -202,7 +167,7 @@ func instance(t *testing.T, l *fault.Lab, host, port int) {
 	self, err := os.Executable()
 	must(t, err)
 	addr := fmt.Sprint(network, host)
-	_, err = l.Start(name, append(on(name), self, instanceVerb, addr, fmt.Sprint(port))...)
+	_, err = l.Start(name, netlab.On(name, self, instanceVerb, addr, fmt.Sprint(port))...)
 	must(t, err)
 	answers(t, fmt.Sprint(addr, ":", port), addr)
 }
@@ -214,8 +179,8 @@ func serve(t *testing.T, l *fault.Lab, machine, config string) *program.Process 
 	file := l.Path(machine + ".yaml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	// The log is a file's, as a process that takes over writes to it too.
-	shell := append([]string{"sh", "-c", `exec "$@" 2>>"$0"`, l.Path(machine + ".log")}, on(machine)...)
-	p, err := l.Start("muster on "+machine, append(shell, l.Binary, "serve", "--config", file)...)
+	shell := []string{"sh", "-c", `exec "$@" 2>>"$0"`, l.Path(machine + ".log")}
+	p, err := l.Start("muster on "+machine, append(shell, netlab.On(machine, l.Binary, "serve", "--config", file)...)...)
 	must(t, err)
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(l.Path(machine + ".log")); t.Failed() && err == nil {
@@ -235,7 +200,7 @@ const logMax = 8 << 10
 // muster runs a verb on a machine.
 func muster(t *testing.T, l *fault.Lab, machine string, args ...string) (string, error) {
 	t.Helper()
-	argv := append(append(on(machine), l.Binary), args...)
+	argv := append(netlab.On(machine, l.Binary), args...)
 	out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("muster %q: %w\n%s", args, err, out)

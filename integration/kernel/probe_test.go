@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/netlab"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -53,7 +54,7 @@ func startProbe(t *testing.T, l *fault.Lab, machine string, argv ...string) *pro
 	must(t, err)
 	p := &probe{file: l.Path("answers-" + machine + argv[0])}
 	must(t, os.WriteFile(p.file, nil, 0o600))
-	p.process, err = l.Start("probe on "+machine, append(append(on(machine), self, argv[0], p.file), argv[1:]...)...)
+	p.process, err = l.Start("probe on "+machine, append(netlab.On(machine, self, argv[0], p.file), argv[1:]...)...)
 	must(t, err)
 	return p
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/musterdns/muster/integration/netlab"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -61,7 +62,7 @@ func TestNAT_ResetsSilentClientsSoonAfterTheVerdict(t *testing.T) {
 		register(t, l, "lb", host, 8080)
 	}
 	shows(t, l, "lb", []string{"proxy", "status"}, " web-14 yes ")
-	events, err := l.Start("events", append(on("lb"), l.Binary, "events", "web", "-o", "json")...)
+	events, err := l.Start("events", netlab.On("lb", l.Binary, "events", "web", "-o", "json")...)
 	must(t, err)
 	// An event shows that it is listening.
 	eventually(t, func() error {

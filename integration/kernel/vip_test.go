@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/netlab"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -36,7 +37,7 @@ func registryMachine(t *testing.T, l *fault.Lab) {
 	path, err := program.Find("etcd")
 	must(t, err)
 	url := "http://" + network + "5:2379"
-	p, err := l.Start("etcd", append(on("registry"), path, "--log-level", "error", "--data-dir", l.Path("etcd"),
+	p, err := l.Start("etcd", netlab.On("registry", path, "--log-level", "error", "--data-dir", l.Path("etcd"),
 		"--listen-client-urls", url, "--advertise-client-urls", url)...)
 	must(t, err)
 	must(t, p.Poll(t.Context(), func() error {
@@ -69,7 +70,7 @@ func TestVIP_IsNotGivenUpByAnUpgrade(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	same(t, c, network+"11")
-	monitor, err := l.Start("ip monitor", append(on("lb-a"), "ip", "monitor", "address")...)
+	monitor, err := l.Start("ip monitor", netlab.On("lb-a", "ip", "monitor", "address")...)
 	must(t, err)
 	// It runs once it tells of a renewal.
 	renewed := func(n int) {
