@@ -82,6 +82,19 @@ func TestSource_Watch(t *testing.T) {
 			store{t, connect(t, url)}.Put(prefix+"/instances/web/next", "10.0.0.9:80")
 			r.Await("the watch is not stuck", has("old", "next"))
 		})
+		t.Run(b.name+"/reads the state again when the store went back and is ahead by now", func(t *testing.T) {
+			t.Parallel()
+			for _, last := range []struct {
+				name   string
+				change func(store)
+				before []string
+			}{
+				{"put", func(s store) { s.Put(prefix+"/instances/web/new", "10.0.0.3:80") }, []string{"old", "gone", "new"}},
+				{"deletion", func(s store) { s.Delete(prefix + "/instances/web/gone") }, []string{"old"}},
+			} {
+				t.Run("last a "+last.name, func(t *testing.T) { overtaken(t, b, last.change, last.before) })
+			}
+		})
 		t.Run(b.name+"/finds etcd when it starts late", func(t *testing.T) {
 			t.Parallel()
 			network := registrytest.NewProxy(t, "")
@@ -120,6 +133,44 @@ func TestSource_Watch(t *testing.T) {
 			t.Errorf("%d complete states, want 1", resets)
 		}
 	})
+}
+
+// overtaken restores a store to before its last change, writes until its revision is
+// beyond that one, and only then lets the source see it: neither the revision nor the
+// term nor the cluster's identity tells that it went back.
+func overtaken(t *testing.T, b backend, change func(store), before []string) {
+	t.Helper()
+	t.Parallel()
+	dir, backup := t.TempDir(), t.TempDir()
+	url, stop := b.start(t, dir, "127.0.0.1:0")
+	s := store{t, connect(t, url)}
+	s.Put(prefix+"/instances/web/old", "10.0.0.1:80")
+	s.Put(prefix+"/instances/web/gone", "10.0.0.2:80")
+	stop()
+	if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	url, stop = b.start(t, dir, "127.0.0.1:0")
+	network := registrytest.NewProxy(t, host(url))
+	source := newSource(t, 1, prefix, "http://"+network.Addr())
+	r := registrytest.Record(t, source, 1)
+	r.Await("the backup", has("old", "gone"))
+	change(store{t, connect(t, url)})
+	r.Await("the state before", has(before...))
+	network.Cut()
+	stop()
+	url, _ = b.start(t, backup, "127.0.0.1:0")
+	s = store{t, connect(t, url)}
+	for range 20 {
+		s.Put(prefix+"/instances/web/else", "10.0.0.9:80")
+	}
+	network.Retarget(host(url))
+	if took := r.Await("the state that is there", has("old", "gone", "else")); took > 10*time.Second {
+		t.Errorf("took %s, want 10 s", took)
+	}
+	if source.Stats().Rollbacks != 1 {
+		t.Errorf("stats %+v, want one rollback", source.Stats())
+	}
 }
 
 // threeMembers starts a cluster of Debian's etcd.

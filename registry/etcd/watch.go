@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strconv"
 	"time"
@@ -60,6 +61,10 @@ type follower struct {
 	cluster  uint64 // the store's identity
 	term     uint64 // of the newest linearizable read; it never goes back in one store
 	stalls   int    // times in a row that a watch missed changes
+
+	newest anchor // the last change that was delivered
+	known  anchor // the last that the store was asked about and has
+	seed   maphash.Seed
 }
 
 // Watch delivers the complete state and then every change, until ctx ends or
@@ -71,7 +76,7 @@ func (f *feed) Watch(ctx context.Context, sink func(registry.Batch) error) error
 		return fmt.Errorf("etcd: %s is being watched already", f.format.Root())
 	}
 	defer f.watching.Store(false)
-	run := &follower{feed: f, sink: sink}
+	run := &follower{feed: f, sink: sink, seed: maphash.MakeSeed()}
 	for {
 		err := run.follow(ctx)
 		if ctx.Err() != nil {
@@ -146,6 +151,7 @@ func (f *follower) list(ctx context.Context) error {
 	root := f.format.Root()
 	sent := time.Now()
 	f.track = newTracker(f.id, f.format, f.track)
+	var newest *mvccpb.KeyValue
 	var revision int64
 	page := int64(pageFirst)
 	end := clientv3.WithRange(clientv3.GetPrefixRangeEnd(root))
@@ -172,8 +178,14 @@ func (f *follower) list(ctx context.Context) error {
 		for _, kv := range resp.Kvs {
 			size += len(kv.Value)
 			f.track.listed(kv)
+			if newest == nil || kv.ModRevision > newest.ModRevision {
+				newest = kv
+			}
 		}
 		if !resp.More {
+			if f.newest = (anchor{}); newest != nil {
+				f.newest = newAnchor(newest, false, f.seed)
+			}
 			return f.finishList(ctx, revision, first, sent)
 		}
 		b, fresh := f.track.take(revision)
@@ -209,7 +221,7 @@ func (f *follower) finishList(ctx context.Context, revision int64, first bool, s
 		return err
 	}
 	f.track.listing = false
-	f.listed, f.revision = true, revision
+	f.listed, f.revision, f.known = true, revision, f.newest
 	f.counters.lists.Add(1)
 	f.counters.keys.Store(f.track.keys)
 	f.counters.revision.Store(revision)
@@ -304,7 +316,8 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 	if len(last) == 0 {
 		return nil
 	}
-	revision := last[len(last)-1].Kv.ModRevision
+	end := last[len(last)-1]
+	revision := end.Kv.ModRevision
 	for _, ev := range last {
 		if err := f.track.changed(ctx, ev.Kv, ev.Type == mvccpb.DELETE, f.at(revision)); err != nil {
 			return err
@@ -316,6 +329,7 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 		return err
 	}
 	f.revision, f.stalls = revision, 0
+	f.newest = newAnchor(end.Kv, end.Type == mvccpb.DELETE, f.seed)
 	f.counters.revision.Store(revision)
 	f.counters.keys.Store(f.track.keys)
 	return nil
