@@ -25,7 +25,7 @@ require (
 	golang.org/x/net v0.61.0 // reading answers of muster query: cmd/internal/cli
 	golang.org/x/sync v0.24.0 // groups of goroutines: cmd/internal/app
 	golang.org/x/sys v0.49.0 // recvmmsg and socket options: dnsserver; epoll and splice: lb/l4
-	google.golang.org/grpc v1.85.0 // grpc.health.v1: health/probe
+	google.golang.org/grpc v1.85.0 // grpc.health.v1: health/probe; the connections of the etcd client: registry/etcd
 	pgregory.net/rapid v1.3.0 // property tests
 )
 

@@ -148,7 +148,7 @@ var homes = []home{
 	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},
 	{"go.etcd.io/etcd/server/v3", []string{"registry/etcd/embedded"}, false, "the embedded etcd server"},
 	{"go.uber.org/zap", []string{"registry/etcd", "registry/etcd/embedded", "integration/*"}, false, "etcd logs through zap; both bridge it to slog, and black-box tests drop it"},
-	{"google.golang.org/grpc", []string{"health/probe"}, true, "grpc.health.v1 checks"},
+	{"google.golang.org/grpc", []string{"health/probe", "registry/etcd"}, true, "grpc.health.v1 checks; when the etcd client makes a connection, which it does not tell"},
 	{"golang.org/x/sys", []string{"dnsserver", "lb/l4", "lb/kernel", "lb/kernel/*"}, false, "recvmmsg, sendmmsg and socket options; epoll and splice; what netlink and raw sockets are told"},
 	{"github.com/google/nftables", []string{"lb/kernel/nat"}, false, "the tables of the NAT data plane"},
 	{"github.com/mdlayher/netlink", []string{"lb/kernel/nat"}, false, "conntrack, and the buffers of nftables' sockets"},

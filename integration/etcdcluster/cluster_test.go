@@ -6,169 +6,225 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/musterdns/muster/integration/fault"
 	"github.com/musterdns/muster/integration/program"
 )
 
-func TestMain(m *testing.M) {
-	if fault.Backend(os.Args) {
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
-
 // members is how many there are: one may fail.
 const members = 3
+
+// memberHost is the first member's address in the lab's network.
+const memberHost = 20
+
+// settleMax is how long a cluster may take until it has a leader and answers.
+const settleMax = 30 * time.Second
 
 // member is one etcd of the cluster.
 type member struct {
 	name, client, peer, dir string
+	through                 []string // a command that starts it where it is to be; empty: here
 	process                 *program.Process
+	hangs                   bool
 }
 
-// cluster is three members on loopback addresses, and a client of all.
+// cluster is three members and a client of all.
 type cluster struct {
+	*clientv3.Client
+
 	t       *testing.T
+	lab     *fault.Lab
 	members [members]*member
-	client  *clientv3.Client
 	etcd    string // program
 }
 
-// newCluster starts a cluster that ends with the test.
+// place is where a member runs.
+type place struct {
+	addr    netip.Addr
+	through []string
+}
+
+// newCluster starts a cluster on loopback addresses, which ends with the test.
 func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	l := newLab(t)
+	var at [members]place
+	for i := range at {
+		at[i].addr = l.Addr(byte(memberHost + i))
+	}
+	return newClusterAt(t, l, at)
+}
+
+func newLab(t *testing.T) *fault.Lab {
+	t.Helper()
+	l, err := fault.NewLab(os.Getenv(binaryVar))
+	must(t, err)
+	t.Cleanup(l.Close)
+	return l
+}
+
+func newClusterAt(t *testing.T, l *fault.Lab, at [members]place) *cluster {
 	t.Helper()
 	path, err := program.Find("etcd")
 	if err != nil {
 		t.Fatalf("%v (apt-get install etcd-server)", err)
 	}
-	c := &cluster{t: t, etcd: path}
-	for i := range members {
-		client, peer := freeAddr(t), freeAddr(t)
+	c := &cluster{t: t, lab: l, etcd: path}
+	url := func(i int, port uint16) string { return "http://" + netip.AddrPortFrom(at[i].addr, port).String() }
+	for i, p := range at {
 		c.members[i] = &member{
-			name: fmt.Sprintf("m%d", i), client: "http://" + client, peer: "http://" + peer, dir: filepath.Join(t.TempDir(), "data"),
+			name: fmt.Sprintf("m%d", i), client: url(i, 2379), peer: url(i, 2380), dir: l.Path(fmt.Sprintf("m%d", i)), through: p.through,
 		}
 	}
 	for i := range members {
 		c.start(i)
 	}
-	t.Cleanup(func() {
-		for _, m := range c.members {
-			_ = m.process.Signal(syscall.SIGCONT) // or it cannot end
-			m.process.Stop()
+	t.Cleanup(func() { // before the lab's, which a member that hangs would hold up
+		for i := range members {
+			c.goOn(i)
 		}
 	})
-	c.client, err = clientv3.New(clientv3.Config{Endpoints: strings.Split(c.urls(), ","), Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.client.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := fault.Until(ctx, 50*time.Millisecond, func() error {
-		_, err := c.client.Get(ctx, "x")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	c.Client, err = clientv3.New(clientv3.Config{
+		Endpoints: c.urls(), Logger: zap.NewNop(), DialTimeout: 5 * time.Second,
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: time.Second, // a member that hangs is left
+	})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	c.ready()
 	return c
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	p, err := program.FreePort()
-	if err != nil {
-		t.Fatal(err)
+// peers is every member's name and address, as each is told.
+func (c *cluster) peers() string {
+	var all []string
+	for _, m := range c.members {
+		all = append(all, m.name+"="+m.peer)
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(p)).String()
+	return strings.Join(all, ",")
 }
 
 // start starts a member on the data that it has.
 func (c *cluster) start(i int) {
 	c.t.Helper()
 	m := c.members[i]
-	var all []string
-	for _, o := range c.members {
-		all = append(all, o.name+"="+o.peer)
-	}
 	var err error
-	m.process, err = program.Start("etcd "+m.name, c.etcd, "--log-level", "error", "--name", m.name, "--data-dir", m.dir,
+	m.process, err = c.lab.Start("etcd "+m.name, append(m.through, c.etcd, "--log-level", "error", "--name", m.name, "--data-dir", m.dir,
 		"--listen-client-urls", m.client, "--advertise-client-urls", m.client,
 		"--listen-peer-urls", m.peer, "--initial-advertise-peer-urls", m.peer,
-		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
-		"--heartbeat-interval", "50", "--election-timeout", "500")
-	if err != nil {
-		c.t.Fatal(err)
-	}
+		"--initial-cluster", c.peers(), "--initial-cluster-state", "new",
+		"--heartbeat-interval", "50", "--election-timeout", "500")...)
+	must(c.t, err)
+}
+
+// ready waits until the cluster has a leader and answers.
+func (c *cluster) ready() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), settleMax)
+	defer cancel()
+	must(c.t, fault.Until(ctx, 50*time.Millisecond, func() error {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := c.Get(try, "ready")
+		return err
+	}))
 }
 
 // urls are those of all members.
-func (c *cluster) urls() string {
+func (c *cluster) urls() []string {
 	var all []string
 	for _, m := range c.members {
 		all = append(all, m.client)
 	}
-	return strings.Join(all, ",")
+	return all
 }
 
 // kill ends a member as a crash does.
 func (c *cluster) kill(i int) {
 	c.t.Helper()
-	if err := c.members[i].process.Signal(syscall.SIGKILL); err != nil {
-		c.t.Fatal(err)
-	}
-	<-c.members[i].process.Done()
+	must(c.t, fault.Kill(c.members[i].process))
 }
 
 // hang stops a member without closing anything: its connections are half open.
-func (c *cluster) hang(i int) { c.signal(i, syscall.SIGSTOP) }
-func (c *cluster) goOn(i int) { c.signal(i, syscall.SIGCONT) }
-func (c *cluster) signal(i int, s syscall.Signal) {
+func (c *cluster) hang(i int) {
 	c.t.Helper()
-	if err := c.members[i].process.Signal(s); err != nil {
-		c.t.Fatal(err)
+	must(c.t, c.members[i].process.Signal(syscall.SIGSTOP))
+	c.members[i].hangs = true
+}
+
+// goOn lets a member that hangs go on.
+func (c *cluster) goOn(i int) {
+	if m := c.members[i]; m.hangs {
+		m.hangs = false
+		must(c.t, m.process.Signal(syscall.SIGCONT))
 	}
 }
 
 var errNoLeader = errors.New("no leader")
 
-// leader is the member that leads.
-func (c *cluster) leader(ctx context.Context) (int, error) {
-	for i, m := range c.members {
-		call, cancel := context.WithTimeout(ctx, time.Second)
-		st, err := c.client.Status(call, m.client)
-		cancel()
-		if err == nil && st.Leader != 0 && st.Leader == st.Header.MemberId {
-			return i, nil
+// leader waits for a leader and returns which member it is.
+func (c *cluster) leader() int {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), settleMax)
+	defer cancel()
+	var leader int
+	must(c.t, fault.Until(ctx, 20*time.Millisecond, func() error {
+		for i, m := range c.members {
+			call, cancel := context.WithTimeout(ctx, time.Second)
+			st, err := c.Status(call, m.client)
+			cancel()
+			if err == nil && st.Leader != 0 && st.Leader == st.Header.MemberId {
+				leader = i
+				return nil
+			}
 		}
-	}
-	return 0, errNoLeader
+		return errNoLeader
+	}))
+	return leader
 }
 
-// replica starts a muster on the cluster, in a lab of its own.
-func (c *cluster) replica(more string) (*fault.Lab, *fault.Server) {
+// save backs the store up as an administrator does, and returns the file.
+func (c *cluster) save() string {
 	c.t.Helper()
-	bin, err := program.Muster(c.t.Context(), c.t.TempDir())
-	if err != nil {
-		c.t.Fatal(err)
+	file := c.lab.Path("backup")
+	c.etcdctl("--endpoints", c.members[0].client, "snapshot", "save", file)
+	return file
+}
+
+// restore takes the whole cluster back to a backup, as etcd's handbook says: every
+// member is stopped, gets new data, and is started.
+func (c *cluster) restore(file string) {
+	c.t.Helper()
+	for i := range members {
+		c.kill(i)
 	}
-	l, err := fault.NewLab(bin)
-	if err != nil {
-		c.t.Fatal(err)
+	for _, m := range c.members {
+		must(c.t, os.RemoveAll(m.dir))
+		c.etcdctl("snapshot", "restore", file, "--name", m.name, "--data-dir", m.dir,
+			"--initial-cluster", c.peers(), "--initial-advertise-peer-urls", m.peer)
 	}
-	c.t.Cleanup(l.Close)
-	s, err := l.Run(c.t.Context(), fault.Settings{Etcd: c.urls(), More: more})
-	if err != nil {
-		c.t.Fatal(err)
+	for i := range members {
+		c.start(i)
 	}
-	return l, s
+	c.ready()
+}
+
+func (c *cluster) etcdctl(args ...string) {
+	c.t.Helper()
+	path, err := program.Find("etcdctl")
+	if err != nil {
+		c.t.Fatalf("%v (apt-get install etcd-client)", err)
+	}
+	cmd := exec.CommandContext(c.t.Context(), path, args...)
+	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("etcdctl %q: %v\n%s", args, err, out)
+	}
 }

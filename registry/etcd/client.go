@@ -19,6 +19,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/musterdns/muster/registry"
 )
@@ -63,6 +64,8 @@ type Client struct {
 	cfg Config
 	log *slog.Logger
 	tls *tlsFiles
+
+	conns conns
 
 	mu     sync.Mutex
 	conn   *clientv3.Client // nil until the first use that could log in
@@ -143,6 +146,7 @@ func (c *Client) dial() (*clientv3.Client, error) {
 		MaxCallRecvMsgSize:   1 << 30,
 		TLS:                  c.tls.config(),
 		Username:             c.cfg.Username,
+		DialOptions:          []grpc.DialOption{grpc.WithStatsHandler(&c.conns)},
 		Logger:               zap.NewNop(), // what it has to say, this package says once
 	}
 	if c.cfg.PasswordFile != "" {

@@ -136,8 +136,9 @@ func TestSource_Watch(t *testing.T) {
 }
 
 // overtaken restores a store to before its last change, writes until its revision is
-// beyond that one, and only then lets the source see it: neither the revision nor the
-// term nor the cluster's identity tells that it went back.
+// beyond that one, and only then, between two proofs, puts it into the old one's place:
+// neither the revision nor the term nor the cluster's identity tells that it went back,
+// and the watch goes on there by itself.
 func overtaken(t *testing.T, b backend, change func(store), before []string) {
 	t.Helper()
 	t.Parallel()
@@ -150,22 +151,30 @@ func overtaken(t *testing.T, b backend, change func(store), before []string) {
 	if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	url, stop = b.start(t, dir, "127.0.0.1:0")
+	url, _ = b.start(t, dir, "127.0.0.1:0")
 	network := registrytest.NewProxy(t, host(url))
 	source := newSource(t, 1, prefix, "http://"+network.Addr())
 	r := registrytest.Record(t, source, 1)
 	r.Await("the backup", has("old", "gone"))
 	change(store{t, connect(t, url)})
 	r.Await("the state before", has(before...))
-	network.Cut()
-	stop()
+
 	url, _ = b.start(t, backup, "127.0.0.1:0")
 	s = store{t, connect(t, url)}
 	for range 20 {
 		s.Put(prefix+"/instances/web/else", "10.0.0.9:80")
 	}
 	network.Retarget(host(url))
-	if took := r.Await("the state that is there", has("old", "gone", "else")); took > 10*time.Second {
+	restored, mixed := has("old", "gone", "else"), false
+	took := r.Await("the state that is there", func(s registrytest.State) bool {
+		_, news := s.Instances[registry.Key{Source: 1, Kind: registry.KindInstance, Service: "web", Name: "else"}]
+		mixed = mixed || news && !restored(s)
+		return restored(s)
+	})
+	if mixed {
+		t.Error("what came after the backup was mixed with what it lacks")
+	}
+	if took > 10*time.Second {
 		t.Errorf("took %s, want 10 s", took)
 	}
 	if source.Stats().Rollbacks != 1 {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterdns/muster/registry"
@@ -44,8 +43,8 @@ const (
 // The deep read costs the server a scan of the prefix, and is made only when
 // the cheap one has not sufficed.
 //
-// The cheap read is of a change that the state has in it, and so also shows that the
-// store is still the one that made it: see anchor.
+// The cheap read is of the last change delivered, and so also shows that the store is
+// still the one that made it: see anchor.
 //
 // Only the goroutine of Watch uses it; ask starts one goroutine at a time.
 type prover struct {
@@ -74,8 +73,6 @@ type answer struct {
 
 	header *etcdserverpb.ResponseHeader
 	found  *clientv3.GetResponse // by a deep read
-	same   bool                  // the store has the change that was read
-	newest anchor                // of what was delivered when the read was sent
 }
 
 // newProver returns a prover whose first read is due at once: after a
@@ -97,57 +94,31 @@ func (p *prover) ask(ctx context.Context) {
 		return
 	}
 	p.asked = true
-	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep, newest: p.f.newest}
-	read := p.cheap(&a)
+	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep}
+	read := p.f.recognize()
 	if a.deep {
 		read = p.scan(&a)
 	}
 	ctx, p.abort = context.WithCancel(ctx)
 	p.reading.Go(func() {
-		a.err = read(ctx)
+		a.header, a.err = read(ctx)
 		a.took = time.Since(a.sent)
 		p.answers <- a
 	})
 }
 
-// cheap returns what reads the store's revision, and whether it has a change that was
-// delivered by the last read: one that came since may be another store's, to which the
-// connection was made again unseen.
-func (p *prover) cheap(a *answer) func(context.Context) error {
-	known, seed, conn := p.f.known, p.f.seed, p.f.conn
-	unchanged := known.revision
-	if known == a.newest {
-		unchanged = a.since
-	}
-	reads := known.reads(unchanged, p.f.format.Root())
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		resp, err := conn.Txn(ctx).Then(reads...).Commit()
-		switch {
-		case errors.Is(err, rpctypes.ErrFutureRev):
-			return errRollback
-		case errors.Is(err, rpctypes.ErrCompacted):
-			return errCompact
-		case err != nil:
-			return err
-		}
-		a.header, a.same = resp.Header, known.in(resp, seed)
-		return nil
-	}
-}
-
 // scan returns what makes a deep read.
-func (p *prover) scan(a *answer) func(context.Context) error {
-	f, root, since := p.f, p.f.format.Root(), a.since
-	return func(ctx context.Context) error {
-		resp, err := f.get(ctx, listTimeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
+func (p *prover) scan(a *answer) func(context.Context) (*etcdserverpb.ResponseHeader, error) {
+	f, since := p.f, a.since
+	root := f.format.Root()
+	return func(ctx context.Context) (*etcdserverpb.ResponseHeader, error) {
+		var err error
+		a.found, err = f.get(ctx, listTimeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
 			clientv3.WithMinModRev(since+1), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		a.header, a.found, a.same = resp.Header, resp, true
-		return nil
+		return a.found.Header, nil
 	}
 }
 
@@ -157,7 +128,8 @@ func (p *prover) answered(a answer) error {
 	p.asked = false
 	p.abort()
 	if errors.Is(a.err, errRollback) || errors.Is(a.err, errCompact) {
-		return p.unlike(a)
+		f.client.observe(nil) // it has answered
+		return a.err
 	}
 	f.client.observe(a.err)
 	if a.err != nil {
@@ -166,13 +138,10 @@ func (p *prover) answered(a answer) error {
 		p.timer.Reset(retryInterval)
 		return nil
 	}
-	if !a.same || f.wentBack(a.header, a.since) {
+	if f.wentBack(a.header, a.since) {
 		return errRollback
 	}
 	f.term = a.header.RaftTerm
-	if !a.deep {
-		f.known = a.newest
-	}
 	if a.header.Revision <= f.revision {
 		return p.proven(a.sent, ProofInterval)
 	}
@@ -190,21 +159,6 @@ func (p *prover) answered(a answer) error {
 	p.sent, p.target, p.deep = a.sent, a.header.Revision, true
 	p.timer.Reset(max(deepDelay, deepShare*a.took))
 	return nil
-}
-
-// unlike takes in that the store does not have the revision at which a change was read.
-func (p *prover) unlike(a answer) error {
-	f := p.f
-	f.client.observe(nil) // it has answered
-	if errors.Is(a.err, errCompact) && f.known != a.newest {
-		// It was compacted while changes came. The newest of them is read instead, lest
-		// each compaction of a busy store have everything read again; so a store that
-		// goes back, overtakes and is compacted between two proofs is not found out.
-		f.known = a.newest
-		p.timer.Reset(0)
-		return nil
-	}
-	return a.err
 }
 
 // advanced is called when changes were delivered: they may be what a read was

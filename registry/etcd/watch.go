@@ -42,6 +42,7 @@ var (
 	errCompact  = errors.New("the store was compacted beyond where the watch was")
 	errMissed   = errors.New("the watch did not deliver a change that is there")
 	errEnded    = errors.New("the watch ended")
+	errChanged  = errors.New("a connection ended meanwhile, and what followed may be another store's")
 )
 
 // sinkError is an error of the receiver, which ends Watch.
@@ -62,9 +63,9 @@ type follower struct {
 	term     uint64 // of the newest linearizable read; it never goes back in one store
 	stalls   int    // times in a row that a watch missed changes
 
-	newest anchor // the last change that was delivered
-	known  anchor // the last that the store was asked about and has
-	seed   maphash.Seed
+	last  anchor // the last change that was delivered
+	conns uint64 // connections begun when the store was last known to have it
+	seed  maphash.Seed
 }
 
 // Watch delivers the complete state and then every change, until ctx ends or
@@ -151,6 +152,7 @@ func (f *follower) list(ctx context.Context) error {
 	root := f.format.Root()
 	sent := time.Now()
 	f.track = newTracker(f.id, f.format, f.track)
+	begun, ended := f.client.conns.begun.Load(), f.client.conns.ended.Load()
 	var newest *mvccpb.KeyValue
 	var revision int64
 	page := int64(pageFirst)
@@ -183,9 +185,13 @@ func (f *follower) list(ctx context.Context) error {
 			}
 		}
 		if !resp.More {
-			if f.newest = (anchor{}); newest != nil {
-				f.newest = newAnchor(newest, false, f.seed)
+			if f.client.conns.ended.Load() != ended && !first {
+				return fmt.Errorf("listing %s: %w", root, errChanged)
 			}
+			if f.last = (anchor{}); newest != nil {
+				f.last = newAnchor(newest, false, f.seed)
+			}
+			f.conns = begun
 			return f.finishList(ctx, revision, first, sent)
 		}
 		b, fresh := f.track.take(revision)
@@ -221,7 +227,7 @@ func (f *follower) finishList(ctx context.Context, revision int64, first bool, s
 		return err
 	}
 	f.track.listing = false
-	f.listed, f.revision, f.known = true, revision, f.newest
+	f.listed, f.revision = true, revision
 	f.counters.lists.Add(1)
 	f.counters.keys.Store(f.track.keys)
 	f.counters.revision.Store(revision)
@@ -312,6 +318,12 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 	if resp.Header.GetClusterId() != 0 && resp.Header.ClusterId != f.cluster {
 		return errRollback
 	}
+	if len(resp.Events) == 0 {
+		return nil
+	}
+	if err := f.sameStore(ctx); err != nil {
+		return err
+	}
 	last := f.count(resp.Events)
 	if len(last) == 0 {
 		return nil
@@ -329,7 +341,7 @@ func (f *follower) received(ctx context.Context, resp clientv3.WatchResponse) er
 		return err
 	}
 	f.revision, f.stalls = revision, 0
-	f.newest = newAnchor(end.Kv, end.Type == mvccpb.DELETE, f.seed)
+	f.last = newAnchor(end.Kv, end.Type == mvccpb.DELETE, f.seed)
 	f.counters.revision.Store(revision)
 	f.counters.keys.Store(f.track.keys)
 	return nil

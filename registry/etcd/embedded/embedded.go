@@ -26,6 +26,8 @@ import (
 )
 
 const (
+	// takenMax is how many times an address is tried that was free and is not.
+	takenMax = 3
 	// DefaultListen is where the server listens unless configured otherwise.
 	DefaultListen = "127.0.0.1:2379"
 
@@ -84,10 +86,22 @@ var smallSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentBytes }
 // itself or by ctx. The caller must Run or Close it.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	smallSegments()
-	listen, err := chooseListen(ctx, cfg)
-	if err != nil {
-		return nil, err
+	for tries := 1; ; tries++ {
+		listen, err := chooseListen(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		s, err := start(ctx, cfg, listen)
+		if tries < takenMax && errors.Is(err, syscall.EADDRINUSE) {
+			continue // between the choice and etcd's own use of it
+		}
+		return s, err
 	}
+}
+
+// start is Start on an address.
+func start(ctx context.Context, cfg Config, listen netip.AddrPort) (*Server, error) {
+	var err error
 	s := &Server{url: "http://" + listen.String()}
 	dir := cfg.Dir
 	if dir == "" {
@@ -132,7 +146,7 @@ func chooseListen(ctx context.Context, cfg Config) (netip.AddrPort, error) {
 
 // tryListen finds out whether an address is free, and which port 0 becomes.
 // etcd takes no listener but opens its own, so the port is given back and
-// another process might take it in between; etcd's error says so then.
+// another process might take it in between: Start tries again then.
 func tryListen(ctx context.Context, addr netip.AddrPort) (netip.AddrPort, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr.String())
