@@ -43,6 +43,27 @@
 //
 // As l7, beside HAProxy with splicing, one thread each.
 //
+// # kernel: what a balancer adds to a connection
+//
+// Client, instances and balancers are machines on one link: network namespaces,
+// so that one kernel does the work of all. Ways take turns as above: a router that
+// does nothing else, Muster's modes nat, dsr and tcp (transparent, and as a process
+// that has both ends), HAProxy. What a way costs is the CPU of all that takes part
+// in it over the connections, and what the balancer adds is its difference to the
+// direct route, which has a turn before and after each.
+//
+// CPU is on-CPU time (schedstat) of client, instances and balancer, and of the
+// kernel's own threads. That has the soft interrupts: a packet to another namespace
+// is handled within the sender's system call, or by ksoftirqd; a kernel that
+// accounts for interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING) would take them out of
+// it, which the column of the whole machine would show: it is the difference of
+// /proc/stat, less what the machine does in a second without load in each round, by
+// ticks and with whatever else runs.
+//
+// Downloads are compared by rate, once with nothing but the CPU as their limit,
+// which all machines share here, and once with a link of the instances' that is.
+// The octets on the balancer's interface say what passed it.
+//
 // # failover: an instance fails behind a proxy
 //
 // Requests come at a fixed rate, whether those before are answered or not, and
@@ -86,6 +107,7 @@ var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
 	{"l4", "CPU and memory of a proxy of TCP beside HAProxy", runL4},
+	{"kernel", "CPU of connections and rate of downloads through nat, dsr and the proxies, beside a direct route", runKernel},
 	{"failover", "failed requests and latency around an instance that fails, beside HAProxy and nginx", runFailover},
 	{"changes", "requests, tunnels and downloads while the members of a service change", runChanges},
 	{"balance", "how each policy spreads requests through the proxy, against its bound", runBalance},
@@ -104,6 +126,10 @@ var benchmarks = []benchmark{
 func main() {
 	if fault.Backend(os.Args) {
 		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == kernelInstanceVerb {
+		fmt.Fprintln(os.Stderr, "bench:", kernelInstance(os.Args[2]))
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
