@@ -15,11 +15,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,6 +74,7 @@ type Key struct {
 	Algorithm Algorithm
 	Tag       uint16 // RFC 4034 appendix B
 	File      string // that it was read from
+	Times     Times
 
 	rdata  []byte // of the DNSKEY record
 	signer crypto.Signer
@@ -149,18 +152,20 @@ func (k *Key) sign(data []byte) ([]byte, error) {
 	if k.Algorithm == Ed25519 {
 		return k.signer.Sign(rand.Reader, data, crypto.Hash(0))
 	}
+	// Without a random source signatures are those of RFC 6979: servers with the same
+	// keys make the same.
 	sum := sha256.Sum256(data)
-	private, ok := k.signer.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, errors.New("no key of ECDSA")
-	}
-	r, s, err := ecdsa.Sign(rand.Reader, private, sum[:])
+	der, err := k.signer.Sign(nil, sum[:], crypto.SHA256)
 	if err != nil {
 		return nil, err
 	}
+	var n struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(der, &n); err != nil {
+		return nil, err
+	}
 	out := make([]byte, 2*coordinates) // RFC 6605 section 4: both numbers, each filled up
-	r.FillBytes(out[:coordinates])
-	s.FillBytes(out[coordinates:])
+	n.R.FillBytes(out[:coordinates])
+	n.S.FillBytes(out[coordinates:])
 	return out, nil
 }
 
@@ -183,7 +188,7 @@ func (k *Key) Write(dir string) error {
 	}
 	base := filepath.Join(dir, k.name())
 	public := fmt.Sprintf("; made by muster keys generate\n%s IN DNSKEY %d %d %d %s\n", k.Zone.String(), flagsCSK, protocol, k.Algorithm, base64.StdEncoding.EncodeToString(k.rdata[4:]))
-	private := fmt.Sprintf("Private-key-format: v1.3\nAlgorithm: %d (%s)\nPrivateKey: %s\n", k.Algorithm, k.Algorithm, base64.StdEncoding.EncodeToString(secret))
+	private := fmt.Sprintf("Private-key-format: v1.3\nAlgorithm: %d (%s)\nPrivateKey: %s\n", k.Algorithm, k.Algorithm, base64.StdEncoding.EncodeToString(secret)) + k.Times.text()
 	k.File = base + ".private"
 	if err := create(k.File, private, 0o600); err != nil {
 		return err
@@ -248,6 +253,9 @@ func readKey(file string, zone wire.Name) (*Key, error) {
 		return nil, fmt.Errorf("holds another key than its name says: %s", want)
 	}
 	k.File = file
+	if k.Times, err = parseTimes(fields); err != nil {
+		return nil, err
+	}
 	return k, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync/atomic"
+	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/zones"
@@ -21,7 +22,9 @@ const kept = 1 << 15
 // one takes no lock and allocates nothing. It is safe for concurrent use.
 type Online struct {
 	apex  wire.Name
+	now   time.Time // when it was made
 	keys  []*Key
+	signs []*Key // of those
 	seed  maphash.Seed
 	slots []atomic.Pointer[signatures]
 
@@ -38,12 +41,14 @@ type signatures struct {
 	blob []byte // each behind its length in two octets
 }
 
-// NewOnline returns a signer of a zone by keys, of which there must be one.
-func NewOnline(apex wire.Name, keys []*Key) (*Online, error) {
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("zone %s: no key to sign with", apex.String())
+// NewOnline returns a signer of a zone by those of its keys that sign now. When that is
+// to change (see Next) another must be made.
+func NewOnline(apex wire.Name, keys []*Key, now time.Time) (*Online, error) {
+	signs := which(keys, (*Key).Signs, now)
+	if len(signs) == 0 {
+		return nil, fmt.Errorf("zone %s: %w", apex.String(), errNoneSigns)
 	}
-	return &Online{apex: apex, keys: keys, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[signatures], kept)}, nil
+	return &Online{apex: apex, now: now, keys: keys, signs: signs, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[signatures], kept)}, nil
 }
 
 // Made and Evicted are how many sets were signed, and how many of the signatures gave
@@ -70,7 +75,7 @@ func (o *Online) Sign(key uint64, owner, msg []byte, from int, now int64) ([]byt
 	set.owner = bytes.ToLower(owner)
 	set.canonicalize()
 	s := &signatures{key: key, made: now}
-	for _, k := range o.keys {
+	for _, k := range o.signs {
 		rdata, err := set.sign(k, uint32(now/1e9))
 		if err != nil {
 			return nil, fmt.Errorf("signing %s: %w", set.typ, err)
@@ -172,12 +177,14 @@ func expand(dst, msg []byte, at int) (_ []byte, end int, ok bool) {
 // Wrap returns s with the records of the keys at its apex.
 func (o *Online) Wrap(s zones.Source) zones.Source {
 	w := &source{Source: s}
-	for _, k := range o.keys {
+	for _, k := range which(o.keys, (*Key).Published, o.now) {
 		w.keys.rdatas = append(w.keys.rdatas, k.DNSKEY())
+	}
+	for _, k := range which(o.keys, (*Key).Synced, o.now) {
+		w.cdnskeys.rdatas = append(w.cdnskeys.rdatas, k.DNSKEY())
 		w.cds.rdatas = append(w.cds.rdatas, k.DS())
 	}
 	w.keys.typ, w.cdnskeys.typ, w.cds.typ = wire.TypeDNSKEY, wire.TypeCDNSKEY, wire.TypeCDS
-	w.cdnskeys.rdatas = w.keys.rdatas
 	return w
 }
 
@@ -194,7 +201,7 @@ func (s *source) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answ
 		return
 	}
 	for _, set := range [...]*keySet{&s.keys, &s.cdnskeys, &s.cds} {
-		if set.typ == typ {
+		if set.typ == typ && len(set.rdatas) > 0 {
 			a.Kind, a.RRset = zones.Found, set
 		}
 	}

@@ -68,6 +68,11 @@ func parsed(t testing.TB, k *sign.Key) *dns.DNSKEY {
 // signed signs the zone and returns its records as miekg/dns has them.
 func signed(t *testing.T, keys []*sign.Key, now time.Time) []dns.RR {
 	t.Helper()
+	return signedBy(t, keys, now, false)
+}
+
+func signedBy(t *testing.T, keys []*sign.Key, now time.Time, raise bool) []dns.RR {
+	t.Helper()
 	apex := name(t, "example.test.")
 	var out []zones.Record
 	file := filepath.Join(t.TempDir(), "zone")
@@ -75,7 +80,7 @@ func signed(t *testing.T, keys []*sign.Key, now time.Time) []dns.RR {
 		t.Fatal(err)
 	}
 	_, _, err := zonefile.Load(file, "example.test.", func(r []zones.Record) (_ []zones.Record, err error) {
-		out, err = sign.Zone(&apex, r, keys, uint32(now.Unix()))
+		out, err = sign.Zone(&apex, r, keys, now, raise)
 		return out, err
 	})
 	if err != nil {
@@ -164,7 +169,7 @@ func TestZone_NSECIsOneCircleOfAllNames(t *testing.T) {
 		"sub.example.test.":    {dns.TypeNS, dns.TypeRRSIG, dns.TypeNSEC},
 		"secure.example.test.": {dns.TypeNS, dns.TypeDS, dns.TypeRRSIG, dns.TypeNSEC},
 		"lent.example.test.":   {dns.TypeA, dns.TypeAAAA, dns.TypeRRSIG, dns.TypeNSEC},
-		"example.test.":        {dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeNAPTR, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeDNSKEY, dns.TypeCDS, dns.TypeCDNSKEY},
+		"example.test.":        {dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeNAPTR, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeDNSKEY},
 	} {
 		if !slices.Equal(types[owner], want) {
 			t.Errorf("%s has %d, want %d", owner, types[owner], want)
@@ -218,18 +223,18 @@ func TestKey_IsWrittenAndRead(t *testing.T) {
 
 func TestZone_RefusesWhatIsSignedAlready(t *testing.T) {
 	apex := name(t, "example.test.")
-	_, err := sign.Zone(&apex, []zones.Record{{Owner: apex.Wire(), Type: wire.TypeDNSKEY}}, []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, 1)
+	_, err := sign.Zone(&apex, []zones.Record{{Owner: apex.Wire(), Type: wire.TypeDNSKEY}}, []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now(), false)
 	if err == nil || !strings.Contains(err.Error(), "DNSKEY records already") {
 		t.Errorf("%v", err)
 	}
-	if _, err := sign.Zone(&apex, nil, nil, 1); err == nil {
+	if _, err := sign.Zone(&apex, nil, nil, time.Now(), false); err == nil {
 		t.Error("without a key, it signs")
 	}
 }
 
 func TestOnline(t *testing.T) {
 	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key})
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/zones"
@@ -16,28 +16,40 @@ import (
 // is rolled in is waited for.
 const keyTTL = 3600
 
-// Zone signs the records of a zone at the time now, in seconds since 1970: it returns
-// them with its keys, CDS and CDNSKEY (RFC 7344), NSEC for every name that the zone has
-// a word on, and signatures. Delegations and what lies below them are not signed (RFC
-// 4035 section 2.2). Records that the file already has of these types are an error.
-func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now uint32) ([]zones.Record, error) {
-	if len(keys) == 0 {
-		return nil, errors.New("no key to sign with")
-	}
-	s := signing{apex: apex, keys: keys, now: now}
-	if err := s.gather(records); err != nil {
-		return nil, err
+// Day is when the day of a time began, in UTC: static zones are signed as at that.
+func Day(now time.Time) time.Time { return now.UTC().Truncate(Refresh * time.Second) }
+
+// Zone signs the records of a zone: it returns them with the DNSKEY, CDS
+// and CDNSKEY records of its keys, NSEC for every name that the zone has a word on, and
+// signatures. Delegations and what lies below them are not signed (RFC 4035 section
+// 2.2). Records that the file already has of these types are an error.
+//
+// The same records, keys and day give the same signatures. With raise the serial number
+// is greater by the minutes from 1970 to when the day began or a key changed, so that
+// secondaries take what is new.
+func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, raise bool) ([]zones.Record, error) {
+	signers := which(keys, (*Key).Signs, now)
+	if len(signers) == 0 {
+		return nil, errNoneSigns
 	}
 	out := slices.Clone(records)
-	ttl := uint32(keyTTL)
+	if raise {
+		raiseSerial(out, changed(keys, now))
+	}
+	s := signing{apex: apex}
+	if err := s.gather(out); err != nil {
+		return nil, err
+	}
 	add := func(owner []byte, t wire.Type, ttl uint32, rdata []byte) {
 		out = append(out, zones.Record{Owner: owner, Type: t, TTL: ttl, RData: rdata})
 		s.set(owner, t, ttl).rdatas = append(s.set(owner, t, ttl).rdatas, rdata)
 	}
-	for _, k := range keys {
-		add(apex.Wire(), wire.TypeDNSKEY, ttl, k.DNSKEY())
-		add(apex.Wire(), wire.TypeCDNSKEY, ttl, k.DNSKEY())
-		add(apex.Wire(), wire.TypeCDS, ttl, k.DS())
+	for _, k := range which(keys, (*Key).Published, now) {
+		add(apex.Wire(), wire.TypeDNSKEY, keyTTL, k.DNSKEY())
+	}
+	for _, k := range which(keys, (*Key).Synced, now) {
+		add(apex.Wire(), wire.TypeCDNSKEY, keyTTL, k.DNSKEY())
+		add(apex.Wire(), wire.TypeCDS, keyTTL, k.DS())
 	}
 	owners := s.authoritative()
 	for i, o := range owners {
@@ -50,8 +62,8 @@ func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now uint32) ([]z
 				continue
 			}
 			set.canonicalize()
-			for _, k := range keys {
-				rdata, err := set.sign(k, now)
+			for _, k := range signers {
+				rdata, err := set.sign(k, uint32(Day(now).Unix()))
 				if err != nil {
 					return nil, fmt.Errorf("signing %s: %w", t, err)
 				}
@@ -62,11 +74,23 @@ func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now uint32) ([]z
 	return out, nil
 }
 
+// raiseSerial puts a serial number that is greater by the minutes to a time into a copy
+// of the SOA record.
+func raiseSerial(records []zones.Record, at time.Time) {
+	for i := range records {
+		numbers := len(records[i].RData) - 20 // five, this the first: RFC 1035 section 3.3.13
+		if records[i].Type != wire.TypeSOA || numbers < 0 {
+			continue
+		}
+		rdata := bytes.Clone(records[i].RData)
+		binary.BigEndian.PutUint32(rdata[numbers:], binary.BigEndian.Uint32(rdata[numbers:])+uint32(at.Unix()/60))
+		records[i].RData = rdata
+	}
+}
+
 // signing is one run of Zone.
 type signing struct {
 	apex     *wire.Name
-	keys     []*Key
-	now      uint32
 	owners   map[string]*owner
 	negative uint32 // TTL of NSEC records
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/musterdns/muster/cmd/internal/config"
-	"github.com/musterdns/muster/zones/sign"
 )
 
 // settle is how long file changes must have ended before they are read: an
@@ -29,36 +28,38 @@ func (s *server) reloads(ctx context.Context) error {
 		defer watcher.Close()
 	}
 	watched := s.watchFiles(watcher, map[string]bool{})
-	resign := time.NewTicker(sign.Refresh * time.Second)
+	resign := time.NewTimer(time.Until(resignAt(s.cfg.Load(), time.Now())))
 	defer resign.Stop()
+	again := func() {
+		s.reload(ctx)
+		watched = s.watchFiles(watcher, watched)
+		resign.Reset(time.Until(resignAt(s.cfg.Load(), time.Now())))
+	}
 	var timer <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-resign.C:
-			if signs(s.cfg.Load()) {
-				s.reload(ctx)
-			}
+			again()
 		case <-s.opt.Reload:
-			s.reload(ctx)
-			watched = s.watchFiles(watcher, watched)
+			again()
 		case e := <-watcher.Events:
-			if watched[e.Name] {
+			if watched[e.Name] || watched[filepath.Dir(e.Name)+"/"] {
 				timer = time.After(settle)
 			}
 		case err := <-watcher.Errors:
 			s.log.Warn("watching files", "error", err)
 		case <-timer:
 			timer = nil
-			s.reload(ctx)
-			watched = s.watchFiles(watcher, watched)
+			again()
 		}
 	}
 }
 
 // watchFiles watches the directories of the configuration's files, since a file
-// that is replaced is another file, and returns the files.
+// that is replaced is another file, and returns the files; a directory of which every
+// file counts ends in a slash.
 func (s *server) watchFiles(w *fsnotify.Watcher, before map[string]bool) map[string]bool {
 	cfg := s.cfg.Load()
 	files := map[string]bool{}
@@ -68,6 +69,9 @@ func (s *server) watchFiles(w *fsnotify.Watcher, before map[string]bool) map[str
 	for i := range cfg.Zones {
 		if cfg.Zones[i].Source == config.SourceFile {
 			files[cfg.Zones[i].File] = true
+		}
+		if dir := cfg.Zones[i].DNSSEC; dir != "" {
+			files[filepath.Clean(dir)+"/"] = true // all files in it
 		}
 	}
 	dirs := map[string]bool{}

@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterdns/muster/cmd/internal/config"
@@ -24,14 +25,41 @@ func zoneKeys(z *config.Zone, apex wire.Name) ([]*sign.Key, error) {
 	return keys, nil
 }
 
-// signs reports whether static zones are signed here, which must be done again before
-// the signatures end.
-func signs(cfg *config.Config) bool {
-	return slices.ContainsFunc(cfg.Zones, func(z config.Zone) bool { return z.DNSSEC != "" && z.Source == config.SourceFile })
+// resignAt is when something of what signs zones changes next: a day begins, by which
+// static zones are signed again, or a time of a key comes. Never: far away.
+func resignAt(cfg *config.Config, now time.Time) time.Time {
+	at := now.Add(365 * 24 * time.Hour)
+	for i := range cfg.Zones {
+		z := &cfg.Zones[i]
+		if z.DNSSEC == "" {
+			continue
+		}
+		if z.Source == config.SourceFile {
+			at = earlier(at, sign.Day(now).Add(sign.Refresh*time.Second))
+		}
+		apex, err := wire.ParseName(z.Name)
+		if err != nil {
+			continue
+		}
+		if keys, err := sign.ReadDir(z.DNSSEC, apex); err == nil {
+			if next := sign.Next(keys, now); !next.IsZero() {
+				at = earlier(at, next)
+			}
+		}
+	}
+	return at
 }
 
-// loadStatic reads a zone file, and signs what is in it if the zone has keys.
-func loadStatic(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// loadStatic reads a zone file, and signs what is in it if the zone has keys, all day
+// with the same signatures. With raise its serial number grows with the days.
+func loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zonefile.Warning, error) {
 	if z.DNSSEC == "" {
 		return zonefile.Load(z.File, z.Name, nil)
 	}
@@ -39,12 +67,13 @@ func loadStatic(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning
 	if err != nil {
 		return nil, nil, err
 	}
-	online, err := sign.NewOnline(apex, keys)
+	now := time.Now()
+	online, err := sign.NewOnline(apex, keys, now)
 	if err != nil {
 		return nil, nil, err
 	}
 	zone, warnings, err := zonefile.Load(z.File, z.Name, func(r []zones.Record) ([]zones.Record, error) {
-		return sign.Zone(&apex, r, keys, uint32(time.Now().Unix()))
+		return sign.Zone(&apex, r, keys, now, raise)
 	})
 	if err != nil {
 		return nil, warnings, err
@@ -61,9 +90,17 @@ func sourceZone(z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, 
 	if err != nil {
 		return nil, err
 	}
-	online, err := sign.NewOnline(apex, keys)
+	online, err := sign.NewOnline(apex, keys, time.Now())
 	if err != nil {
 		return nil, err
 	}
 	return zones.NewSourceZone(apex, online.Wrap(src)).WithSigner(online), nil
+}
+
+// copied reports whether a zone has secondaries.
+func copied(cfg *config.Config, zone string) bool {
+	return slices.ContainsFunc(cfg.Zones, func(z config.Zone) bool { return z.Name == zone && len(z.Notify) > 0 }) ||
+		slices.ContainsFunc(cfg.Access, func(a config.Access) bool {
+			return a.Transfer == "*" || a.Transfer == zone || a.Transfer != "" && strings.HasSuffix(zone, "."+a.Transfer)
+		})
 }

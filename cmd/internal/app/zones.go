@@ -27,7 +27,7 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 			return nil, nil, fmt.Errorf("zone %s: %w", z.Name, err)
 		}
 		apexes = append(apexes, apex)
-		zone, warned, err := s.makeZone(z, apex)
+		zone, warned, err := s.makeZone(cfg, z, apex)
 		for _, w := range warned {
 			warnings = append(warnings, w.String())
 		}
@@ -56,10 +56,10 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 }
 
 // makeZone makes one zone.
-func (s *server) makeZone(z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
+func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
 	switch z.Source {
 	case config.SourceFile:
-		return loadStatic(z, apex)
+		return loadStatic(z, apex, copied(cfg, z.Name))
 	case config.SourceReverse:
 		src, err := service.NewReverse(service.ReverseConfig{
 			Apex: apex, View: s.pool.View(), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),

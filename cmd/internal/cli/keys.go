@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,16 +22,19 @@ BIND's tools.
 
 To sign a zone: generate a key, name the directory in the configuration, see that the
 zone is answered with signatures, and only then give the parent zone the DS record that
-"keys ds" prints (or let it take it from the zone's CDS records).
+"keys ds" prints (or let it take it from the zone's CDS records: --cds).
 
-To roll a key: generate another beside it and reload; both sign. After an hour and the
-zone's greatest TTL replace the DS record at the parent; when the old one's TTL is over,
-delete the old key's two files and reload.`,
+To roll a key: "keys roll" makes another beside it, and both sign. When resolvers know it
+the zone asks its parent by CDS and CDNSKEY records for the new DS record alone. Once the
+parent has that ("keys retire" looks) the old key ends when resolvers have forgotten its
+DS record. The server sees new files and follows the times that are in them, which are
+those of BIND's tools (dnssec-settime).`,
 		Example: `  muster keys generate --zone svc.example.com. --dir /etc/muster/keys
-  muster keys list --dir /etc/muster/keys --zone svc.example.com.
-  muster keys ds --dir /etc/muster/keys --zone svc.example.com.`,
+  muster keys list --zone svc.example.com. --dir /etc/muster/keys
+  muster keys roll --zone svc.example.com. --dir /etc/muster/keys
+  muster keys retire --zone svc.example.com. --dir /etc/muster/keys --server 10.0.0.2:53`,
 	}
-	cmd.AddCommand(s.keysGenerate(), s.keysList(), s.keysDS())
+	cmd.AddCommand(s.keysGenerate(), s.keysList(), s.keysDS(), s.keysRoll(), s.keysRetire())
 	return cmd
 }
 
@@ -46,6 +50,7 @@ func (s *session) keysGenerate() *cobra.Command {
 	cmd := &cobra.Command{Use: "generate", Short: "Make a key, and print the DS record for the parent zone", Args: arguments(0, 0)}
 	zone, dir := keyFlags(cmd)
 	algorithm := cmd.Flags().String("algorithm", sign.ECDSAP256SHA256.String(), "ECDSAP256SHA256 or ED25519, as `NAME`")
+	cds := cmd.Flags().Bool("cds", false, "have the zone ask its parent for the DS record, by CDS and CDNSKEY records")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		name, err := wire.ParseName(*zone)
 		if err != nil {
@@ -58,18 +63,28 @@ func (s *session) keysGenerate() *cobra.Command {
 		if err := os.MkdirAll(*dir, 0o700); err != nil {
 			return err
 		}
-		key, err := sign.Generate(name, a)
-		if err != nil {
-			return err
+		times := sign.Times{Created: time.Now()}
+		if *cds {
+			times.SyncPublish = times.Created
 		}
-		if err := key.Write(*dir); err != nil {
-			return err
-		}
-		fmt.Fprintf(s.stderr, "%s was made: keep it as secret as a password\n", key.File)
-		fmt.Fprintln(s.stdout, key.DSText())
-		return nil
+		return s.makeKey(name, a, *dir, times)
 	}
 	return cmd
+}
+
+// makeKey makes a key and prints its DS record.
+func (s *session) makeKey(zone wire.Name, a sign.Algorithm, dir string, times sign.Times) error {
+	key, err := sign.Generate(zone, a)
+	if err != nil {
+		return err
+	}
+	key.Times = times
+	if err := key.Write(dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.stderr, "%s was made: keep it as secret as a password\n", key.File)
+	fmt.Fprintln(s.stdout, key.DSText())
+	return nil
 }
 
 // readKeys reads the keys that the flags name, of which there must be one.
@@ -94,8 +109,8 @@ func (s *session) keysList() *cobra.Command {
 			return err
 		}
 		for _, k := range keys {
-			fmt.Fprintf(s.stdout, "%s IN DNSKEY 257 3 %d %s ; %s, tag %d, %s\n", k.Zone.String(), k.Algorithm,
-				base64.StdEncoding.EncodeToString(k.DNSKEY()[4:]), k.Algorithm, k.Tag, k.File)
+			fmt.Fprintf(s.stdout, "%s IN DNSKEY 257 3 %d %s ; %s, tag %d, %s; %s\n", k.Zone.String(), k.Algorithm,
+				base64.StdEncoding.EncodeToString(k.DNSKEY()[4:]), k.Algorithm, k.Tag, k.File, keyState(k, time.Now()))
 		}
 		return nil
 	}
@@ -111,7 +126,9 @@ func (s *session) keysDS() *cobra.Command {
 			return err
 		}
 		for _, k := range keys {
-			fmt.Fprintln(s.stdout, k.DSText())
+			if !k.Retiring() {
+				fmt.Fprintln(s.stdout, k.DSText())
+			}
 		}
 		return nil
 	}
