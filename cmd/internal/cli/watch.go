@@ -16,13 +16,25 @@ import (
 
 func (s *session) watchCommand() *cobra.Command {
 	var zone string
+	var push pushFlags
 	cmd := &cobra.Command{
 		Use: "watch [SERVICE]", Short: "Print instances as they change", GroupID: groupLook,
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: s.completeServices,
 		Long: `Prints the instances, and then each one again whenever it is in or out, well or ill,
-changed or gone. It goes on when the server is restarted; end it with Ctrl-C.`,
-		Example: `  muster watch web`,
+changed or gone. It goes on when the server is restarted; end it with Ctrl-C.
+
+With --push it subscribes to the records of a name by DNS Push (RFC 8765, over TLS), as
+any client of DNS can, and prints those that come (+) and go (-).`,
+		Example: `  muster watch web
+  muster watch --push web.svc.internal --server 10.0.0.53 --server-name dns.example.com
+  muster watch --push _http._tcp.web.svc.internal --type SRV --server 10.0.0.53 --ca ca.pem --server-name dns.example.com`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if push.on {
+				if len(args) == 0 {
+					return usagef("--push: name what to subscribe to, as web.svc.internal")
+				}
+				return s.push(cmd.Context(), &push, args[0])
+			}
 			c, err := s.api()
 			if err != nil {
 				return err
@@ -36,6 +48,12 @@ changed or gone. It goes on when the server is restarted; end it with Ctrl-C.`,
 			return w.run(cmd.Context())
 		},
 	}
+	cmd.Flags().BoolVar(&push.on, "push", false, "subscribe by DNS Push to the records of a name")
+	cmd.Flags().StringVar(&push.server, "server", "", "with --push: `address` of the server, with a port unless it is 853; default: where the server at --addr answers")
+	cmd.Flags().StringVar(&push.typ, "type", "A", "with --push: the `TYPE` of the records")
+	cmd.Flags().StringVar(&push.ca, "ca", "", "with --push: `file` with certificates that the server's may be signed by; default: the system's")
+	cmd.Flags().StringVar(&push.serverName, "server-name", "", "with --push: the `name` in the server's certificate; default: its address")
+	cmd.Flags().BoolVar(&push.insecure, "insecure", false, "with --push: take any certificate")
 	return s.online(zoned(cmd, &zone))
 }
 
