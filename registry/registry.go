@@ -78,6 +78,7 @@ type Batch struct {
 	Members   []Member
 	Routes    []Route
 	Reports   []Report
+	Notes     []Note
 	Deleted   []Key
 	// Lost are those instances of Deleted that went since the lease ended that
 	// they were under, without a word of their registrant's. The others of
@@ -89,6 +90,16 @@ type Batch struct {
 	// that does not list it.
 	Problems []Problem
 	Mended   []string
+}
+
+// Note is a record in a format of others' that is more than an instance, or none: what
+// its reader made of it.
+type Note struct {
+	Key         Key
+	Value       any
+	Incarnation int64
+	Revision    int64
+	Leased      bool
 }
 
 // PageMax is the number of records in one page of a complete state, at most.

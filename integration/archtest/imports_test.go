@@ -46,7 +46,7 @@ var ours = []importRow{
 	{"zones", []string{"dnsserver/wire"}, "names and records, whoever serves them"},
 	{"zones/zonefile", []string{"zones", "dnsserver/wire"}, "master files become zones"},
 	{"zones/sign", []string{"zones", "dnsserver/wire"}, "keys and signatures, whatever they are of"},
-	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "lb", "lb/pool"}, "the view becomes records"},
+	{"zones/service", []string{"zones", "dnsserver/wire", "registry", "registry/skydns", "lb", "lb/pool"}, "the view becomes records, and SkyDNS's records do"},
 
 	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},
 	{"dnsserver/tsig", []string{"dnsserver/wire"}, "who has signed a message, with no clock of its own"},

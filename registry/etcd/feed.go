@@ -43,7 +43,7 @@ type Format interface {
 	Instance(raw string, value []byte) (registry.Instance, error)
 }
 
-// Foreign follows instances that others write. It is safe for concurrent use;
+// Foreign follows what others write. It is safe for concurrent use;
 // one Watch runs at a time.
 type Foreign struct{ feed }
 
@@ -64,6 +64,36 @@ func (f foreign) record(b *registry.Batch, _ registry.Key, kv *mvccpb.KeyValue) 
 	in, err := f.Instance(string(kv.Key), kv.Value)
 	if err == nil {
 		b.Instances = append(b.Instances, stamped(in, kv))
+	}
+	return err
+}
+
+// NoteFormat is how others than Muster write what is more than instances.
+type NoteFormat interface {
+	// Root and Parse are as those of Format.
+	Root() string
+	Parse(raw string) (key registry.Key, ok bool, err error)
+	// Note decodes the value of a key that Parse takes.
+	Note(raw string, value []byte) (any, error)
+}
+
+// Notes follows the records of such a format. It is safe for concurrent use; one Watch
+// runs at a time.
+func (c *Client) Notes(id registry.SourceID, f NoteFormat) *Foreign {
+	return &Foreign{feed{client: c, id: id, format: notes{f}}}
+}
+
+// notes is a NoteFormat as a feed takes it.
+type notes struct{ NoteFormat }
+
+func (notes) canonical(_ registry.Key, raw string) string { return raw }
+
+func (n notes) record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) error {
+	value, err := n.Note(string(kv.Key), kv.Value)
+	if err == nil {
+		b.Notes = append(b.Notes, registry.Note{
+			Key: key, Value: value, Incarnation: kv.CreateRevision, Revision: kv.ModRevision, Leased: kv.Lease != 0,
+		})
 	}
 	return err
 }

@@ -206,6 +206,7 @@ func (t *tracker) retract(key registry.Key) {
 		})
 	case registry.KindUnknown:
 	}
+	b.Notes = slices.DeleteFunc(b.Notes, func(n registry.Note) bool { return n.Key == key })
 	b.Deleted = append(b.Deleted, key)
 }
 

@@ -34,6 +34,13 @@ var questions = [][2]string{
 	{"nosuch.svc.test", "A"},
 	{"_api._tcp.prod.svc.test", "SRV"},
 	{"1.0.0.10.in-addr.arpa", "PTR"},
+	{"web.sky.test", "A"},
+	{"web.sky.test", "AAAA"},
+	{"web.sky.test", "SRV"},
+	{"sky.test", "MX"},
+	{"sky.test", "TXT"},
+	{"old.sky.test", "CNAME"},
+	{"nosuch.sky.test", "A"},
 }
 
 func TestZone_Lookup_allocates(t *testing.T) {
@@ -43,6 +50,10 @@ func TestZone_Lookup_allocates(t *testing.T) {
 	s.apply(registry.Batch{
 		Services:  []registry.Service{{Name: "virtual", VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")}}},
 		Instances: many("virtual", 2),
+	})
+	s.applySky(true, map[string]string{
+		"web/a": `{"host":"10.9.0.1","port":80}`, "web/b": `{"host":"fd00::1","port":80}`, "old": `{"host":"www.example.com"}`,
+		"mail": `{"host":"mail.example.com","mail":true,"text":"x"}`,
 	})
 	s.req.Now = time.Now().UnixNano()
 	s.req.Client = netip.MustParseAddr("192.0.2.1")

@@ -26,6 +26,7 @@ type server struct {
 	t    testing.TB
 	pool *pool.Pool
 	tree *zones.Tree
+	sky  *service.SkyTree // of sky.test.
 	sink func(registry.Batch) error
 
 	buf  [65535]byte
@@ -73,14 +74,20 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 		}
 		all = append(all, zones.NewSourceZone(mustName(name), r))
 	}
-	tree, err := zones.NewTree(all)
+	apex = mustName("sky.test.")
+	sky := service.NewSkyTree(apex)
+	of, err := service.NewSky(service.SkyConfig{Apex: apex, View: p.View(), Source: 1, Tree: sky})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := zones.NewTree(append(all, zones.NewSourceZone(apex, of)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	return &server{t: t, pool: p, tree: tree, sink: p.Sink(ctx), size: 1232}, func() { cancel(); <-done }
+	return &server{t: t, pool: p, tree: tree, sky: sky, sink: p.Sink(ctx), size: 1232}, func() { cancel(); <-done }
 }
 
 func (s *server) apply(b registry.Batch) {

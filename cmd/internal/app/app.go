@@ -41,6 +41,7 @@ import (
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/etcd"
 	"github.com/musterdns/muster/registry/etcd/embedded"
+	"github.com/musterdns/muster/zones/service"
 )
 
 const (
@@ -131,7 +132,8 @@ type server struct {
 type source struct {
 	zone    string
 	etcd    *etcd.Source     // its own keys: what is written goes there
-	foreign *etcd.Foreign    // instances that others write; nil: there are none
+	foreign *etcd.Foreign    // what others write; nil: there is none
+	sky     *service.SkyTree // source skydns: the records
 	feed    registry.Watcher // everything that it is made from
 }
 

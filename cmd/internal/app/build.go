@@ -17,6 +17,7 @@ import (
 	"github.com/musterdns/muster/dnsserver/authority"
 	"github.com/musterdns/muster/dnsserver/notify"
 	"github.com/musterdns/muster/dnsserver/push"
+	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
 	"github.com/musterdns/muster/lb/pool"
@@ -24,6 +25,7 @@ import (
 	"github.com/musterdns/muster/registry/etcd"
 	"github.com/musterdns/muster/registry/etcd/embedded"
 	"github.com/musterdns/muster/registry/naming"
+	"github.com/musterdns/muster/registry/skydns"
 	"github.com/musterdns/muster/zones/service"
 )
 
@@ -111,13 +113,26 @@ func makeSource(c *etcd.Client, id registry.SourceID, cfg *config.Config, z *con
 		return source{}, err
 	}
 	src := source{zone: z.Name, etcd: own, feed: own}
-	if z.Source == config.SourceNaming {
+	switch z.Source {
+	case config.SourceNaming:
 		format, err := naming.New(z.Prefix)
 		if err != nil {
 			return source{}, err
 		}
 		src.foreign = c.Foreign(id, format)
 		src.feed = registry.Join(own, src.foreign)
+	case config.SourceSkyDNS:
+		format, err := skydns.New(z.Prefix)
+		if err != nil {
+			return source{}, err
+		}
+		apex, err := wire.ParseName(z.Name)
+		if err != nil {
+			return source{}, err
+		}
+		src.foreign, src.sky = c.Notes(id, format), service.NewSkyTree(apex)
+		src.feed = registry.Join(own, skydns.Watch(src.foreign, src.sky.Apply))
+	case config.SourceMuster, config.SourceReverse, config.SourceFile:
 	}
 	return src, nil
 }
@@ -130,6 +145,16 @@ func (s *server) sourceID(zone string) registry.SourceID {
 		}
 	}
 	return 0
+}
+
+// skyTree is the records of a zone of source skydns.
+func (s *server) skyTree(zone string) *service.SkyTree {
+	for i := range s.sources {
+		if s.sources[i].zone == zone {
+			return s.sources[i].sky
+		}
+	}
+	return nil
 }
 
 // sourceZone is the zone of a source; empty: it is none of a service zone.

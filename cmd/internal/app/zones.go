@@ -79,6 +79,16 @@ func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*
 		}
 		zone, err := sourceZone(z, apex, src)
 		return zone, nil, err
+	case config.SourceSkyDNS:
+		src, err := service.NewSky(service.SkyConfig{
+			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), Tree: s.skyTree(z.Name),
+			TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		zone, err := sourceZone(z, apex, src)
+		return zone, nil, err
 	default:
 		return nil, nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
 	}
@@ -99,7 +109,7 @@ func (s *server) settings(cfg *config.Config) pool.Settings {
 		switch z.Source {
 		case config.SourceReverse:
 			out.Reverse = true
-		case config.SourceMuster, config.SourceNaming:
+		case config.SourceMuster, config.SourceNaming, config.SourceSkyDNS:
 			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name)}
 			for j := range cfg.Services {
 				if cfg.Services[j].Zone == z.Name {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,6 +12,9 @@ import (
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/registry"
 )
+
+// skydnsPrefix is where SkyDNS's records are unless configured otherwise.
+const skydnsPrefix = "/skydns"
 
 // compute fills in the defaults that are not the same everywhere.
 func (d *decoder) compute(c *Config) {
@@ -30,8 +34,14 @@ func (d *decoder) compute(c *Config) {
 		if z.Source == "" && z.File != "" {
 			z.Source = SourceFile
 		}
-		if z.Source == SourceMuster {
+		switch z.Source {
+		case SourceMuster:
 			z.Prefix = cmp.Or(z.Prefix, registry.DefaultPrefix)
+		case SourceSkyDNS: // each zone has its own subtree
+			labels := strings.Split(strings.Trim(z.Name, "."), ".")
+			slices.Reverse(labels)
+			z.Prefix = cmp.Or(z.Prefix, skydnsPrefix) + "/" + strings.Join(labels, "/")
+		case SourceNaming, SourceReverse, SourceFile:
 		}
 	}
 	if only := c.onlyServiceZone(); only != "" {

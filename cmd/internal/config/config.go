@@ -101,13 +101,16 @@ type ZoneSource string
 const (
 	SourceMuster  ZoneSource = "muster"  // the registry, under Prefix
 	SourceNaming  ZoneSource = "naming"  // what gRPC's naming in etcd has under Prefix
+	SourceSkyDNS  ZoneSource = "skydns"  // what CoreDNS's etcd plugin answers from, under Prefix
 	SourceReverse ZoneSource = "reverse" // PTR for the instances of the service zones
 	SourceFile    ZoneSource = "file"    // a master file
 )
 
 // Services reports whether a zone of the source has services, that is, whether it
 // is a service zone.
-func (s ZoneSource) Services() bool { return s == SourceMuster || s == SourceNaming }
+func (s ZoneSource) Services() bool {
+	return s == SourceMuster || s == SourceNaming || s == SourceSkyDNS
+}
 
 // Native is the prefix of a service zone's own keys: what stands in etcd in
 // Muster's form. Instances of a foreign source lie elsewhere.

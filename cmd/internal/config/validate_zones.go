@@ -26,7 +26,7 @@ func (v *validator) zones() {
 func (v *validator) zoneKeys(at string, z Zone) {
 	set := func(key string) bool { _, ok := v.c.where[at+"."+key]; return ok }
 	switch z.Source {
-	case SourceMuster:
+	case SourceMuster, SourceSkyDNS:
 	case SourceNaming:
 		if z.Prefix == "" {
 			v.bad(at, "prefix is missing: source is naming", "set it to what the keys of the targets begin with, as /services")
@@ -40,7 +40,7 @@ func (v *validator) zoneKeys(at string, z Zone) {
 			v.bad(at, "file is missing: source is file", "name the zone's master file")
 		}
 	default:
-		v.bad(at, "source is missing", "set it to muster, naming, reverse or file")
+		v.bad(at, "source is missing", "set it to muster, naming, skydns, reverse or file")
 		return
 	}
 	v.key(at+".notify_tsig", z.NotifyTSIG)
@@ -54,7 +54,7 @@ func (v *validator) zoneKeys(at string, z Zone) {
 		v.bad(at+".file", "has no effect: source is "+string(z.Source), "set source to file, or take it out")
 	}
 	if !z.Source.Services() && set("prefix") {
-		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster or naming, or take it out")
+		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster, naming or skydns, or take it out")
 	}
 	if z.Source == SourceFile {
 		for _, key := range []string{"ttl", "negative_ttl"} {

@@ -1,0 +1,156 @@
+package service
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/zones"
+)
+
+// SkyConfig configures a zone of source skydns.
+type SkyConfig struct {
+	Apex   wire.Name
+	View   *pool.View
+	Source registry.SourceID // has those of the records that are instances
+	Tree   *SkyTree
+	// Hosts, TTL and NegativeTTL are as in Config. TTL is that of records that have
+	// none, too.
+	Hosts       []netip.Addr
+	TTL         time.Duration
+	NegativeTTL time.Duration
+}
+
+// Sky answers the names of a zone of SkyDNS records. A name is answered with the record
+// at it and all below; CNAME and PTR with the record at it alone. A record that is an
+// instance is left out while the instance may not be answered. It is immutable and safe
+// for concurrent use.
+//
+// It differs from CoreDNS on purpose: a bad record is left out alone, a name has one
+// CNAME at most and none beside addresses, a host and a text are both answered, a record
+// does not hide behind those below it, weights are given as they are, a set has one TTL,
+// its least, and what has no TTL the zone's.
+type Sky struct {
+	apex   apex
+	view   *pool.View
+	source registry.SourceID
+	tree   *SkyTree
+}
+
+var _ zones.Source = (*Sky)(nil)
+
+// NewSky returns the zone of cfg.
+func NewSky(cfg SkyConfig) (*Sky, error) {
+	if cfg.View == nil || cfg.Tree == nil || cfg.Source == 0 {
+		return nil, errors.New("skydns zone: View, Tree and Source: must be set")
+	}
+	z := &Sky{view: cfg.View, source: cfg.Source, tree: cfg.Tree}
+	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+		return nil, err
+	}
+	z.apex.serial = func() uint32 {
+		if s := cfg.View.Source(cfg.Source); s != nil {
+			return s.Serial()
+		}
+		return 0
+	}
+	cfg.Tree.zone.Store(z)
+	return z, nil
+}
+
+// SOA implements zones.Source.
+func (z *Sky) SOA() zones.RRset { return (*soaSet)(&z.apex) }
+
+// Lookup implements zones.Source. A question with a label * or any allocates.
+func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	a.Type, a.EDE = typ, zones.EDENone
+	if below == 0 && (typ == wire.TypeSOA || typ == wire.TypeNS) {
+		z.apex.lookup(name, below, typ, a)
+		return
+	}
+	state, root := z.view.Source(z.source), z.tree.root.Load()
+	if root == nil {
+		a.Kind, a.EDE = zones.ServFail, wire.EDENotReady
+		return
+	}
+	if !ready(state, a) {
+		return
+	}
+	n := root.find(name, below)
+	switch {
+	case below == 0:
+		n = root
+		if own := root.child([]byte("dns")); own != nil && own.child([]byte("apex")) != nil {
+			n = own.child([]byte("apex"))
+		}
+		a.Kind = zones.NoData
+		answerSky(n, typ, a)
+	case n != nil:
+		a.Kind = zones.NoData
+		answerSky(n, typ, a)
+	case z.apex.lookup(name, below, typ, a):
+		return
+	default:
+		a.Kind = zones.NXDomain
+		z.pattern(root, name, below, typ, a)
+	}
+	if a.Kind == zones.NoData || a.Kind == zones.NXDomain {
+		explain(state, a)
+	}
+}
+
+// pattern answers a question with a label that stands for every one.
+func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+	for i := range below {
+		if isAny(name.Label(i)) {
+			if all := root.matching(nil, name, below-1); len(all) > 0 {
+				a.Kind = zones.NoData
+				answerSky(&skyNode{set: newSkySet(z.tree, all)}, typ, a)
+			}
+			return
+		}
+	}
+}
+
+// answerSky finds the RRset of a type of a name that exists.
+func answerSky(n *skyNode, typ wire.Type, a *zones.Answer) {
+	s := n.set
+	switch typ {
+	case wire.TypeA, wire.TypeAAAA:
+		switch {
+		case typ == wire.TypeA && s.four:
+			found(a, (*sky4)(s))
+		case typ == wire.TypeAAAA && s.six:
+			found(a, (*sky6)(s))
+		case !s.four && !s.six && s.alias != nil:
+			a.Kind, a.Type, a.RRset, a.Target = zones.Alias, wire.TypeCNAME, (*skyCNAME)(s.alias), s.alias.host
+		}
+	case wire.TypeCNAME:
+		if n.record != nil && n.record.host != nil {
+			found(a, (*skyCNAME)(n.record))
+		}
+	case wire.TypePTR:
+		if n.record != nil && n.record.host != nil {
+			found(a, (*skyPTR)(n.record))
+		}
+	case wire.TypeSRV:
+		if s.srv {
+			found(a, (*skySRV)(s))
+		}
+	case wire.TypeMX:
+		if s.mx {
+			found(a, (*skyMX)(s))
+		}
+	case wire.TypeTXT:
+		if s.text {
+			found(a, (*skyTXT)(s))
+		}
+	case wire.TypeANY:
+		if len(s.records) > 0 {
+			a.Kind = zones.Found
+		}
+	}
+}

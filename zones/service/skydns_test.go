@@ -1,0 +1,127 @@
+package service_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/skydns"
+)
+
+// applySky puts records below the zone sky.test., or with nothing as a value takes them
+// away; whole: they are all that there are.
+func (s *server) applySky(whole bool, records map[string]string) {
+	s.t.Helper()
+	f, err := skydns.New("/skydns/test/sky")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b := registry.Batch{Reset: whole}
+	for path, value := range records {
+		key, ok, err := f.Parse(f.Root() + path)
+		if err != nil || !ok {
+			s.t.Fatalf("%s: %t, %v", path, ok, err)
+		}
+		if value == "" {
+			b.Deleted = append(b.Deleted, key)
+			continue
+		}
+		note, err := f.Note(f.Root()+path, []byte(value))
+		if err != nil {
+			s.t.Fatalf("%s: %v", path, err)
+		}
+		b.Notes = append(b.Notes, registry.Note{Key: key, Value: note})
+	}
+	s.sky.Apply(b)
+}
+
+// However records came, one after the other or all at once, the answers are the same.
+func TestSkyTree_IsWhatItsRecordsAre(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(registry.Batch{Reset: true})
+	paths := []string{"a", "b", "a/a", "a/b", "b/a", "a/a/a", "a/b/a", "b/a/b"}
+	values := []string{
+		"", `{"host":"10.9.0.1","port":80}`, `{"host":"10.9.0.2","group":"g1"}`, `{"host":"10.9.0.3","group":"g2"}`,
+		`{"host":"www.example.com","port":-1}`, `{"text":"x"}`, `{"host":"fd00::1","mail":true}`,
+	}
+	names := []string{"sky.test", "*.sky.test", "a.*.sky.test"}
+	for _, p := range paths {
+		labels := strings.Split(p, "/")
+		slices.Reverse(labels)
+		names = append(names, strings.Join(labels, ".")+".sky.test")
+	}
+	look := func() map[string]string {
+		out := map[string]string{}
+		for _, n := range names {
+			for _, typ := range []string{"A", "AAAA", "SRV", "MX", "TXT", "CNAME"} {
+				a := s.ask(n, typ)
+				out[n+" "+typ] = a.kind + " " + strings.Join(a.answer, "; ") + " " + strings.Join(a.extra, "; ")
+			}
+		}
+		return out
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		s.applySky(true, nil)
+		state := map[string]string{}
+		for range rapid.IntRange(1, 12).Draw(rt, "changes") {
+			p, v := rapid.SampledFrom(paths).Draw(rt, "path"), rapid.SampledFrom(values).Draw(rt, "value")
+			s.applySky(false, map[string]string{p: v})
+			if state[p] = v; v == "" {
+				delete(state, p)
+			}
+		}
+		got := look()
+		s.applySky(true, state)
+		if want := look(); !maps.Equal(got, want) {
+			for k, w := range want {
+				if got[k] != w {
+					rt.Errorf("%s: %q one by one, %q at once, of %v", k, got[k], w, state)
+				}
+			}
+		}
+	})
+}
+
+func TestSky_Lookup(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(registry.Batch{Reset: true})
+	if a := s.ask("web.sky.test", "A"); a.kind != "SERVFAIL" {
+		t.Errorf("before anything is known: %s", a.kind)
+	}
+	long := strings.Repeat("y", 300)
+	s.applySky(true, map[string]string{
+		"web/a": `{"host":"10.9.0.1","port":80,"ttl":9}`, "web/b": `{"host":"10.9.0.1","port":81,"priority":1,"weight":3,"targetstrip":1}`,
+		"web/c": `{"host":"fd00::1","port":-1}`, "both": `{"host":"www.example.com","text":"x"}`, "long": `{"text":"` + long + `"}`,
+		"own": `{"text":"\"heritage=external-dns,external-dns/owner=me\""}`, "dns/apex/x": `{"host":"10.9.9.9"}`,
+		"p": `{"host":"10.9.1.1"}`, "p/q": `{"host":"10.9.1.2"}`,
+	})
+	for _, tt := range []struct {
+		name, typ, kind string
+		want            []string
+	}{
+		{"web.sky.test", "A", "NOERROR", []string{"web.sky.test. 5 IN A 10.9.0.1"}},
+		{"a.web.sky.test", "A", "NOERROR", []string{"a.web.sky.test. 9 IN A 10.9.0.1"}},
+		{"web.sky.test", "AAAA", "NOERROR", []string{"web.sky.test. 5 IN AAAA fd00::1"}},
+		{"web.sky.test", "SRV", "NOERROR", []string{"web.sky.test. 5 IN SRV 1 3 81 web.sky.test.", "web.sky.test. 5 IN SRV 10 100 80 a.web.sky.test."}},
+		{"both.sky.test", "TXT", "NOERROR", []string{`both.sky.test. 5 IN TXT "x"`}},
+		{"both.sky.test", "CNAME", "NOERROR", []string{"both.sky.test. 5 IN CNAME www.example.com."}},
+		{"long.sky.test", "TXT", "NOERROR", []string{`long.sky.test. 5 IN TXT "` + long[:255] + `" "` + long[255:] + `"`}},
+		{"own.sky.test", "TXT", "NODATA", nil},
+		{"sky.test", "A", "NOERROR", []string{"sky.test. 5 IN A 10.9.9.9"}},
+		{"p.sky.test", "A", "NOERROR", []string{"p.sky.test. 5 IN A 10.9.1.1", "p.sky.test. 5 IN A 10.9.1.2"}},
+		{"*.p.sky.test", "A", "NOERROR", []string{"*.p.sky.test. 5 IN A 10.9.1.2"}},
+		{"web.sky.test", "HINFO", "NODATA", nil},
+		{"nosuch.sky.test", "A", "NXDOMAIN", nil},
+		{"x.a.web.sky.test", "A", "NXDOMAIN", nil},
+	} {
+		if a := s.ask(tt.name, tt.typ); a.kind != tt.kind || !slices.Equal(a.answer, tt.want) {
+			t.Errorf("%s %s: %s %q, want %s %q", tt.name, tt.typ, a.kind, a.answer, tt.kind, tt.want)
+		}
+	}
+}

@@ -1,0 +1,287 @@
+package service
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
+)
+
+// The RRsets of a zone of SkyDNS records: of a set, and of one record.
+type (
+	sky4     skySet
+	sky6     skySet
+	skySRV   skySet
+	skyMX    skySet
+	skyTXT   skySet
+	skyCNAME skyRecord
+	skyPTR   skyRecord
+)
+
+// in reports whether the record may be answered: it is no instance, or one that is in.
+func (r *skyRecord) in(z *Sky) bool {
+	if r.service == "" {
+		return true
+	}
+	s := z.view.Find(z.source, []byte(r.service))
+	if s == nil || s.Ancestor() {
+		return true // it is as new as that
+	}
+	i := s.Instance(r.id)
+	return i < 0 || s.In(uint32(i))
+}
+
+// ttl is the TTL that the record asks for.
+func (r *skyRecord) ttl(z *Sky) uint32 {
+	if r.TTL == 0 {
+		return z.apex.ttl
+	}
+	return r.TTL
+}
+
+// begin is the result of a set of records that are of a kind, with their least TTL.
+func (s *skySet) begin(z *Sky, r *zones.Request, of func(*skyRecord) bool) zones.Result {
+	res := zones.Result{TTL: ^uint32(0), EDE: zones.EDENone}
+	for _, rec := range s.records {
+		if of(rec) {
+			res.TTL = min(res.TTL, rec.ttl(z)) // RFC 2181 section 5.2
+		}
+	}
+	if state := z.view.Source(z.source); state != nil {
+		stateOf(state, &res, r.Now)
+	}
+	return res
+}
+
+// each calls write with the records of a kind that may be answered, beginning with any,
+// until it returns false: then not all fit. Those written are r.Picks.
+func (s *skySet) each(z *Sky, r *zones.Request, res *zones.Result, of func(*skyRecord) bool, same func(a, b *skyRecord) bool, write func(*skyRecord) bool) {
+	r.Picks = r.Picks[:0]
+	n := len(s.records)
+	for i := range n {
+		at := (i + int(r.Rand%uint64(n))) % n
+		rec := s.records[at]
+		if !of(rec) || !rec.in(z) || !s.first(z, rec, same) {
+			continue
+		}
+		if !write(rec) {
+			res.Truncated = true
+			return
+		}
+		r.Picks = append(r.Picks, uint32(at))
+		res.Answers++
+	}
+}
+
+// all yields the RDATA of the records of a kind that may be answered.
+func (s *skySet) all(of func(*skyRecord) bool, same func(a, b *skyRecord) bool, rdata func(*skyRecord) []byte, yield func([]byte) bool) {
+	z := s.tree.zone.Load()
+	for _, rec := range s.records {
+		if of(rec) && rec.in(z) && s.first(z, rec, same) && !yield(rdata(rec)) {
+			return
+		}
+	}
+}
+
+// first reports whether no record before this one in the set, that may be answered, says
+// the same: a set has no record twice (RFC 2181 section 5).
+func (s *skySet) first(z *Sky, rec *skyRecord, same func(a, b *skyRecord) bool) bool {
+	for _, other := range s.records {
+		if other == rec {
+			return true
+		}
+		if same(other, rec) && other.in(z) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameAddress(a, b *skyRecord) bool { return a.Addr == b.Addr }
+
+func sameSRV(a, b *skyRecord) bool {
+	return isTarget(a) && a.Port == b.Port && a.Priority == b.Priority && a.Weight == b.Weight && bytes.Equal(a.target, b.target)
+}
+
+func sameText(a, b *skyRecord) bool { return bytes.Equal(a.text, b.text) }
+
+func sameMX(a, b *skyRecord) bool {
+	return isMail(a) && a.Priority == b.Priority && bytes.Equal(a.target, b.target)
+}
+
+func isFour(r *skyRecord) bool   { return r.Addr.Is4() }
+func isSix(r *skyRecord) bool    { return r.Addr.Is6() }
+func isTarget(r *skyRecord) bool { return r.target != nil && r.Port >= 0 }
+func isMail(r *skyRecord) bool   { return r.target != nil && r.Mail }
+func isText(r *skyRecord) bool   { return len(r.text) > 0 }
+
+func addressOf(r *skyRecord) []byte { return r.Addr.AsSlice() }
+
+// Append implements zones.RRset.
+func (s *sky4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return (*skySet)(s).addresses(b, owner, r, isFour)
+}
+
+// All implements zones.RRset.
+func (s *sky4) All(yield func([]byte) bool) { (*skySet)(s).all(isFour, sameAddress, addressOf, yield) }
+
+// Version implements zones.RRset.
+func (s *sky4) Version() uint64 { return versionOf(s.All) }
+
+// Append implements zones.RRset.
+func (s *sky6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return (*skySet)(s).addresses(b, owner, r, isSix)
+}
+
+// All implements zones.RRset.
+func (s *sky6) All(yield func([]byte) bool) { (*skySet)(s).all(isSix, sameAddress, addressOf, yield) }
+
+// Version implements zones.RRset.
+func (s *sky6) Version() uint64 { return versionOf(s.All) }
+
+// addresses writes each address of a family once.
+func (s *skySet) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, of func(*skyRecord) bool) zones.Result {
+	z := s.tree.zone.Load()
+	res := s.begin(z, r, of)
+	s.each(z, r, &res, of, sameAddress, func(rec *skyRecord) bool {
+		return skyAddress(b, r.Section, owner, res.TTL, rec.Addr)
+	})
+	return res
+}
+
+func skyAddress(b *wire.Builder, to wire.Section, owner wire.Ref, ttl uint32, a netip.Addr) bool {
+	if a.Is4() {
+		return b.A(to, owner, ttl, a.As4())
+	}
+	return b.AAAA(to, owner, ttl, a.As16())
+}
+
+// fixed is what an SRV record has before its target.
+func (r *skyRecord) fixed() [6]byte {
+	var out [6]byte
+	binary.BigEndian.PutUint16(out[0:], r.Priority)
+	binary.BigEndian.PutUint16(out[2:], r.Weight)
+	binary.BigEndian.PutUint16(out[4:], uint16(r.Port))
+	return out
+}
+
+// Append implements zones.RRset.
+func (s *skySRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return (*skySet)(s).targets(b, owner, r, wire.TypeSRV, isTarget)
+}
+
+// All implements zones.RRset.
+func (s *skySRV) All(yield func([]byte) bool) {
+	(*skySet)(s).all(isTarget, sameSRV, func(r *skyRecord) []byte {
+		fixed := r.fixed()
+		return append(fixed[:], r.target...)
+	}, yield)
+}
+
+// Version implements zones.RRset.
+func (s *skySRV) Version() uint64 { return versionOf(s.All) }
+
+// Append implements zones.RRset.
+func (s *skyMX) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	return (*skySet)(s).targets(b, owner, r, wire.TypeMX, isMail)
+}
+
+// All implements zones.RRset.
+func (s *skyMX) All(yield func([]byte) bool) {
+	(*skySet)(s).all(isMail, sameMX, func(r *skyRecord) []byte {
+		return append(binary.BigEndian.AppendUint16(nil, r.Priority), r.target...)
+	}, yield)
+}
+
+// Version implements zones.RRset.
+func (s *skyMX) Version() uint64 { return versionOf(s.All) }
+
+// targets writes records that name hosts, and the addresses that their own records
+// have.
+func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, typ wire.Type, of func(*skyRecord) bool) zones.Result {
+	z := s.tree.zone.Load()
+	res := s.begin(z, r, of)
+	refs := r.Refs[:0]
+	same := sameSRV
+	if typ == wire.TypeMX {
+		same = sameMX
+	}
+	s.each(z, r, &res, of, same, func(rec *skyRecord) bool {
+		fixed := rec.fixed()
+		prefix, compress := fixed[:], false // RFC 2782: the target is not compressed
+		if typ == wire.TypeMX {
+			prefix, compress = fixed[:2], true
+		}
+		ref, ok := b.RRName(r.Section, owner, typ, wire.ClassIN, res.TTL, prefix, rec.target, compress)
+		refs = append(refs, ref)
+		return ok
+	})
+	r.Refs = refs
+	if r.Bare {
+		return res
+	}
+	for n, at := range r.Picks {
+		rec := s.records[at]
+		if !rec.Addr.IsValid() {
+			continue
+		}
+		if !skyAddress(b, wire.Additional, refs[n], res.TTL, rec.Addr) {
+			break // it is no part of the answer: RFC 2181 section 9
+		}
+		res.Additional++
+	}
+	return res
+}
+
+// Append implements zones.RRset.
+func (s *skyTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	z := s.tree.zone.Load()
+	res := (*skySet)(s).begin(z, r, isText)
+	(*skySet)(s).each(z, r, &res, isText, sameText, func(rec *skyRecord) bool {
+		return b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, rec.text)
+	})
+	return res
+}
+
+// All implements zones.RRset.
+func (s *skyTXT) All(yield func([]byte) bool) {
+	(*skySet)(s).all(isText, sameText, func(r *skyRecord) []byte { return r.text }, yield)
+}
+
+// Version implements zones.RRset.
+func (s *skyTXT) Version() uint64 { return versionOf(s.All) }
+
+// Append implements zones.RRset.
+func (r *skyCNAME) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
+	return (*skyRecord)(r).pointer(b, owner, q, wire.TypeCNAME)
+}
+
+// All implements zones.RRset.
+func (r *skyCNAME) All(yield func([]byte) bool) { yield(r.host) }
+
+// Version implements zones.RRset.
+func (r *skyCNAME) Version() uint64 { return versionOf(r.All) }
+
+// Append implements zones.RRset.
+func (r *skyPTR) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
+	return (*skyRecord)(r).pointer(b, owner, q, wire.TypePTR)
+}
+
+// All implements zones.RRset.
+func (r *skyPTR) All(yield func([]byte) bool) { yield(r.host) }
+
+// Version implements zones.RRset.
+func (r *skyPTR) Version() uint64 { return versionOf(r.All) }
+
+// pointer writes the one name that a record leads to.
+func (r *skyRecord) pointer(b *wire.Builder, owner wire.Ref, q *zones.Request, typ wire.Type) zones.Result {
+	z := r.tree.zone.Load()
+	res := zones.Result{TTL: r.ttl(z), EDE: zones.EDENone}
+	if state := z.view.Source(z.source); state != nil {
+		stateOf(state, &res, q.Now)
+	}
+	_, ok := b.RRName(q.Section, owner, typ, wire.ClassIN, res.TTL, nil, r.host, true)
+	return one(res, ok)
+}

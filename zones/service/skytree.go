@@ -1,0 +1,298 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/registry/skydns"
+)
+
+// skyMax is how many records a name is answered with: of those at and below it the
+// first in the order of their paths.
+const skyMax = 128
+
+// SkyTree is the records of a zone of source skydns by their paths. One goroutine calls
+// Apply; what is published is never written to again, and a change makes the nodes from
+// the record to the zone anew: it costs as much as each has children.
+type SkyTree struct {
+	apex wire.Name
+	root atomic.Pointer[skyNode] // nil: nothing is known yet
+	zone atomic.Pointer[Sky]     // that answers from it
+
+	state map[string]*skyRecord // pages of a complete state that is not there yet
+}
+
+// NewSkyTree returns the tree of a zone.
+func NewSkyTree(apex wire.Name) *SkyTree { return &SkyTree{apex: apex} }
+
+// skyNode is a name: a record, if there is one at it, and names below.
+type skyNode struct {
+	label    string
+	children []*skyNode // sorted by label
+	record   *skyRecord
+	all      []*skyRecord // at and below it, skyMax at most
+	set      *skySet      // those of all that are answered together
+}
+
+// skyRecord is a record as it is answered.
+type skyRecord struct {
+	*skydns.Record
+
+	tree    *SkyTree
+	depth   int
+	service string // of the instance that it is, as pool.View.Find takes it; empty: of none
+	id      []byte // of the instance
+	host    []byte // in wire form, if it is a name
+	target  []byte // of SRV and MX records
+	text    []byte // RDATA of TXT; empty: none
+}
+
+// Apply takes in a batch of notes.
+func (t *SkyTree) Apply(b registry.Batch) {
+	if b.Reset {
+		t.state = map[string]*skyRecord{}
+	}
+	if t.state != nil {
+		for _, n := range b.Notes {
+			if r := t.record(n.Value); r != nil {
+				t.state[r.Path] = r
+			}
+		}
+		if !b.More {
+			t.root.Store(t.build(t.state))
+			t.state = nil
+		}
+		return
+	}
+	root := t.root.Load()
+	if root == nil || len(b.Notes)+len(b.Deleted) == 0 {
+		return
+	}
+	for _, k := range b.Deleted {
+		root = t.with(root, strings.Split(k.Service, "/"), nil)
+	}
+	for _, n := range b.Notes {
+		if r := t.record(n.Value); r != nil {
+			root = t.with(root, strings.Split(r.Path, "/"), r)
+		}
+	}
+	t.root.Store(root)
+}
+
+// record is a note as it is answered; nil: it is none of skydns, or its name is too
+// long for one.
+func (t *SkyTree) record(value any) *skyRecord {
+	note, ok := value.(*skydns.Record)
+	if !ok {
+		return nil
+	}
+	labels := strings.Split(note.Path, "/")
+	slices.Reverse(labels)
+	name := wireLabels(labels)
+	if len(name)+t.apex.Len() > 255 {
+		return nil
+	}
+	r := &skyRecord{Record: note, tree: t, depth: len(labels), text: skyText(note.Text)}
+	if in, ok := note.Instance(); ok {
+		r.service, r.id = string(name[1+int(name[0]):]), []byte(in.ID)
+	}
+	switch {
+	case note.Addr.IsValid():
+		strip := note.Strip
+		if strip >= len(labels) { // CoreDNS keeps the whole then
+			strip = 0
+		}
+		r.target = append(wireLabels(labels[strip:]), t.apex.Wire()...)
+	case note.Host != "":
+		r.host = append(wireLabels(strings.Split(note.Host, ".")), 0)
+		r.target = r.host
+	}
+	return r
+}
+
+func wireLabels(labels []string) []byte {
+	var out []byte
+	for _, l := range labels {
+		out = append(append(out, byte(len(l))), l...)
+	}
+	return out
+}
+
+// skyText is the RDATA of a text, in strings of 255 octets. What external-dns notes of
+// itself is no answer to anybody.
+func skyText(text string) []byte {
+	if text == "" || strings.HasPrefix(strings.TrimPrefix(text, `"`), "heritage=external-dns") {
+		return nil
+	}
+	var out []byte
+	for part := range slices.Chunk([]byte(text), stringMax) {
+		out = append(append(out, byte(len(part))), part...)
+	}
+	return out
+}
+
+// build makes the nodes of a complete state.
+func (t *SkyTree) build(records map[string]*skyRecord) *skyNode {
+	type pathed struct {
+		path   []string
+		record *skyRecord
+	}
+	sorted := make([]pathed, 0, len(records))
+	for _, r := range records {
+		sorted = append(sorted, pathed{strings.Split(r.Path, "/"), r})
+	}
+	slices.SortFunc(sorted, func(a, b pathed) int { return slices.Compare(a.path, b.path) })
+	var build func(label string, depth int, part []pathed) *skyNode
+	build = func(label string, depth int, part []pathed) *skyNode {
+		n := &skyNode{label: label}
+		for len(part) > 0 && len(part[0].path) == depth {
+			n.record, part = part[0].record, part[1:]
+		}
+		for len(part) > 0 {
+			label := part[0].path[depth]
+			end := 1
+			for end < len(part) && part[end].path[depth] == label {
+				end++
+			}
+			n.children = append(n.children, build(label, depth+1, part[:end]))
+			part = part[end:]
+		}
+		n.gather(t)
+		return n
+	}
+	return build("", 0, sorted)
+}
+
+// with returns a node with another record at a path below it; nil: without. What is
+// left of no record is nil, but for the root.
+func (t *SkyTree) with(n *skyNode, path []string, r *skyRecord) *skyNode {
+	out := &skyNode{label: n.label, children: n.children, record: n.record}
+	if len(path) == 0 {
+		out.record = r
+	} else {
+		i, found := slices.BinarySearchFunc(n.children, path[0], func(c *skyNode, label string) int { return strings.Compare(c.label, label) })
+		child := &skyNode{label: path[0]}
+		if found {
+			child = n.children[i]
+		} else if r == nil {
+			return n
+		}
+		child = t.with(child, path[1:], r)
+		switch {
+		case child == nil && found:
+			out.children = slices.Concat(n.children[:i], n.children[i+1:])
+		case found:
+			out.children = slices.Clone(n.children)
+			out.children[i] = child
+		case child != nil:
+			out.children = slices.Insert(slices.Clone(n.children), i, child)
+		}
+	}
+	if out.record == nil && len(out.children) == 0 && n.label != "" {
+		return nil
+	}
+	out.gather(t)
+	return out
+}
+
+// gather finds what the node is answered with.
+func (n *skyNode) gather(t *SkyTree) {
+	if n.record != nil {
+		n.all = append(n.all, n.record)
+	}
+	for _, c := range n.children {
+		if len(n.all) >= skyMax {
+			break
+		}
+		n.all = append(n.all, c.all[:min(len(c.all), skyMax-len(n.all))]...)
+	}
+	n.set = newSkySet(t, n.all)
+}
+
+// find is the node of a name's first below labels; nil: there is none.
+func (n *skyNode) find(name *wire.Name, below int) *skyNode {
+	for at := below - 1; at >= 0 && n != nil; at-- {
+		n = n.child(name.Label(at))
+	}
+	return n
+}
+
+// child is the node of a label below.
+func (n *skyNode) child(label []byte) *skyNode {
+	low, high := 0, len(n.children)
+	for low < high {
+		middle := int(uint(low+high) >> 1)
+		if n.children[middle].label < string(label) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low < len(n.children) && n.children[low].label == string(label) {
+		return n.children[low]
+	}
+	return nil
+}
+
+// matching appends the records at and below the names that a pattern stands for: its
+// labels * and any are for every label.
+func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int) []*skyRecord {
+	switch {
+	case len(dst) >= skyMax:
+		return dst
+	case at < 0:
+		return append(dst, n.all[:min(len(n.all), skyMax-len(dst))]...)
+	case isAny(name.Label(at)):
+		for _, c := range n.children {
+			dst = c.matching(dst, name, at-1)
+		}
+		return dst
+	}
+	if c := n.child(name.Label(at)); c != nil {
+		return c.matching(dst, name, at-1)
+	}
+	return dst
+}
+
+// isAny reports whether a label of a question is for every one.
+func isAny(label []byte) bool { return string(label) == "*" || string(label) == "any" }
+
+// skySet is records that are answered together. Immutable.
+type skySet struct {
+	tree                     *SkyTree
+	records                  []*skyRecord
+	four, six, srv, mx, text bool
+	alias                    *skyRecord // the first whose host is a name
+}
+
+// newSkySet is the set of records: of those with a group, that of the shortest path has
+// the answer, unless two that are as short have different ones.
+func newSkySet(t *SkyTree, all []*skyRecord) *skySet {
+	s := &skySet{tree: t, records: all}
+	shortest, group, agreed := 0, "", true
+	for _, r := range all {
+		switch {
+		case shortest == 0 || r.depth < shortest:
+			shortest, group, agreed = r.depth, r.Group, true
+		case r.depth == shortest && r.Group != group:
+			agreed = false
+		}
+	}
+	if agreed && group != "" {
+		s.records = slices.DeleteFunc(slices.Clone(all), func(r *skyRecord) bool { return r.Group != "" && r.Group != group })
+	}
+	for _, r := range s.records {
+		s.four = s.four || r.Addr.Is4()
+		s.six = s.six || r.Addr.Is6()
+		s.srv = s.srv || r.target != nil && r.Port >= 0
+		s.mx = s.mx || r.target != nil && r.Mail
+		s.text = s.text || len(r.text) > 0
+		if s.alias == nil && r.host != nil {
+			s.alias = r
+		}
+	}
+	return s
+}
