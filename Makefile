@@ -7,6 +7,8 @@ MUSTER         := $(BIN)/muster
 COREDNS        := $(BIN)/coredns
 LINT_VERSION   := v2.15.0
 LINT           := $(BIN)/golangci-lint-$(LINT_VERSION)
+H2SPEC_VERSION := v2.2.1+incompatible
+H2SPEC         := $(BIN)/h2spec-$(H2SPEC_VERSION)
 PREFIX         ?= /usr/local
 FUZZTIME       ?= 5m
 BENCH          ?= dns
@@ -28,9 +30,9 @@ build: ## build one static binary, .bin/muster
 run: build ## build and start muster dev: etcd, DNS on 127.0.0.1:5300, sample instances
 	@exec $(MUSTER) dev
 
-test: build $(COREDNS) ## run all tests with the race detector; needs gcc and Debian's etcd-server
+test: build $(COREDNS) $(H2SPEC) ## run all tests with the race detector; needs gcc and Debian's etcd-server
 	@command -v etcd >/dev/null || { echo 'make test: no etcd in PATH; on Debian: apt-get install etcd-server' >&2; exit 1; }
-	MUSTER_BIN=$(MUSTER) COREDNS_BIN=$(COREDNS) CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+	MUSTER_BIN=$(MUSTER) COREDNS_BIN=$(COREDNS) H2SPEC_BIN=$(H2SPEC) CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
 	$(GO) test -run '(?i)alloc' -timeout $(TEST_TIMEOUT) $(QUERY_PATH)
 
 check: $(LINT) ## check formatting, vet, lint and architecture
@@ -67,6 +69,11 @@ install: build ## install the binary into PREFIX/bin (/usr/local)
 # Before the tests, as its build takes a minute of both cores when it is the first.
 $(COREDNS): integration/coredns/main.go integration/coredns/go.mod
 	CGO_ENABLED=0 GOWORK=off $(GO) build -C integration/coredns -o $@ .
+
+$(H2SPEC):
+	@mkdir -p $(BIN)
+	GOFLAGS=-mod=mod GOBIN=$(BIN)/install $(GO) install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION)
+	@mv $(BIN)/install/h2spec $@ && rmdir $(BIN)/install
 
 $(LINT):
 	@mkdir -p $(BIN)

@@ -98,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 		ErrorLog:  slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // handshakes of scanners
 
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: headersMax,
+		MaxHeaderBytes: headersMax, HTTP2: &http.HTTP2Config{MaxReadFrameSize: 16 << 10}, // the least there is: RFC 9113 section 4.2
 	}
 	return s, nil
 }
@@ -203,19 +203,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodPost:
 	default:
 		w.Header().Set("Allow", "GET, HEAD, POST")
-		http.Error(w, "use GET or POST (RFC 8484 section 4.1)", http.StatusMethodNotAllowed)
+		fail(w, r, "use GET or POST (RFC 8484 section 4.1)", http.StatusMethodNotAllowed)
 		return
 	}
 	buf := s.buffer()
 	defer s.buffers.Put(buf)
 	query, status, reason := readQuery(r, buf[:0])
 	if status != 0 {
-		http.Error(w, reason, status)
+		fail(w, r, reason, status)
 		return
 	}
 	reply, ok := s.exchange(r, query)
 	if !ok {
-		http.Error(w, "the message is no DNS query", http.StatusBadRequest)
+		fail(w, r, "the message is no DNS query", http.StatusBadRequest)
 		return
 	}
 	h := w.Header()
@@ -223,6 +223,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Length", strconv.Itoa(len(reply)))
 	h.Set("Cache-Control", cacheControl(reply))
 	_, _ = w.Write(reply) // the client may have gone
+}
+
+// fail answers with an error, once the request's content has come: until then it may
+// turn out to be malformed (RFC 9113 section 8.1.1).
+func fail(w http.ResponseWriter, r *http.Request, reason string, status int) {
+	_, _ = io.CopyN(io.Discard, r.Body, wire.MaxMessage)
+	http.Error(w, reason, status)
 }
 
 func (s *Server) buffer() *[wire.MaxMessage]byte {

@@ -35,6 +35,7 @@ type Settings struct {
 	StaleAfter time.Duration // 0: the default
 	Snapshot   string        // file; empty: none
 	Zones      []string      // further ones, as YAML mappings
+	DNS        string        // further keys of dns, as in a YAML mapping
 	More       string        // further keys of the configuration's top level
 }
 
@@ -42,7 +43,7 @@ type Settings struct {
 func (l *Lab) Configure(s Settings) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node: lab\nlog: {format: json}\n")
-	fmt.Fprintf(&b, "dns: {listen: [%q]}\n", l.at(hostMuster, portDNS))
+	fmt.Fprintf(&b, "dns: {listen: [%q], %s}\n", l.at(hostMuster, portDNS), s.DNS)
 	fmt.Fprintf(&b, "admin: {listen: %q}\n", l.at(hostMuster, portAdmin))
 	fmt.Fprintf(&b, "health: {allow_targets: [127.0.0.0/8]}\n")
 	fmt.Fprintf(&b, "zones:\n  - {name: %s, source: muster}\n", Zone)

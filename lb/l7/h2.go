@@ -44,7 +44,8 @@ func newH2Server(l *listener) *h2Server {
 		IdleTimeout: limits.Idle, ReadHeaderTimeout: limits.ReadHead,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: limits.Streams, WriteByteTimeout: limits.Stall,
-			SendPingTimeout: limits.Idle, PingTimeout: 15 * time.Second,
+			MaxReadFrameSize: 16 << 10, // what every client may send, and no more: RFC 9113 section 4.2
+			SendPingTimeout:  limits.Idle, PingTimeout: 15 * time.Second,
 		},
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), ConnState: s.noteState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
