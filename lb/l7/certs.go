@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,18 +14,22 @@ import (
 	"time"
 )
 
-// CertificateFile is a certificate with its chain and key, in PEM.
+// CertificateFile is a certificate with its chain and key, in PEM: two files, or a
+// secret that has both.
 type CertificateFile struct {
 	Certificate, Key string // paths
+	Secret           string // the name of the secret, in the place of files
 }
 
-// Certificates are certificates from files, which are read again when they
-// change. Their Get is a Listener's Certificate. They are safe for concurrent
-// use.
+// Certificates are certificates from files and secrets, which are read again when they
+// change. Their Get is a Listener's Certificate. They are safe for concurrent use.
 type Certificates struct {
 	files []CertificateFile
+	read  func(ctx context.Context, secret string) ([]byte, error)
 	log   *slog.Logger
 	now   atomic.Pointer[certificates]
+
+	secrets map[string][]byte // what was read last, by name; Run's alone
 }
 
 // certificates are those in force. They are immutable.
@@ -34,35 +39,51 @@ type certificates struct {
 	stamps string                      // of the files, to see that they change
 }
 
-// LoadCertificates reads certificates. All must be good; at least one is
-// needed. The first is for clients that name no server, or an unknown one. log
-// may be nil.
-func LoadCertificates(files []CertificateFile, log *slog.Logger) (*Certificates, error) {
+// LoadCertificates reads certificates. At least one is needed, and those from files must
+// be good; secrets are read by Run, by means of read, and until then clients that need
+// one are turned away. The first is for clients that name no server, or an unknown one.
+// log may be nil.
+func LoadCertificates(files []CertificateFile, read func(ctx context.Context, secret string) ([]byte, error), log *slog.Logger) (*Certificates, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certificates{files: files, log: log}
+	c := &Certificates{files: files, read: read, log: log, secrets: map[string][]byte{}}
 	if len(files) == 0 {
 		return nil, errors.New("l7: TLS needs a certificate")
 	}
 	return c, c.Reload()
 }
 
-// Reload reads the files again. When one is bad, those before stay in force.
+// Reload reads the files again. When one is bad, or a secret is, those before stay in
+// force.
 func (c *Certificates) Reload() error {
 	stamps := c.stamps() // before reading: a change meanwhile is seen next time
 	next := &certificates{byName: map[string]*tls.Certificate{}, stamps: stamps}
 	for _, f := range c.files {
-		pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
-		if err != nil {
-			return fmt.Errorf("loading certificate %s: %w", f.Certificate, err)
+		pair, err := c.load(f)
+		if err == nil && pair != nil {
+			err = next.add(pair)
 		}
-		if err := next.add(&pair); err != nil {
-			return fmt.Errorf("loading certificate %s: %w", f.Certificate, err)
+		if err != nil {
+			return fmt.Errorf("loading certificate %s%s: %w", f.Certificate, f.Secret, err)
 		}
 	}
 	c.now.Store(next)
 	return nil
+}
+
+// load is one certificate; nil: the secret is not known yet.
+func (c *Certificates) load(f CertificateFile) (*tls.Certificate, error) {
+	if f.Secret == "" {
+		pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+		return &pair, err
+	}
+	text := c.secrets[f.Secret]
+	if text == nil {
+		return nil, nil
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	return &pair, err
 }
 
 // add files a certificate under its names; the first of a name stays.
@@ -87,6 +108,10 @@ func (c *certificates) add(pair *tls.Certificate) error {
 func (c *Certificates) stamps() string {
 	var b strings.Builder
 	for _, f := range c.files {
+		if f.Secret != "" {
+			fmt.Fprintf(&b, "%x;", sha256.Sum256(c.secrets[f.Secret]))
+			continue
+		}
 		for _, path := range []string{f.Certificate, f.Key} {
 			if info, err := os.Stat(path); err == nil {
 				fmt.Fprintf(&b, "%d %d;", info.ModTime().UnixNano(), info.Size())
@@ -98,32 +123,67 @@ func (c *Certificates) stamps() string {
 	return b.String()
 }
 
-// certificatePoll is how often the files are looked at.
-const certificatePoll = 5 * time.Second
+// certificatePoll is how often files and secrets are looked at, and secretTimeout how
+// long that may take.
+const (
+	certificatePoll = 5 * time.Second
+	secretTimeout   = 3 * time.Second
+)
 
-// Run reads the files again when they change, until ctx ends; it returns nil.
-// New connections get what was read, those that there are keep what they have.
+// Run reads the secrets, and everything again when it changes, until ctx ends; it returns
+// nil. New connections get what was read, those that there are keep what they have.
 func (c *Certificates) Run(ctx context.Context) error {
 	ticker := time.NewTicker(certificatePoll)
 	defer ticker.Stop()
 	tried := c.now.Load().stamps
 	for {
+		c.readSecrets(ctx)
+		stamps := c.stamps()
+		if stamps != tried {
+			tried = stamps
+			c.again()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		stamps := c.stamps()
-		if stamps == tried {
+	}
+}
+
+// again loads what has changed.
+func (c *Certificates) again() {
+	if err := c.Reload(); err != nil {
+		// A pair of files is written one by one: the next look finds it whole.
+		c.log.Warn("certificates stay as they were", "error", err)
+		return
+	}
+	if first := c.now.Load().first; first != nil {
+		c.log.Info("certificates were loaded again", "expires", first.Leaf.NotAfter)
+	}
+}
+
+// readSecrets reads the secrets. One that cannot be read stays as it was.
+func (c *Certificates) readSecrets(ctx context.Context) {
+	for _, f := range c.files {
+		if f.Secret == "" {
 			continue
 		}
-		tried = stamps
-		if err := c.Reload(); err != nil {
-			// A pair is written file by file: the next look finds it whole.
-			c.log.Warn("certificates stay as they were", "error", err)
+		reading, cancel := context.WithTimeout(ctx, secretTimeout)
+		text, err := c.read(reading, f.Secret)
+		cancel()
+		if err == nil && text == nil {
+			err = errors.New("is not there")
+		}
+		if err != nil {
+			level := slog.LevelDebug // it is known from before
+			if c.secrets[f.Secret] == nil {
+				level = slog.LevelWarn
+			}
+			c.log.Log(ctx, level, "a certificate's secret cannot be read; trying again", "secret", f.Secret, "error", err)
 			continue
 		}
-		c.log.Info("certificates were loaded again", "expires", c.now.Load().first.Leaf.NotAfter)
+		c.secrets[f.Secret] = text
 	}
 }
 
@@ -138,6 +198,9 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		if pair := now.byName["*."+parent]; pair != nil { // one label: RFC 9525 section 6.3
 			return pair, nil
 		}
+	}
+	if now.first == nil {
+		return nil, errors.New("no certificate is known yet")
 	}
 	return now.first, nil
 }

@@ -71,7 +71,7 @@ func TestCertificates(t *testing.T) {
 		writeCertificate(t, dir, "a", 1, "a.test", "*.a.test"), writeCertificate(t, dir, "b", 2, "B.test"),
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c, err := l7.LoadCertificates(files, nil)
+		c, err := l7.LoadCertificates(files, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,10 +98,10 @@ func TestCertificates(t *testing.T) {
 		cancel()
 		running.Wait()
 	})
-	if _, err := l7.LoadCertificates(nil, nil); err == nil {
+	if _, err := l7.LoadCertificates(nil, nil, nil); err == nil {
 		t.Error("no certificate is enough")
 	}
-	if _, err := l7.LoadCertificates([]l7.CertificateFile{{Certificate: files[0].Certificate, Key: files[1].Key}}, nil); err == nil {
+	if _, err := l7.LoadCertificates([]l7.CertificateFile{{Certificate: files[0].Certificate, Key: files[1].Key}}, nil, nil); err == nil {
 		t.Error("a key of another certificate is taken")
 	}
 }
@@ -111,7 +111,7 @@ func TestCertificates(t *testing.T) {
 func TestProxy_TLS(t *testing.T) {
 	dir := t.TempDir()
 	file := writeCertificate(t, dir, "a", 1, "a.test")
-	certs, err := l7.LoadCertificates([]l7.CertificateFile{file}, nil)
+	certs, err := l7.LoadCertificates([]l7.CertificateFile{file}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestProxy_TLS(t *testing.T) {
 func TestProxy_Survives(t *testing.T) {
 	var log buffer
 	file := writeCertificate(t, t.TempDir(), "a", 1, "a.test")
-	certs, err := l7.LoadCertificates([]l7.CertificateFile{file}, nil)
+	certs, err := l7.LoadCertificates([]l7.CertificateFile{file}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

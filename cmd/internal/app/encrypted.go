@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"syscall"
@@ -35,16 +36,19 @@ func (s *server) loadCertificates(cfg *config.Config) error {
 		return nil
 	}
 	var err error
-	s.encrypted.certificates, err = l7.LoadCertificates(certificateFiles(cfg.DNS.Certificates), s.log.With("part", "dns"))
+	s.encrypted.certificates, err = s.certificates(cfg.DNS.Certificates, s.log.With("part", "dns"))
 	return err
 }
 
-func certificateFiles(list []config.Certificate) []l7.CertificateFile {
+// certificates loads certificates of a list, of which secrets are in the registry.
+func (s *server) certificates(list []config.Certificate, log *slog.Logger) (*l7.Certificates, error) {
 	files := make([]l7.CertificateFile, 0, len(list))
 	for _, c := range list {
-		files = append(files, l7.CertificateFile{Certificate: c.Cert, Key: c.Key})
+		files = append(files, l7.CertificateFile{Certificate: c.Cert, Key: c.Key, Secret: c.Secret})
 	}
-	return files
+	return l7.LoadCertificates(files, func(ctx context.Context, name string) ([]byte, error) {
+		return s.cluster.Share(ctx, "certificates/"+name, func([]byte) ([]byte, error) { return nil, nil })
+	}, log)
 }
 
 // buildEncrypted makes the servers of HTTPS and QUIC, in front of dns.

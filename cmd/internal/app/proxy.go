@@ -85,7 +85,7 @@ func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
 	listener := l7.Listener{Name: l.Name, Address: l.Listen.String(), Service: l.Service, Trusted: l.Trusted}
 	if len(l.Certificates) > 0 {
 		var err error
-		if h.certificates, err = l7.LoadCertificates(certificateFiles(l.Certificates), s.log.With("part", "proxy", "listener", l.Name)); err != nil {
+		if h.certificates, err = s.certificates(l.Certificates, s.log.With("part", "proxy", "listener", l.Name)); err != nil {
 			return err
 		}
 		listener.Certificate = h.certificates.Get

@@ -203,6 +203,9 @@ func (s *session) checkProxy(cfg *config.Config) (errs int) {
 	certificates := func(at string, list []config.Certificate) {
 		for j, c := range list {
 			at := fmt.Sprintf("%s.certificates[%d]", at, j)
+			if c.Secret != "" {
+				continue // it is in the registry
+			}
 			if n := s.checkFile(cfg, at+".cert", c.Cert) + s.checkFile(cfg, at+".key", c.Key); n > 0 {
 				errs += n
 			} else if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {

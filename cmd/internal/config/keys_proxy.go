@@ -139,10 +139,12 @@ func prefixed() value[netip.Prefix] {
 // certificateKeys are a list of certificates.
 func certificateKeys[P any](def, doc string, set func(*P, []Certificate)) key {
 	return each("certificates", def, doc, set,
-		must(one("cert", "", "A PEM file with the certificate and those that it is signed with.", file(""),
-			func(c *Certificate, v string) { c.Cert = v })),
-		must(one("key", "", "A PEM file with its private key.", file(""),
-			func(c *Certificate, v string) { c.Key = v })))
+		one("cert", "", "A PEM file with the certificate and those that it is signed with.", file(""),
+			func(c *Certificate, v string) { c.Cert = v }),
+		one("key", "", "A PEM file with its private key.", file(""),
+			func(c *Certificate, v string) { c.Key = v }),
+		one("secret", "", "In the place of files, the name of a certificate in etcd: the value of CLUSTER_PREFIX/secrets/certificates/NAME is certificate, chain and key in PEM.", label(),
+			func(c *Certificate, v string) { c.Secret = v }))
 }
 
 // routeKeys are the members of a registry.Route, in the form that it has in etcd

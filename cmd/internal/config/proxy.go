@@ -141,7 +141,9 @@ type ListenerName struct {
 	Service string
 }
 
-// Certificate is a certificate chain and its key, as PEM files; absolute.
+// Certificate is a certificate chain and its key: as PEM files, absolute, or in the
+// registry.
 type Certificate struct {
 	Cert, Key string
+	Secret    string // the name below secrets/certificates/ of the cluster's prefix
 }

@@ -94,6 +94,7 @@ func (v *validator) listeners() {
 			v.bad(t.key, "needs a certificate", "name files in dns.certificates")
 		}
 	}
+	v.certificates("dns.certificates", v.c.DNS.Certificates)
 	take("admin.listen", v.c.Admin.Listen, false)
 	for i, l := range v.c.Proxy.Listeners {
 		if l.Mode.Kernel() && l.Listen.Addr().IsUnspecified() {

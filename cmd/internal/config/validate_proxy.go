@@ -73,6 +73,18 @@ func (v *validator) serviceZone(at, zone string) {
 	}
 }
 
+// certificates checks that each certificate is two files or a secret.
+func (v *validator) certificates(at string, list []Certificate) {
+	for i, c := range list {
+		switch {
+		case c.Secret != "" && (c.Cert != "" || c.Key != ""):
+			v.bad(index(at, i), "has files and a secret", "keep one")
+		case c.Secret == "" && (c.Cert == "" || c.Key == ""):
+			v.bad(index(at, i), "cert or key is missing", "name the files of both, or a secret")
+		}
+	}
+}
+
 // listenerTarget checks that a listener knows where to.
 func (v *validator) listenerTarget(at string, l *Listener) {
 	switch {
@@ -103,6 +115,7 @@ func (v *validator) listenerMode(at string, l *Listener) {
 	only([]string{"interface", "attach"}, string(ModeDSR))
 	only([]string{"names", "proxy_protocol_from", "proxy_protocol_to"}, string(ModeTCP))
 	only([]string{"certificates", "trusted", "access_log"}, string(ModeHTTP))
+	v.certificates(at+".certificates", l.Certificates)
 	if l.KeepPort && !l.Transparent {
 		v.bad(at+".keep_port", "has no effect without transparent", "set transparent too, or take it out")
 	}
