@@ -2,6 +2,8 @@ package dnsserver
 
 import (
 	"encoding/binary"
+	"net"
+	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 )
@@ -36,13 +38,16 @@ func (c *conn) converse(msg []byte) bool {
 }
 
 // hold keeps the connection from being taken for idle, or does no more. The session
-// calls it one call at a time.
+// calls it within Message.
 func (c *conn) hold(on bool) {
 	if on == c.held {
 		return
 	}
 	c.held = on
 	if on {
+		// The kernel finds clients that are no more, within two minutes. It fails only
+		// once closed.
+		_ = c.raw.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
 		c.working.Add(1)
 	} else {
 		c.working.Add(-1)

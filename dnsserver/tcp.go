@@ -106,7 +106,7 @@ type conn struct {
 	activity atomic.Uint64
 	working  atomic.Int32
 	session  Session        // nil until a DSO message comes
-	held     bool           // the session keeps the connection
+	held     bool           // the session keeps the connection; of the goroutine of run
 	slots    chan struct{}  // of deferred queries
 	slow     sync.WaitGroup // of the same
 
@@ -160,6 +160,10 @@ func (c *conn) run(ctx context.Context) {
 			}
 			now := time.Now()
 			switch {
+			case c.have == 0 && c.held:
+				// Nothing is waited for, so that a session costs nothing while nothing
+				// happens; a client that is no more is found by TCP's keepalive.
+				deadline, partial = time.Time{}, false
 			case c.have == 0:
 				deadline, partial = now.Add(c.srv.cfg.IdleTimeout), false
 			case !partial || c.activity.Load() != answered:

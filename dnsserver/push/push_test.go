@@ -299,7 +299,10 @@ func TestHub_KeepsConnections(t *testing.T) {
 	if got := held.pushed(); len(got) != 2 {
 		t.Errorf("%q", got)
 	}
-	held.Close()
+	held.send(0, 0x0042, []byte{0, 1})
+	if _, err := held.Read(make([]byte, 1)); err == nil { // after the idle timeout
+		t.Error("a session whose last subscription has ended is kept")
+	}
 	e.await(0)
 }
 

@@ -74,6 +74,13 @@
 // sessions; nginx, which has no checks, its next upstream and max_fails. What a
 // client sees fail counts, with the moment at which it knew.
 //
+// # push: what a change is to subscribers of DNS Push
+//
+// A thousand subscribers, each with a connection over TLS, wait in this process, on the
+// same cores as the server, so that their work is in the times too. The
+// CPU of the server is counted in two times without a change, before there are
+// subscribers and with all of them.
+//
 // # changes, balance: the proxy alone
 //
 // changes puts and deletes instances of a service in etcd, all of which go on
@@ -113,6 +120,7 @@ var benchmarks = []benchmark{
 	{"balance", "how each policy spreads requests through the proxy, against its bound", runBalance},
 	{"start", "muster dev from its start to the first right answer", runTimes("start", "muster dev to the first answer with all samples", 20, 0.5, time.Second, fault.Start)},
 	{"put", "a put in etcd to the first right answer", runTimes("put", "a put's return to the first right answer", 1000, 0.99, 10*time.Millisecond, fault.Put)},
+	{"push", "a put in etcd to the message at 1,000 subscribers of DNS Push, and what they cost", runPush},
 	{"lease", "a lost lease's event in etcd to the changed answer", runTimes("lease", "etcd's deletion event to the changed answer", 100, 1, 10*time.Millisecond, fault.Lease)},
 	{"kill", "kill -9 of an instance to the last wrong answer", runKill},
 	{"checks", "CPU of a health check, beside gdnsd's", runChecks},
