@@ -9,6 +9,7 @@ const fewMax = 16
 // value that fits a cache line: who answers from many lists, each cold, keeps it
 // beside what else an answer reads. The zero Few picks nothing.
 type Few struct {
+	size    uint16 // of the endpoint list
 	n       uint8
 	order   [fewMax]uint8 // a shuffled circle
 	strides [strideCount]uint8
@@ -17,10 +18,10 @@ type Few struct {
 // FewOf returns p as a value; false when it is another kind of Picker.
 func FewOf(p Picker) (Few, bool) {
 	u, ok := p.(*uniform)
-	if !ok || len(u.order) > fewMax || u.size > 1<<8 {
+	if !ok || len(u.order) > fewMax || u.size > 1<<8 || u.weights != nil {
 		return Few{}, false
 	}
-	f := Few{n: uint8(len(u.order))}
+	f := Few{size: uint16(u.size), n: uint8(len(u.order))}
 	for i, at := range u.order {
 		f.order[i] = uint8(at)
 	}
@@ -29,6 +30,9 @@ func FewOf(p Picker) (Few, bool) {
 	}
 	return f, true
 }
+
+// Shares implements Sharer.
+func (f *Few) Shares(k int) []Share { return equalShares(int(f.size), f.order[:f.n], k) }
 
 // Pick implements Picker. It picks what the Picker does that f was made from.
 func (f *Few) Pick(dst []uint32, k int, r Request) []uint32 {

@@ -20,6 +20,9 @@ func TestFew_Pick(t *testing.T) {
 		if candidates, _ := lb.Candidates(endpoints); ok != (candidates <= 16) {
 			t.Errorf("n=%d: a Few: %t", n, ok)
 		}
+		if got, want := few.Shares(2), p.(lb.Sharer).Shares(2); ok && !slices.Equal(got, want) {
+			t.Errorf("n=%d: shares %v, want %v", n, got, want)
+		}
 		for range 200 {
 			r := words.request()
 			for _, k := range []int{0, 1, 3, n, n + 1} {
@@ -29,7 +32,7 @@ func TestFew_Pick(t *testing.T) {
 			}
 		}
 	}
-	for name, policy := range map[string]lb.Policy{"weighted": lb.Weighted, "hash": lb.Hash, "round-robin": lb.RoundRobin} {
+	for name, policy := range map[string]lb.Policy{"weighted": lb.Weighted, "all": lb.All, "hash": lb.Hash, "round-robin": lb.RoundRobin} {
 		if _, ok := lb.FewOf(policy(list(1, 3))); ok {
 			t.Errorf("%s of unequal weights is a Few", name)
 		}

@@ -58,17 +58,8 @@ func (u *uniform) Pick(dst []uint32, k int, r Request) []uint32 {
 
 // Shares implements Sharer.
 func (u *uniform) Shares(k int) []Share {
-	shares := make([]Share, u.size)
-	n := len(u.order)
-	k = min(k, n)
-	if k <= 0 {
-		return shares
-	}
-	for _, i := range u.order {
-		each := 1 / float64(n)
-		shares[i] = Share{Included: float64(k) / float64(n), First: each, Uniform: each, SRV: each}
-	}
-	if k == n && u.weights != nil {
+	shares := equalShares(u.size, u.order, k)
+	if k >= len(u.order) && u.weights != nil {
 		var total float64
 		for _, w := range u.weights {
 			total += float64(w)
@@ -76,6 +67,21 @@ func (u *uniform) Shares(k int) []Share {
 		for pos, i := range u.order {
 			shares[i].SRV = float64(u.weights[pos]) / total
 		}
+	}
+	return shares
+}
+
+// equalShares are those of the candidates of order among size endpoints, of
+// which k are picked, each equally often.
+func equalShares[T uint8 | uint32](size int, order []T, k int) []Share {
+	shares := make([]Share, size)
+	n := len(order)
+	if k = min(k, n); k <= 0 {
+		return shares
+	}
+	each := 1 / float64(n)
+	for _, i := range order {
+		shares[i] = Share{Included: float64(k) / float64(n), First: each, Uniform: each, SRV: each}
 	}
 	return shares
 }

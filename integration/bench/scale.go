@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -20,6 +21,7 @@ func restart(ctx context.Context, l *fault.Lab, runs int) (fault.Times, error) {
 func runScale(ctx context.Context, args []string, out io.Writer) error {
 	flags, muster := faultFlags("scale", out)
 	changes := flags.Int("changes", 1000, "`number` of changes that are measured")
+	profile := flags.String("profile", "", "`file` for the profile of the last state's heap")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -29,7 +31,7 @@ func runScale(ctx context.Context, args []string, out io.Writer) error {
 	scales := []fault.Scale{{Services: 100, Each: 10}, {Services: 10_000, Each: 10}, {Services: 1, Each: 1000}, {Services: 1, Each: 10_000}}
 	results := make([]fault.ScaleResult, len(scales))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "services\tinstances each\tload\tRSS MiB\theap in use MiB\tRSS bytes/instance\theap bytes/instance\tCPU of a change\tidle\tbatches a change")
+	fmt.Fprintln(w, "services\tinstances each\tload\tRSS MiB\tlive heap MiB\tRSS bytes/instance\theap bytes/instance\tCPU of a change\tidle\tbatches a change")
 	for i, sc := range scales {
 		err := inLab(*muster, func(l *fault.Lab) (err error) {
 			results[i], err = sc.Measure(ctx, l, *changes)
@@ -39,6 +41,11 @@ func runScale(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		r := &results[i]
+		if *profile != "" {
+			if err := os.WriteFile(*profile, r.Profile, 0o600); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintf(w, "%d\t%d\t%s\t%.1f\t%.1f\t%.0f\t%.0f\t%s\t%s\t%.2f\n", sc.Services, sc.Each, r.Load.Round(time.Millisecond),
 			mib(r.RSS), mib(r.Heap), sc.Bytes(r.RSS), sc.Bytes(r.Heap), r.Change, r.Idle, r.Batches)
 	}

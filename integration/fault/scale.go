@@ -22,7 +22,8 @@ type Scale struct {
 type ScaleResult struct {
 	Load     time.Duration // from the server's start until each service was answered right
 	RSS      int64         // bytes, after the load
-	Heap     int64         // bytes in use, after the load
+	Heap     int64         // bytes that live, after the load
+	Profile  []byte        // of the heap then, for go tool pprof
 	HeapIdle int64         // bytes of the heap that are not in use
 	Change   time.Duration // CPU of one change
 	Idle     time.Duration // CPU in the time of one change when nothing changes
@@ -40,7 +41,7 @@ func (sc Scale) Measure(ctx context.Context, l *Lab, changes int) (ScaleResult, 
 	if err := e.Load(ctx, Instances(sc.Services, sc.Each)); err != nil {
 		return r, err
 	}
-	if err := l.Configure(Settings{Etcd: e.URL}); err != nil {
+	if err := l.Configure(Settings{Etcd: e.URL, Profiles: true}); err != nil {
 		return r, err
 	}
 	s, err := l.Serve()
@@ -50,10 +51,13 @@ func (sc Scale) Measure(ctx context.Context, l *Lab, changes int) (ScaleResult, 
 	if err := sc.sweep(ctx, s, &r); err != nil {
 		return r, fmt.Errorf("%w\n%s", err, s.LogTail())
 	}
+	if r.Profile, err = s.Heap(ctx); err != nil {
+		return r, err
+	}
 	for _, m := range []struct {
 		name  string
 		bytes *int64
-	}{{"go_memstats_heap_inuse_bytes", &r.Heap}, {"go_memstats_heap_idle_bytes", &r.HeapIdle}} {
+	}{{"go_memstats_heap_alloc_bytes", &r.Heap}, {"go_memstats_heap_idle_bytes", &r.HeapIdle}} {
 		v, err := s.Metric(ctx, m.name)
 		if err != nil {
 			return r, err

@@ -36,6 +36,7 @@ type Settings struct {
 	Snapshot   string        // file; empty: none
 	Zones      []string      // further ones, as YAML mappings
 	DNS        string        // further keys of dns, as in a YAML mapping
+	Profiles   bool          // the server tells of its heap; see Server.Heap
 	More       string        // further keys of the configuration's top level
 }
 
@@ -44,7 +45,7 @@ func (l *Lab) Configure(s Settings) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node: lab\nlog: {format: json}\n")
 	fmt.Fprintf(&b, "dns: {listen: [%q], %s}\n", l.at(hostMuster, portDNS), s.DNS)
-	fmt.Fprintf(&b, "admin: {listen: %q}\n", l.at(hostMuster, portAdmin))
+	fmt.Fprintf(&b, "admin: {listen: %q, pprof: %t}\n", l.at(hostMuster, portAdmin), s.Profiles)
 	fmt.Fprintf(&b, "health: {allow_targets: [127.0.0.0/8]}\n")
 	fmt.Fprintf(&b, "zones:\n  - {name: %s, source: muster}\n", Zone)
 	for _, z := range s.Zones {
@@ -188,6 +189,12 @@ func (s *Server) Metric(ctx context.Context, series string) (float64, error) {
 		return v, err
 	}
 	return 0, errors.New("there is no metric " + series)
+}
+
+// Heap has the server collect its garbage and returns the profile of what is
+// left, for go tool pprof. It takes Settings.Profiles.
+func (s *Server) Heap(ctx context.Context) ([]byte, error) {
+	return s.get(ctx, "/debug/pprof/heap?gc=1")
 }
 
 // Log is what the server has logged until now.

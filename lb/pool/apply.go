@@ -181,7 +181,7 @@ func (w *writer) setAdmin(src *source, admin map[string]map[string]registry.Admi
 func (w *writer) sweep(src *source, now time.Time) {
 	for _, s := range src.services {
 		for i := len(s.insts) - 1; i >= 0; i-- { //nolint:modernize // it shrinks meanwhile
-			if s.insts[i].round != src.round {
+			if s.insts[i].round != uint8(src.round) {
 				w.loseInstance(s, i, src.live && s.insts[i].rec.leased(), now)
 			}
 		}
@@ -300,7 +300,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 	at, there := s.find(id)
 	if there {
 		i := &s.insts[at]
-		i.round, i.revision = src.round, from.revision
+		i.round, i.revision = uint8(src.round), from.revision
 		w.regain(s, i, now)
 		if !bytes.Equal(i.rec, from.rec) {
 			w.changeInstance(s, at, from.rec, now)
@@ -308,7 +308,7 @@ func (w *writer) putInstance(src *source, from *packedInstance, now time.Time) {
 		return
 	}
 	src.churn.back(s.name, id, now.UnixNano())
-	s.insts = slices.Insert(s.insts, at, inst{rec: from.rec, revision: from.revision, round: src.round, fresh: true, late: src.live})
+	s.insts = slices.Insert(s.insts, at, inst{rec: from.rec, revision: from.revision, round: uint8(src.round), fresh: true, late: src.live})
 	src.instances++
 	s.filters.insert(at, from.rec)
 	s.regroup = true
@@ -374,7 +374,7 @@ func difference(a, b record) string {
 func (w *writer) removeInstance(s *svc, at int, now time.Time) {
 	i := &s.insts[at]
 	id := string(i.rec.id())
-	for _, t := range i.targets {
+	for t := range i.targets() {
 		w.targets.release(t, s)
 	}
 	w.unshare(s, i, now)

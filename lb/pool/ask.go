@@ -416,7 +416,7 @@ func (p *Pool) Heartbeat(ctx context.Context, source registry.SourceID, service,
 		if !there {
 			return
 		}
-		for _, t := range s.insts[at].targets {
+		for t := range s.insts[at].targets() {
 			if t.Type == health.TypeTTL {
 				found = append(found, t.Target)
 			}

@@ -240,6 +240,9 @@ func (b *builder) ruleFor(candidates []uint32) (r rule, mode Mode) {
 // group builds a group over candidates.
 func (b *builder) group(set *Set, f Family, candidates []uint32) *Group {
 	st := b.s.settings
+	if len(candidates) == 0 {
+		return &st.nobody
+	}
 	g := &Group{members: int32(len(candidates)), ttl: st.ttl}
 	r, mode := b.ruleFor(candidates)
 	g.mode = mode
@@ -363,14 +366,26 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 	}
 	st := b.s.settings
 	tier.picker = st.pick(b.endpoints)
-	tier.few, tier.small = lb.FewOf(tier.picker)
+	if tier.few, tier.small = lb.FewOf(tier.picker); tier.small {
+		tier.picker = nil
+	}
 	if st.kind == policyHash {
 		tier.hash = tier.picker
 	} else if set.filter.kind == FilterNone {
-		tier.hash = lb.Hash(b.endpoints)
+		tier.hash = b.hash(tier.index == nil)
 	}
 	tier.auto = int32(b.auto(len(b.index)))
 	return tier
+}
+
+// hash is the picker by a hash of b.endpoints, which are all instances if all is
+// set. Most services have equal weights: theirs are the identities that the
+// faces have.
+func (b *builder) hash(all bool) lb.Picker {
+	if n, equal := lb.Candidates(b.endpoints); all && equal && n == len(b.endpoints) {
+		return lb.HashIDs(b.next.faces.hashes)
+	}
+	return lb.Hash(b.endpoints)
 }
 
 // auto is how many address records an answer has when nobody says: one, where

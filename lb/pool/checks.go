@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,6 +20,25 @@ type target struct {
 	verdictAt int64  // ns since 1970; 0: no failures are running
 	users     []*svc // one entry for each use; changes here make them dirty
 	next      *target
+}
+
+// use is that of one target by an instance, and the next of them. It never
+// changes.
+type use struct {
+	target *target
+	next   *use
+}
+
+// targets yields what this server checks of the instance.
+func (in *inst) targets() iter.Seq[*target] {
+	first := in.uses
+	return func(yield func(*target) bool) {
+		for u := first; u != nil; u = u.next {
+			if !yield(u.target) {
+				return
+			}
+		}
+	}
 }
 
 // targets is the writer's index of targets, by hash, since a Target is a large
@@ -193,12 +213,12 @@ func (w *writer) setTargets(s *svc, i *inst, seed health.State) {
 	if i.mine = i.watched && w.isMine(s, i); !i.mine {
 		list = nil
 	}
-	old := i.targets
-	i.targets = nil
-	for _, t := range list {
-		i.targets = append(i.targets, w.targets.use(t, s, seed))
+	old := i.targets()
+	i.uses = nil
+	for _, t := range slices.Backward(list) {
+		i.uses = &use{w.targets.use(t, s, seed), i.uses}
 	}
-	for _, t := range old {
+	for t := range old {
 		w.targets.release(t, s)
 	}
 	i.impossible = len(impossible) > 0
@@ -212,7 +232,7 @@ func (in *inst) checked() (state health.State, deadline int64) {
 	if in.impossible {
 		state = health.Unknown
 	}
-	for _, t := range in.targets {
+	for t := range in.targets() {
 		switch t.state {
 		case health.Failing:
 			state = health.Failing

@@ -79,7 +79,7 @@ func (w *writer) schedule(s *svc, at int64) {
 func (w *writer) observe(e *target, u float64, now time.Time) {
 	for _, s := range e.users {
 		for i := range s.insts {
-			for _, t := range s.insts[i].targets {
+			for t := range s.insts[i].targets() {
 				if t == e {
 					w.putLoad(s.src, &registry.Load{
 						Service: s.name, Instance: string(s.insts[i].rec.id()), Load: u, Active: -1, At: now,

@@ -63,14 +63,14 @@ func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
 	}
 	in := &s.insts[at]
 	if seen.failed && w.targets.checker != nil {
-		for _, t := range in.targets {
+		for t := range in.targets() {
 			if t.Type != health.TypeTTL { // whose reports are verdicts
 				w.targets.checker.Report(t.Target, health.Result{Output: "a request through the proxy failed", Load: -1})
 			}
 		}
 	}
-	if f := float32(seen.factor); f != 0 && f != in.passive {
-		in.passive = f
+	if f := float32(seen.factor); f != 0 && f != in.passive() {
+		in.remember().passive = f
 		w.mark(s)
 	}
 }

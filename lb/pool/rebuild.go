@@ -78,6 +78,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	next.near = nearOf(s, next, w.localities)
 	w.noteCached(s, s.pub, next, now.UnixNano())
 	s.regroup, s.retune = false, false
+	s.fit()
 	w.tellServing(s, next, now)
 	if w.pool.cfg.Encode != nil {
 		next.records = w.pool.cfg.Encode(next)
@@ -199,7 +200,7 @@ func (w *writer) judge(s *svc, next, prev *Service, differ span, now time.Time) 
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
 		w.judgeOne(s, in, out, words.next(i), now, &wake)
-		if in.slowSince != 0 {
+		if in.slowSince() != 0 {
 			slow++
 		}
 	}
@@ -210,8 +211,8 @@ func (w *writer) judge(s *svc, next, prev *Service, differ span, now time.Time) 
 	for i := range s.insts {
 		in, out := &s.insts[i], &next.instances[i]
 		factor := 1.0
-		if warming && in.slowSince != 0 {
-			factor = lb.SlowStart(time.Duration(ns-in.slowSince), s.settings.slow, 1)
+		if since := in.slowSince(); warming && since != 0 {
+			factor = lb.SlowStart(time.Duration(ns-since), s.settings.slow, 1)
 			out.slow = true
 		}
 		if s.settings.kind == policyLeastLoaded {
@@ -219,9 +220,9 @@ func (w *writer) judge(s *svc, next, prev *Service, differ span, now time.Time) 
 				factor *= l.factor
 			}
 		}
-		if in.passive != 0 {
-			factor *= float64(in.passive)
-			out.lowered = in.passive < 1
+		if passive := in.passive(); passive != 0 {
+			factor *= float64(passive)
+			out.lowered = passive < 1
 		}
 		next.bent = next.bent || factor != 1
 		out.class = classOf(out)
@@ -286,12 +287,10 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 		})
 	}
 	switch {
-	case s.settings.slow == 0 || state == health.Failing:
-		in.slowSince = 0
-	case began:
-		in.slowSince = ns
-	case in.slowSince != 0 && ns-in.slowSince >= int64(s.settings.slow):
-		in.slowSince = 0
+	case began && s.settings.slow != 0 && state != health.Failing:
+		in.remember().slowSince = ns
+	case in.slowSince() != 0 && (state == health.Failing || ns-in.slowSince() >= int64(s.settings.slow)):
+		in.unsteady.slowSince = 0
 	}
 	if out.admin != in.admin {
 		w.event(now, s.src, Event{
@@ -303,7 +302,7 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 
 // output is what the check said that decided a state.
 func (w *writer) output(s *svc, in *inst, state health.State) string {
-	for _, t := range in.targets {
+	for t := range in.targets() {
 		if t.state == state && w.targets.checker != nil {
 			if st, ok := w.targets.checker.Status(t.Target); ok {
 				return st.Output

@@ -154,17 +154,17 @@ func (g *Group) Draw(r lb.Request, hashed bool) (*Tier, lb.Request) {
 
 // Tier is the instances of one priority that are in, with their picker.
 type Tier struct {
-	few       lb.Few   // picker as a value, if small is set
-	small     bool     // an answer need not read what picker points to
+	few       lb.Few
+	small     bool     // few is the picker
 	index     []uint32 // instance numbers; nil: every instance, by its number
 	size      int32
 	auto      int32  // records in an answer when the service leaves it to Muster
 	labels    int32  // octets of the instances' labels in wire form
 	heaviest  uint32 // greatest effective weight
 	priority  uint16
-	load      uint8 // percent of the group's answers
-	deadlines bool  // some instance has a deadline
-	picker    lb.Picker
+	load      uint8     // percent of the group's answers
+	deadlines bool      // some instance has a deadline
+	picker    lb.Picker // nil when small is set
 	hash      lb.Picker // for names that bring a hash; nil: the group has none
 }
 
@@ -234,9 +234,12 @@ func mix(h uint64) uint64 {
 // shares returns the part of the group's answers' first choices that each of
 // the tier's instances gets, for k records; nil when the policy cannot tell.
 func (t *Tier) shares(k int) []float64 {
-	s, ok := t.picker.(lb.Sharer)
-	if !ok {
-		return nil
+	var s lb.Sharer = &t.few
+	if !t.small {
+		var ok bool
+		if s, ok = t.picker.(lb.Sharer); !ok {
+			return nil
+		}
 	}
 	parts := make([]float64, 0, t.size)
 	for _, share := range s.Shares(k) {

@@ -62,6 +62,7 @@ type settings struct {
 	tierRule lb.TierRule
 	failOpen bool
 	slow     time.Duration
+	nobody   Group // of sets and families that have no instance
 }
 
 // Validate reports the first setting that is wrong, by its path.
@@ -148,6 +149,7 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 			s.vip6 = append(s.vip6, a.As16())
 		}
 	}
+	s.nobody = Group{mode: ModeEmpty, ttl: s.ttl}
 	s.choose()
 	return s
 }

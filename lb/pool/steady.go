@@ -27,15 +27,18 @@ const (
 	keptDamped      // it passes, and falls too often
 )
 
-// unsteady is what is kept of an instance that has fallen.
+// unsteady is what is kept of an instance that has fallen, warms up, or is not
+// taken by proxies to be worth its weight.
 type unsteady struct {
-	damping  health.Damping
-	fellAt   int64 // the last fall by the verdict, ns since 1970; 0: it is counted no more
-	missedAt int64 // the last fall by the own checks; 0: it is counted no more
-	lostAt   int64 // when its lease was found lost, while it is held; 0: it is registered
+	damping   health.Damping
+	fellAt    int64   // the last fall by the verdict, ns since 1970; 0: it is counted no more
+	missedAt  int64   // the last fall by the own checks; 0: it is counted no more
+	lostAt    int64   // when its lease was found lost, while it is held; 0: it is registered
+	slowSince int64   // the slow start's beginning, ns since 1970; 0: it is in none
+	passive   float32 // factor on the weight by what proxies saw; 0: none
 }
 
-// remember is the instance's unsteady, made at its first fall.
+// remember is the instance's unsteady, made when there is something to keep.
 func (in *inst) remember() *unsteady {
 	if in.unsteady == nil {
 		in.unsteady = &unsteady{}
@@ -50,6 +53,22 @@ func (in *inst) lostAt() int64 {
 		return 0
 	}
 	return in.unsteady.lostAt
+}
+
+// slowSince is when the instance's slow start began; 0: it is in none.
+func (in *inst) slowSince() int64 {
+	if in.unsteady == nil {
+		return 0
+	}
+	return in.unsteady.slowSince
+}
+
+// passive is the factor on the weight by what proxies saw; 0: none.
+func (in *inst) passive() float32 {
+	if in.unsteady == nil {
+		return 0
+	}
+	return in.unsteady.passive
 }
 
 // churn watches how much of a source falls at once.
@@ -142,13 +161,13 @@ func (w *writer) loseInstance(s *svc, at int, lost bool, now time.Time) {
 	c, ns := &s.src.churn, now.UnixNano()
 	switch {
 	case c.holds(in.lostAt(), ns):
-		in.round = s.src.round // lost before, and held still
+		in.round = uint8(s.src.round) // lost before, and held still
 		return
 	case !lost || in.lostAt() != 0 || w.hold == 0:
 	case c.holds(ns, ns):
 		c.fell(s, ns)
 		in.remember().lostAt = ns
-		in.round = s.src.round
+		in.round = uint8(s.src.round)
 		w.mark(s)
 		return
 	default:

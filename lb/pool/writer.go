@@ -92,15 +92,15 @@ type svc struct {
 	retune        bool // settings have changed
 }
 
-// inst is the writer's state of one instance.
+// inst is the writer's state of one instance. There are a million of them: what
+// few of them have is elsewhere.
 type inst struct {
 	rec         record
-	targets     []*target
+	uses        *use // of targets; nil: this server checks nothing of it
 	revision    int64
-	slowSince   int64   // ns since 1970; 0: not in slow start
-	cachedUntil int64   // when the last answer without it that caches may hold ends, ns since 1970
-	passive     float32 // factor on the weight by what proxies saw; 0: none
-	round       uint32
+	cachedUntil int64        // when the last answer without it that caches may hold ends, ns since 1970
+	unsteady    *unsteady    // nil: it has none of that
+	round       uint8        // of source.round the low bits: what a state lacks goes before they come round
 	health      health.State // as of the last rebuild, for telling changes
 	admin       registry.AdminState
 	in          bool
@@ -116,7 +116,6 @@ type inst struct {
 	said        health.State // what the other servers were told
 	moved       health.State // what the answers go by
 	kept        kept
-	unsteady    *unsteady // nil: it never fell
 }
 
 func (w *writer) init(p *Pool, seed uint64) {
@@ -431,6 +430,18 @@ func (s *svc) find(id string) (int, bool) {
 	return slices.BinarySearchFunc(s.insts, id, func(i inst, id string) int {
 		return cmp.Compare(string(i.rec.id()), id)
 	})
+}
+
+// fitMax is up to how many instances a service has no room for more: most
+// services are small, and the room that append leaves is half of what they take.
+// Of a large one it is a quarter, and a copy costs more.
+const fitMax = 256
+
+// fit gives back the room that instances have left in s.insts.
+func (s *svc) fit() {
+	if n := len(s.insts); n <= fitMax && cap(s.insts) > n {
+		s.insts = append(make([]inst, 0, n), s.insts...)
+	}
 }
 
 // event adds an event of a source.
