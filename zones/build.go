@@ -32,6 +32,7 @@ func (z *Zone) build(records []Record) error {
 	entries := make([]entry, 0, len(records))
 	octets := 0
 	var owner wire.Name
+	var hashes []int // records of names that are hashes
 	for i, r := range records {
 		if !owner.Set(r.Owner) {
 			return fmt.Errorf("record %d: owner: %w", i, errName)
@@ -43,11 +44,26 @@ func (z *Zone) build(records []Record) error {
 		if !ok {
 			return fmt.Errorf("%s %s: lies outside the zone", owner.String(), r.Type)
 		}
+		octets += 2 + len(r.RData)
+		if hashed(&r, &owner, below) {
+			hashes = append(hashes, i)
+			continue
+		}
 		for i := 1; i < below; i++ { // empty non-terminals, RFC 4592 section 2.2.2
 			z.names.add(owner.Suffix(i))
 		}
 		entries = append(entries, entry{z.names.add(owner.Wire()), i, r.Type, covered(&r), r.TTL, r.RData})
-		octets += 2 + len(r.RData)
+	}
+	hidden := map[string]uint32{}
+	for _, i := range hashes {
+		r := &records[i]
+		owner.Set(r.Owner)
+		node, ok := hidden[string(owner.Wire())]
+		if !ok {
+			node = z.names.hide(owner.Wire())
+			hidden[string(owner.Wire())] = node
+		}
+		entries = append(entries, entry{node, i, r.Type, covered(r), r.TTL, r.RData})
 	}
 	if octets > math.MaxInt32 || len(z.names.names) > math.MaxInt32 {
 		return fmt.Errorf("%d octets of data in %d of names: more than %d", octets, len(z.names.names), math.MaxInt32)

@@ -27,6 +27,9 @@ func (z *Zone) findSignatures() {
 	if apex := z.set(&z.nodes[0], wire.TypeSOA); apex == nil || apex.sig == 0 {
 		z.nsecs = nil // NSEC without signatures prove nothing
 	}
+	if len(z.nsecs) == 0 {
+		z.findChain()
+	}
 	slices.SortFunc(z.nsecs, func(a, b uint32) int { return CompareNames(z.names.name(a), z.names.name(b)) })
 }
 
@@ -55,7 +58,7 @@ func labelsOf(name []byte, at *[128]uint8) int {
 	return n
 }
 
-// denials is room for the nodes whose NSEC records one answer needs: each once.
+// denials is room for the nodes whose NSEC or NSEC3 records one answer needs: each once.
 type denials struct {
 	nodes [3]uint32
 	n     int
@@ -69,32 +72,37 @@ func (d *denials) add(node uint32) {
 	d.n++
 }
 
-// Deny writes the NSEC records, with their signatures, that an answer of a signed
+// Deny writes the NSEC or NSEC3 records, with their signatures, that an answer of a signed
 // static zone needs into the authority section (RFC 4035 section 3.1.3): that name
 // does not exist, that it has not the type, or that no nearer name than the wildcard
 // does that the answer was made from. name is what was looked up, and a what was
 // found. False: they do not fit.
 func (z *Zone) Deny(b *wire.Builder, name *wire.Name, a *Answer) bool {
-	if len(z.nsecs) == 0 {
+	if !z.Signed() {
 		return true
 	}
 	var d denials
 	switch {
+	case len(z.nsecs) == 0:
+		z.denyHashed(name, a, &d)
 	case a.Kind == NXDomain: // section 3.1.3.2
 		d.add(z.covering(name.Wire()))
 		var buf [2 + 255]byte
-		size := copy(buf[copy(buf[:], star):], name.Suffix(z.encloser(name)))
-		d.add(z.covering(buf[:len(star)+size]))
+		d.add(z.covering(wildcardOf(&buf, name, z.encloser(name))))
 	case a.Made > 0: // sections 3.1.3.3 and 3.1.3.4
 		if a.Kind == NoData {
 			var buf [2 + 255]byte
-			size := copy(buf[copy(buf[:], star):], name.Suffix(a.Made))
-			d.add(z.covering(buf[:len(star)+size]))
+			d.add(z.covering(wildcardOf(&buf, name, a.Made)))
 		}
 		d.add(z.covering(name.Wire()))
 	case a.Kind == NoData: // section 3.1.3.1, and for an empty non-terminal
 		d.add(z.covering(name.Wire()))
 	}
+	return z.proveAll(b, &d)
+}
+
+// proveAll writes what denials has.
+func (z *Zone) proveAll(b *wire.Builder, d *denials) bool {
 	for _, node := range d.nodes[:d.n] {
 		if !z.prove(b, node) {
 			return false
@@ -136,8 +144,7 @@ func (z *Zone) Types(name *wire.Name) []byte {
 	at, ok := z.names.find(name.Wire())
 	if !ok {
 		var buf [2 + 255]byte
-		size := copy(buf[copy(buf[:], star):], name.Suffix(z.encloser(name)))
-		if at, ok = z.names.find(buf[:len(star)+size]); !ok {
+		if at, ok = z.names.find(wildcardOf(&buf, name, z.encloser(name))); !ok {
 			return nil
 		}
 	}
@@ -149,18 +156,21 @@ func (z *Zone) Types(name *wire.Name) []byte {
 	return rdata[nameLen(rdata):]
 }
 
-// prove writes a node's NSEC record and its signatures.
+// prove writes a node's NSEC or NSEC3 record and its signatures.
 func (z *Zone) prove(b *wire.Builder, node uint32) bool {
 	set := z.set(&z.nodes[node], wire.TypeNSEC)
+	if len(z.nsecs) == 0 {
+		set = z.set(&z.nodes[node], wire.TypeNSEC3)
+	}
 	rdata, _ := next(z.data[set.data:])
-	ref, ok := b.RROwner(wire.Authority, z.names.name(node), wire.TypeNSEC, wire.ClassIN, set.ttl, rdata)
+	ref, ok := b.RROwner(wire.Authority, z.names.name(node), set.typ, wire.ClassIN, set.ttl, rdata)
 	return ok && (set.sig == 0 || z.sets[set.sig-1].appendTo(b, wire.Authority, ref, set.ttl))
 }
 
 // Refer writes the referral that a is, with what a signed zone says of the delegation:
-// its DS records, or that there are none (RFC 4035 section 3.1.4). What it cannot do
-// without must fit.
-func (z *Zone) Refer(b *wire.Builder, owner wire.Ref, r *Request, a *Answer) Result {
+// its DS records, or that there are none (RFC 4035 section 3.1.4). name is what was
+// looked up. What it cannot do without must fit.
+func (z *Zone) Refer(b *wire.Builder, name *wire.Name, owner wire.Ref, r *Request, a *Answer) Result {
 	ns, ok := a.RRset.(*Set)
 	if !ok || a.node == nil || !r.DO || !z.Signed() {
 		return a.RRset.Append(b, owner, r)
@@ -168,7 +178,7 @@ func (z *Zone) Refer(b *wire.Builder, owner wire.Ref, r *Request, a *Answer) Res
 	res := Result{EDE: EDENone, TTL: ns.ttl}
 	var refs, none [hostsMax]wire.Ref
 	start := b.Mark()
-	if !ns.write(b, owner, r, ns.ttl, &refs) || !z.secure(b, owner, r, a.node, &none) {
+	if !ns.write(b, owner, r, ns.ttl, &refs) || !z.secure(b, name, owner, r, a, &none) {
 		b.Rewind(start)
 		return Result{EDE: EDENone, Truncated: true}
 	}
@@ -178,11 +188,16 @@ func (z *Zone) Refer(b *wire.Builder, owner wire.Ref, r *Request, a *Answer) Res
 }
 
 // secure writes a cut's DS set or the proof that there is none.
-func (z *Zone) secure(b *wire.Builder, owner wire.Ref, r *Request, cut *node, refs *[hostsMax]wire.Ref) bool {
-	if ds := z.set(cut, wire.TypeDS); ds != nil {
+func (z *Zone) secure(b *wire.Builder, name *wire.Name, owner wire.Ref, r *Request, a *Answer, refs *[hostsMax]wire.Ref) bool {
+	if ds := z.set(a.node, wire.TypeDS); ds != nil {
 		return ds.write(b, owner, r, ds.ttl, refs)
 	}
-	nsec := z.set(cut, wire.TypeNSEC)
+	if len(z.nsecs) == 0 { // RFC 5155 section 7.2.7
+		var d denials
+		z.proveEncloser(name, a.Owner, a.Owner, &d)
+		return z.proveAll(b, &d)
+	}
+	nsec := z.set(a.node, wire.TypeNSEC)
 	if nsec == nil {
 		return true // the file lacks it
 	}

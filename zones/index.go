@@ -68,6 +68,13 @@ func (x *index) add(name []byte) uint32 {
 	return i
 }
 
+// hide makes an entry that is not found by its name. Nothing may be added behind it.
+func (x *index) hide(name []byte) uint32 {
+	i := uint32(len(x.at))
+	x.at, x.names = append(x.at, uint32(len(x.names))), append(x.names, name...)
+	return i
+}
+
 // place enters i into a free slot.
 func (x *index) place(i uint32) {
 	mask := uint64(len(x.slots) - 1)

@@ -30,6 +30,10 @@ type Zone struct {
 	// (RFC 4034 section 6.1); none: the zone is not signed, or not by NSEC.
 	nsecs []uint32
 
+	// chain is the NSEC3 records, of a zone that is signed by those. Their nodes are not
+	// found by name.
+	chain chain
+
 	soa    *Set
 	serial uint32
 	negTTL uint32 // seconds; RFC 2308 section 3: the lesser of the SOA's TTL and its minimum
@@ -127,7 +131,7 @@ func (z *Zone) SOA() RRset {
 
 // Signed reports whether a static zone's file has signatures and the records that
 // prove what is not there (RFC 4035).
-func (z *Zone) Signed() bool { return len(z.nsecs) > 0 }
+func (z *Zone) Signed() bool { return len(z.nsecs) > 0 || len(z.chain.nodes) > 0 }
 
 // set returns the node's set of a type, nil if there is none.
 func (z *Zone) set(n *node, typ wire.Type) *Set {

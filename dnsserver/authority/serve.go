@@ -304,7 +304,7 @@ func (s *scratch) proveWildcards() {
 func (s *scratch) refer(name *wire.Name) Outcome {
 	if owner, ok := s.b.NameRef(name.Suffix(s.a.Owner)); ok {
 		s.req.Section = wire.Authority
-		if res := s.a.Zone.Refer(s.b, owner, &s.req, &s.a); res.Truncated {
+		if res := s.a.Zone.Refer(s.b, name, owner, &s.req, &s.a); res.Truncated {
 			s.truncate()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
 )
 
 // nsec3HashOctets is the length of SHA-1, the one hash of NSEC3 (RFC 5155 section 11).
@@ -29,6 +30,10 @@ func (l *loader) checkDNSSEC(r *record) {
 		}
 	case wire.TypeNSEC3:
 		l.checkHashes(r, owner)
+	case wire.TypeNSEC3PARAM:
+		if len(r.rdata) >= 4 && binary.BigEndian.Uint16(r.rdata[2:]) > zones.NSEC3Iterations {
+			l.warnf(r, "NSEC3PARAM of %s: with more than %d iterations nothing is proven by NSEC3 (RFC 9276 section 3.2)", owner, zones.NSEC3Iterations)
+		}
 	case wire.TypeCDS, wire.TypeCDNSKEY:
 		switch {
 		case !atApex:
