@@ -59,6 +59,7 @@ type (
 		ProxyPolicy    string            `json:"proxy_policy,omitempty"`
 		HashBound      float64           `json:"hash_bound,omitempty"`
 		VIP            *[]netip.Addr     `json:"vip,omitempty"`
+		Failover       *[]string         `json:"failover,omitempty"`
 		Meta           map[string]string `json:"meta,omitempty"`
 	}
 	adminJSON struct {
@@ -193,6 +194,9 @@ func EncodeService(s Service) ([]byte, error) {
 	}
 	if s.VIP != nil {
 		out.VIP = &s.VIP
+	}
+	if s.Failover != nil {
+		out.Failover = &s.Failover
 	}
 	switch s.MaxAnswers {
 	case 0:

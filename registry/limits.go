@@ -9,6 +9,8 @@ const (
 	// ValueMax is the greatest size of a stored value in bytes. The largest
 	// useful instance is well under 8 KiB.
 	ValueMax = 64 << 10
+	// FailoverMax is the number of services that one fails over to.
+	FailoverMax = 8
 	// VIPsMax is the number of virtual addresses of one service.
 	VIPsMax = 16
 	// AddressesMax is the number of addresses of one instance.

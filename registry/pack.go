@@ -126,6 +126,8 @@ func appendService(b []byte, s Service) []byte {
 	b = binary.BigEndian.AppendUint64(b, math.Float64bits(s.HashBound))
 	b = appendBool(b, s.VIP != nil)
 	b = appendList(b, s.VIP, appendAddr)
+	b = appendBool(b, s.Failover != nil)
+	b = appendList(b, s.Failover, appendString)
 	return binary.AppendVarint(appendMeta(b, s.Meta), s.Revision)
 }
 
@@ -308,6 +310,10 @@ func (d *unpacker) service() Service {
 	isSet := d.bool()
 	if s.VIP = unpackList(d, d.addr); isSet && s.VIP == nil {
 		s.VIP = []netip.Addr{}
+	}
+	isSet = d.bool()
+	if s.Failover = unpackList(d, d.string); isSet && s.Failover == nil {
+		s.Failover = []string{}
 	}
 	s.Meta, s.Revision = d.meta(), d.int()
 	return s

@@ -177,7 +177,12 @@ type Service struct {
 	// VIP are the addresses that A and AAAA questions for the service are
 	// answered with, in place of the instances', while one of them may be
 	// served; nil: unset; empty and not nil: none.
-	VIP      []netip.Addr
+	VIP []netip.Addr
+	// Failover are services that are answered in place of this one while too few of
+	// its instances may be, the first of them that is well: a name with a dot at its
+	// end is an absolute domain name of a service of any zone, another is a service
+	// of the same zone. nil: unset; empty and not nil: none.
+	Failover []string
 	Meta     map[string]string
 	Revision int64
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -77,12 +78,30 @@ func (s *Service) field(c *cursor, name []byte) (known bool, err error) {
 		s.HashBound, err = readHashBound(c)
 	case "vip":
 		s.VIP, err = readVIP(c)
+	case "failover":
+		s.Failover, err = readFailover(c)
 	case "meta":
 		s.Meta, err = readMeta(c)
 	default:
 		return false, nil
 	}
 	return true, err
+}
+
+// readFailover reads a Service.Failover.
+func readFailover(c *cursor) ([]string, error) {
+	if c.null() {
+		return nil, nil
+	}
+	list := []string{}
+	err := c.array(FailoverMax, func(int) error {
+		name, err := c.text(TextMax)
+		if err == nil {
+			list = append(list, strings.ToLower(name))
+		}
+		return err
+	})
+	return list, err
 }
 
 // readMaxAnswers reads a number of answers or "auto".
@@ -176,8 +195,15 @@ func (s Service) Validate() error {
 		return bad("hash_bound", formatFloat(s.HashBound), "is out of range", "write 1 to 100, as 1.25")
 	case len(s.VIP) > VIPsMax:
 		return &FieldError{Field: "vip", Reason: "has more than " + strconv.Itoa(VIPsMax) + " entries", Mend: "write fewer"}
+	case len(s.Failover) > FailoverMax:
+		return &FieldError{Field: "failover", Reason: "has more than " + strconv.Itoa(FailoverMax) + " entries", Mend: "write fewer"}
 	case len(s.Checks) > ChecksMax:
 		return &FieldError{Field: "checks", Reason: "has more than " + strconv.Itoa(ChecksMax) + " entries", Mend: "write fewer"}
+	}
+	for i, name := range s.Failover {
+		if _, err := FoldService(strings.TrimSuffix(name, ".")); err != nil {
+			return bad("failover["+strconv.Itoa(i)+"]", name, "is no name of a service", `write "web-spare" for one of the same zone, "web.svc.dc2." for one of another`)
+		}
 	}
 	for i, check := range s.Checks {
 		if err := check.Validate(); err != nil {
@@ -209,6 +235,9 @@ func (s Service) Merge(over Service) Service {
 	}
 	if over.VIP != nil {
 		s.VIP = over.VIP
+	}
+	if over.Failover != nil {
+		s.Failover = over.Failover
 	}
 	if over.Meta != nil {
 		s.Meta = over.Meta

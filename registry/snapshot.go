@@ -26,7 +26,7 @@ import (
 // whole and on the disk, so that what stands there is the old or the new one.
 const (
 	snapshotMagic   = "MUSTERSN"
-	snapshotVersion = 4
+	snapshotVersion = 5
 
 	// SnapshotMax is the greatest size of a snapshot file in bytes that is
 	// read: about three million instances.

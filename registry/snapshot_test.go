@@ -31,8 +31,8 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 	page.Services = []registry.Service{{
 		Name: "web", Policy: "hash", TTL: time.Second, MaxAnswers: registry.MaxAnswersAuto, HashOn: "name", Checks: []registry.Check{}, Fail: "tier",
 		PanicThreshold: &share, SlowStart: &wait, Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"k": "v"}, Revision: 6,
-		VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")},
-	}, {Name: "bare"}, {Name: "none", VIP: []netip.Addr{}}}
+		VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")}, Failover: []string{"web-spare", "web.svc.dc2."},
+	}, {Name: "bare"}, {Name: "none", VIP: []netip.Addr{}, Failover: []string{}}}
 	page.Admin = []registry.Admin{{Service: "web", Instance: "*", State: registry.AdminDown, Reason: "r", By: "b", Since: at, Until: at, Revision: 7}}
 	page.Routes = []registry.Route{{Name: "api", Hosts: []string{"*.example.com"}, Path: "/api", Service: "web", Revision: 8}}
 	for i := len(page.Instances); i < instances; i++ {

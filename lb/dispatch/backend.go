@@ -39,13 +39,15 @@ type ended struct {
 // state is what Choose picks from. Immutable.
 type state struct {
 	service *pool.Service // nil: not registered
-	epoch   uint64
-	loads   []lb.Tier // by which a tier is drawn; nil: there is one at most
-	tiers   []tier
-	byID    map[string]*instance // of all tiers
-	hashed  bool
-	mode    pool.Mode
-	members int // registered
+	// standing is the service where its instances are registered; nil: it has none.
+	standing *standing
+	epoch    uint64
+	loads    []lb.Tier // by which a tier is drawn; nil: there is one at most
+	tiers    []tier
+	byID     map[string]*instance // of all tiers
+	hashed   bool
+	mode     pool.Mode
+	members  int // registered
 }
 
 // tier is the instances of one tier that may be chosen.

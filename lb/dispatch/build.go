@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"cmp"
 	"net/netip"
 	"time"
@@ -11,13 +12,52 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// find returns the service as it is in the View; nil: it is not registered.
+// find returns the service as it is in the View, or the one that stands in for it; nil:
+// it is not registered.
 func (b *Backend) find() *pool.Service {
-	s := b.d.cfg.Pool.View().Find(b.ref.Source, b.wire)
+	view := b.d.cfg.Pool.View()
+	s := view.Find(b.ref.Source, b.wire)
 	if s == nil || s.Ancestor() {
 		return nil
 	}
-	return s
+	return view.Standin(s)
+}
+
+// home is where an instance is registered, which is another service than the Backend's
+// while that stands in for it.
+type home struct {
+	service *standing
+	id      string
+}
+
+// standing is a service that a Backend has instances of.
+type standing struct {
+	source registry.SourceID
+	name   string
+	wire   []byte // the name as View.Find takes it
+	// suffix is what stands behind the ids of its instances in the Backend, where
+	// two services may have the same: empty for the Backend's own, and else a dot
+	// and the service's domain name.
+	suffix string
+}
+
+// standing is a service as the Backend's instances know it.
+func (b *Backend) standing(s *pool.Service) *standing {
+	out := &standing{source: s.Origin().ID(), name: s.Name(), wire: []byte(s.Wire())}
+	if out.source != b.ref.Source || !bytes.Equal(out.wire, b.wire) {
+		out.suffix = "." + s.Domain()
+	}
+	return out
+}
+
+// registered returns the service that an instance is registered in, and its number there;
+// -1: it is not any more.
+func (b *Backend) registered(i *instance) (*pool.Service, int) {
+	s := b.d.cfg.Pool.View().Find(i.home.service.source, i.home.service.wire)
+	if s == nil || s.Ancestor() {
+		return nil, -1
+	}
+	return s, s.Instance([]byte(i.home.id))
 }
 
 // refresh returns the state to choose from, built anew if the service or the
@@ -43,6 +83,7 @@ func (b *Backend) refresh() *state {
 func (b *Backend) build(service *pool.Service, epoch uint64) *state {
 	st := &state{service: service, epoch: epoch, byID: map[string]*instance{}}
 	if g := b.group(service); g != nil {
+		st.standing = b.standing(service)
 		st.mode, st.members = g.Mode(), g.Members()
 		st.hashed = policyOf(service) == "hash"
 		for t := range g.Tiers() {
@@ -91,7 +132,7 @@ func (b *Backend) addTier(st *state, from *pool.Tier) {
 	var ejected []uint32
 	for n := range from.Size() {
 		number := from.At(n)
-		i := b.instance(st.service, number)
+		i := b.instance(st, number)
 		st.byID[i.id] = i
 		if i.ejection.out() {
 			ejected = append(ejected, number)
@@ -101,7 +142,7 @@ func (b *Backend) addTier(st *state, from *pool.Tier) {
 	}
 	if len(list) == 0 {
 		for _, number := range ejected {
-			i := b.instance(st.service, number)
+			i := b.instance(st, number)
 			b.restore(i, "it is the last one")
 			add(i, number)
 		}
@@ -136,7 +177,7 @@ func (b *Backend) zones(s *pool.Service, endpoints []lb.Endpoint, list []*instan
 		var part []lb.Endpoint
 		var of []*instance
 		for n, i := range list {
-			if k := s.Instance([]byte(i.id)); k >= 0 && set.Has(uint32(k)) {
+			if k := s.Instance([]byte(i.home.id)); k >= 0 && set.Has(uint32(k)) {
 				part, of = append(part, endpoints[n]), append(of, i)
 			}
 		}
@@ -173,8 +214,9 @@ func (b *Backend) picker(s *pool.Service, endpoints []lb.Endpoint) lb.Picker {
 
 // instance finds what is known of a service's instance, and makes it when it is
 // new or has moved.
-func (b *Backend) instance(service *pool.Service, number uint32) *instance {
-	id, addr := service.ID(number), b.address(service, number)
+func (b *Backend) instance(st *state, number uint32) *instance {
+	at, addr := home{st.standing, st.service.ID(number)}, b.address(st.service, number)
+	id := at.id + st.standing.suffix
 	i := b.instances[id]
 	if i != nil && i.addr == addr {
 		return i
@@ -182,7 +224,7 @@ func (b *Backend) instance(service *pool.Service, number uint32) *instance {
 	if i != nil {
 		b.lose(i)
 	}
-	i = &instance{id: id, addr: addr, b: b}
+	i = &instance{id: id, home: at, addr: addr, b: b}
 	i.term.Store(&term{})
 	b.instances[id] = i
 	return i
@@ -207,7 +249,7 @@ func (b *Backend) settle(st *state) {
 			}
 			continue
 		}
-		switch end := b.endOf(st.service, i); end {
+		switch end := b.endOf(i); end {
 		case EndNone: // its tier is not needed now: what it has it may finish
 		case EndGone:
 			b.lose(i)
@@ -219,11 +261,8 @@ func (b *Backend) settle(st *state) {
 }
 
 // endOf says why an instance is not in.
-func (b *Backend) endOf(service *pool.Service, i *instance) End {
-	if service == nil {
-		return EndGone
-	}
-	n := service.Instance([]byte(i.id))
+func (b *Backend) endOf(i *instance) End {
+	service, n := b.registered(i)
 	if n < 0 || b.address(service, uint32(n)) != i.addr {
 		return EndGone
 	}

@@ -112,7 +112,7 @@ func (b *Backend) tellFailure(i *instance, now time.Time) {
 	if ns-told < int64(failureEvery) || !i.told.CompareAndSwap(told, ns) {
 		return
 	}
-	b.d.cfg.Pool.ObservePassive(pool.Passive{Source: b.ref.Source, Service: b.ref.Service, Instance: i.id, Failed: true})
+	b.d.cfg.Pool.ObservePassive(pool.Passive{Source: i.home.service.source, Service: i.home.service.name, Instance: i.home.id, Failed: true})
 }
 
 // TriedMax is how many instances a Tried holds: a client that has failed with

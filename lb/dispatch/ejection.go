@@ -146,7 +146,7 @@ func (b *Backend) forgive() {
 
 // tellFactor has the pool change an instance's weight.
 func (b *Backend) tellFactor(i *instance, factor float64) {
-	b.d.cfg.Pool.ObservePassive(pool.Passive{Source: b.ref.Source, Service: b.ref.Service, Instance: i.id, Factor: factor})
+	b.d.cfg.Pool.ObservePassive(pool.Passive{Source: i.home.service.source, Service: i.home.service.name, Instance: i.home.id, Factor: factor})
 }
 
 // ejected counts the instances that are ejected, on trial included.

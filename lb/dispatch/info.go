@@ -63,7 +63,7 @@ func (b *Backend) Info() Info {
 	for _, i := range b.instances {
 		in := InstanceInfo{
 			ID: i.id, Addr: i.addr, Share: shares[i], Active: i.load.Active.Load(), Total: i.total.Load(), Failures: i.failures.Load(),
-			BytesIn: i.in.Load(), BytesOut: i.out.Load(), Ejected: i.ejection.state.Load() != ejectNone, Why: b.why(st, i),
+			BytesIn: i.in.Load(), BytesOut: i.out.Load(), Ejected: i.ejection.state.Load() != ejectNone, Why: b.why(i),
 		}
 		in.In = st.byID[i.id] == i && !i.ejection.out()
 		out.Instances = append(out.Instances, in)
@@ -73,7 +73,7 @@ func (b *Backend) Info() Info {
 }
 
 // why says why an instance is in or out.
-func (b *Backend) why(st *state, i *instance) string {
+func (b *Backend) why(i *instance) string {
 	switch i.ejection.state.Load() {
 	case ejectOut:
 		left := time.Until(time.Unix(0, i.ejection.until.Load())).Round(time.Second)
@@ -81,10 +81,8 @@ func (b *Backend) why(st *state, i *instance) string {
 	case ejectTrial, ejectBusy:
 		return "ejected: its requests failed; the next one tries it"
 	}
-	if st.service != nil {
-		if n := st.service.Instance([]byte(i.id)); n >= 0 {
-			return st.service.Why(uint32(n))
-		}
+	if s, n := b.registered(i); n >= 0 {
+		return s.Why(uint32(n))
 	}
 	return "not registered any more"
 }

@@ -44,6 +44,7 @@ func (e End) String() string {
 // have it.
 type instance struct {
 	id   string
+	home home
 	addr netip.AddrPort
 	b    *Backend
 

@@ -277,6 +277,7 @@ func samePolicy(a, b *registry.Service) bool {
 	return a.Policy == b.Policy && a.TTL == b.TTL && a.MaxAnswers == b.MaxAnswers && a.HashOn == b.HashOn &&
 		a.Fail == b.Fail && a.Spill == b.Spill && a.ProxyPolicy == b.ProxyPolicy && a.HashBound == b.HashBound &&
 		(a.VIP == nil) == (b.VIP == nil) && slices.Equal(a.VIP, b.VIP) && samePointer(a.PanicThreshold, b.PanicThreshold) &&
+		(a.Failover == nil) == (b.Failover == nil) && slices.Equal(a.Failover, b.Failover) &&
 		samePointer(a.SlowStart, b.SlowStart) && (a.Checks == nil) == (b.Checks == nil) &&
 		slices.EqualFunc(a.Checks, b.Checks, registry.Check.Equal) && maps.Equal(a.Meta, b.Meta)
 }

@@ -143,6 +143,9 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 		return info
 	}
 	info.Mode = s.Mode()
+	if other := p.view.Standin(s); other != s {
+		info.Standin = other.Domain()
+	}
 	info.OneSource = s.crowd.Share()
 	g := s.mainGroup()
 	info.Answers = s.answersOf(g)

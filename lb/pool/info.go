@@ -58,6 +58,9 @@ type ServiceInfo struct {
 	// Registered is the service's own key; nil when there is none.
 	Registered *registry.Service
 	Mode       Mode // of the whole service
+	// Standin is the domain name of the service that is answered in its place;
+	// empty: none is.
+	Standin string
 	// Frozen is the administrator's word that stops health from moving the
 	// answers; nil: none is in force.
 	Frozen *registry.Admin

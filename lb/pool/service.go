@@ -64,8 +64,13 @@ func (s *Service) Wire() string { return s.name[:s.relative] }
 func (s *Service) Absolute() string { return s.name }
 
 // Name is the service's name as registered: "web.prod". It allocates.
-func (s *Service) Name() string {
-	wire := s.Wire()
+func (s *Service) Name() string { return dotted(s.Wire()) }
+
+// Domain is the service's absolute domain name: "web.prod.svc.internal.". It allocates.
+func (s *Service) Domain() string { return dotted(s.name[:len(s.name)-1]) + "." }
+
+// dotted is a name in wire form without a root, with dots between its labels.
+func dotted(wire string) string {
 	name := make([]byte, 0, len(wire))
 	for at := 0; at < len(wire); at += 1 + int(wire[at]) {
 		if at > 0 {

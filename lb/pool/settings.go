@@ -59,6 +59,7 @@ type settings struct {
 	ttl      uint32
 	vip4     [][4]byte
 	vip6     [][16]byte
+	places   []place // that it fails over to
 	tierRule lb.TierRule
 	failOpen bool
 	slow     time.Duration
@@ -150,6 +151,7 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 		}
 	}
 	s.nobody = Group{mode: ModeEmpty, ttl: s.ttl}
+	s.places = placesOf(p.Failover)
 	s.choose()
 	return s
 }

@@ -34,6 +34,8 @@ var questions = [][2]string{
 	{"nosuch.svc.test", "A"},
 	{"_api._tcp.prod.svc.test", "SRV"},
 	{"1.0.0.10.in-addr.arpa", "PTR"},
+	{"broken.svc.test", "A"},
+	{"broken.svc.test", "SRV"},
 	{"web.sky.test", "A"},
 	{"web.sky.test", "AAAA"},
 	{"web.sky.test", "SRV"},
@@ -48,8 +50,12 @@ func TestZone_Lookup_allocates(t *testing.T) {
 	defer stop()
 	s.apply(sample())
 	s.apply(registry.Batch{
-		Services:  []registry.Service{{Name: "virtual", VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")}}},
-		Instances: many("virtual", 2),
+		Services: []registry.Service{
+			{Name: "virtual", VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100")}},
+			{Name: "broken", Failover: []string{"nosuch", "web.other.test.", "web.svc.test."}},
+		},
+		Instances: append(many("virtual", 2), many("broken", 1)...),
+		Admin:     []registry.Admin{{Service: "broken", Instance: "*", State: registry.AdminDrain}},
 	})
 	s.applySky(true, map[string]string{
 		"web/a": `{"host":"10.9.0.1","port":80}`, "web/b": `{"host":"fd00::1","port":80}`, "old": `{"host":"www.example.com"}`,

@@ -82,7 +82,7 @@ func (e *exporter) service(s *pool.Service) {
 			ttl = min(ttl, g.TTL())
 		}
 	}
-	e.name(own, ttl, func(typ wire.Type, a *zones.Answer) { whole(s, typ, a) })
+	e.name(own, ttl, func(typ wire.Type, a *zones.Answer) { whole(s, s, typ, a) })
 	if first := own[1 : 1+own[0]]; len(first) < labelMax && has(s.Set(), pool.FamilySRV) {
 		for _, proto := range []string{labelTCP, labelUDP} { // as byProtocol has it
 			owner := prepend("_"+string(first), prepend(proto, own[1+len(first):]))

@@ -29,7 +29,7 @@ func (z *Zone) find(state *pool.SourceView, name *wire.Name, below int, typ wire
 	if !ours && !unregistered(first) {
 		s := z.view.Find(z.source, relative(name, 0, below))
 		if s != nil && !s.Ancestor() {
-			whole(s, typ, a)
+			whole(s, z.view.Standin(s), typ, a)
 			return
 		}
 		if s != nil {
@@ -120,14 +120,14 @@ func (z *Zone) grandchild(name *wire.Name, below int, first []byte, typ wire.Typ
 		if registered {
 			a.Hash, a.Hashed = hashBytes(first), true
 			a.Kind = zones.NoData
-			answer(s.Set(), typ, a)
+			answer(z.view.Standin(s).Set(), typ, a)
 		}
 	case labelTCP, labelUDP:
 		if len(first) < 2 || first[0] != '_' {
 			return
 		}
 		if registered {
-			if set := s.Filter(pool.FilterPort, first[1:], string(second) == labelUDP); set != nil {
+			if set := z.view.Standin(s).Filter(pool.FilterPort, first[1:], string(second) == labelUDP); set != nil {
 				filtered(s, set, typ, a)
 				return
 			}
@@ -156,7 +156,7 @@ func (z *Zone) byProtocol(name *wire.Name, below int, typ wire.Type, a *zones.An
 	a.Kind = zones.NoData
 	switch typ {
 	case wire.TypeSRV:
-		found(a, (*srvSet)(s.Set()))
+		found(a, (*srvSet)(z.view.Standin(s).Set()))
 	case wire.TypeANY:
 		a.Kind = zones.Found
 	}

@@ -40,13 +40,14 @@ func recordsOf(s *pool.Service) *records {
 	return r
 }
 
-// whole answers a service's own name.
-func whole(s *pool.Service, typ wire.Type, a *zones.Answer) {
+// whole answers a service's own name, with the instances of the one that stands in for
+// it.
+func whole(s, standin *pool.Service, typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NoData
-	answer(s.Set(), typ, a)
+	answer(standin.Set(), typ, a)
 	switch typ {
 	case wire.TypeHTTPS, wire.TypeSVCB:
-		binding(s, typ, a)
+		binding(standin, typ, a)
 		return
 	case wire.TypeTXT, wire.TypeANY:
 	default:

@@ -88,6 +88,9 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 			return err
 		}
 		describe(out, &info, labels[:i])
+		if err := s.explainStandin(ctx, out, &info, labels[:i]); err != nil {
+			return err
+		}
 		if i == 0 && s.cfg.Near != nil {
 			out.Near = s.cfg.Near(z.Source, info.Name, out.Client)
 		}
@@ -104,6 +107,24 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 			describe(out, &info, nil)
 		}
 	}
+	return nil
+}
+
+// explainStandin fills in what the service says that is answered in a service's place.
+func (s *Server) explainStandin(ctx context.Context, out *api.Explanation, of *pool.ServiceInfo, below []string) error {
+	z, name := s.enclosing(of.Standin)
+	if z == nil || len(below) == 1 && !strings.HasPrefix(below[0], "_") {
+		return nil // an instance's own name is of itself
+	}
+	info, err := s.cfg.Pool.Service(ctx, z.Source, name)
+	if errors.Is(err, pool.ErrNotFound) {
+		return nil // it has gone since
+	}
+	if err != nil {
+		return err
+	}
+	describe(out, &info, below)
+	out.Service, out.Standin = of.Name, of.Standin
 	return nil
 }
 

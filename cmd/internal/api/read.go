@@ -42,6 +42,8 @@ type Service struct {
 	ProxyPolicy    string       `json:"proxy_policy,omitempty"` // empty: as policy says
 	HashBound      float64      `json:"hash_bound,omitempty"`   // 0: none
 	VIP            []netip.Addr `json:"vip,omitempty"`          // answered in place of the instances' addresses
+	Failover       []string     `json:"failover,omitempty"`     // answered in place of the service while it is not well
+	Standin        string       `json:"standin,omitempty"`      // the domain of the service that is so answered now
 	PanicThreshold float64      `json:"panic_threshold"`
 	SlowStart      Duration     `json:"slow_start"`
 	Checks         []string     `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"
@@ -160,7 +162,8 @@ type Explanation struct {
 
 	// The rest is set when the name is a service's.
 	Service string   `json:"service,omitempty"`
-	Filter  string   `json:"filter,omitempty"` // "tag v2", "port http", ...
+	Standin string   `json:"standin,omitempty"` // the domain of the service in its place, of which the rest is
+	Filter  string   `json:"filter,omitempty"`  // "tag v2", "port http", ...
 	Mode    Mode     `json:"mode,omitempty"`
 	Policy  string   `json:"policy,omitempty"`
 	Answers int      `json:"answers,omitempty"` // how many are picked

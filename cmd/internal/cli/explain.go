@@ -74,6 +74,9 @@ proxy a request to a URL, or a connection to a listener, would take, and why.`,
 
 func explanation(w io.Writer, e *api.Explanation, wide bool) {
 	fmt.Fprintf(w, "%s %s for %s: %s: %s\n", e.Name, e.Type, e.Client, e.Outcome, e.Why)
+	if e.Standin != "" {
+		fmt.Fprintf(w, "too few instances of %s may be answered: %s is, in its place\n", e.Service, e.Standin)
+	}
 	if e.Service != "" {
 		fmt.Fprintf(w, "service %s in %s, policy %s, mode %s", e.Service, e.Zone, e.Policy, e.Mode)
 		if e.Filter != "" {

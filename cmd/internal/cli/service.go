@@ -68,6 +68,12 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	if len(sv.VIP) > 0 {
 		row(w, "vip", addresses(sv.VIP, 0))
 	}
+	if len(sv.Failover) > 0 {
+		row(w, "failover", strings.Join(sv.Failover, ", "))
+	}
+	if sv.Standin != "" {
+		row(w, "answered by", sv.Standin)
+	}
 	if len(sv.Checks) == 0 {
 		row(w, "check", "none")
 	}
@@ -89,12 +95,12 @@ type serviceFlags struct {
 	policy, hashOn, fail, spill, maxAnswers, proxyPolicy string
 	ttl, slowStart                                       time.Duration
 	panicThreshold, hashBound                            float64
-	checks, vips, unset                                  []string
+	checks, vips, failover, unset                        []string
 }
 
 // unsettable are the members of a service's document that --unset takes.
 func unsettable() []string {
-	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "proxy_policy", "hash_bound", "vip", "checks"}
+	return []string{"policy", "ttl", "max_answers", "hash_on", "fail", "panic_threshold", "slow_start", "spill", "proxy_policy", "hash_bound", "vip", "failover", "checks"}
 }
 
 func (s *session) serviceSetCommand() *cobra.Command {
@@ -143,6 +149,7 @@ func (s *session) serviceSetCommand() *cobra.Command {
 	f.StringVar(&flags.proxyPolicy, "proxy-policy", "", "how proxies choose: "+strings.Join(registry.ProxyPolicies(), ", "))
 	f.Float64Var(&flags.hashBound, "hash-bound", 0, "hash in proxies: how many `times` its share of what is in flight an instance may have, as 1.25")
 	f.StringSliceVar(&flags.vips, "vip", nil, "answer A and AAAA questions with this `address` of a proxy, in place of the instances' (repeatable)")
+	f.StringSliceVar(&flags.failover, "failover", nil, "answer this `service` in its place while too few of its instances may be (repeatable)")
 	f.StringArrayVar(&flags.checks, "check", nil, checkFlagHelp)
 	f.StringSliceVar(&flags.unset, "unset", nil, "`parts` to unset: "+strings.Join(unsettable(), ", "))
 	return s.listing(s.online(zoned(cmd, &zone)))
@@ -150,7 +157,7 @@ func (s *session) serviceSetCommand() *cobra.Command {
 
 // patch makes the merge patch of the flags that were given.
 func (f *serviceFlags) patch(cmd *cobra.Command) (json.RawMessage, error) {
-	sv := registry.Service{Policy: f.policy, TTL: f.ttl, HashOn: f.hashOn, Fail: f.fail, Spill: f.spill, ProxyPolicy: f.proxyPolicy}
+	sv := registry.Service{Policy: f.policy, TTL: f.ttl, HashOn: f.hashOn, Fail: f.fail, Spill: f.spill, ProxyPolicy: f.proxyPolicy, Failover: f.failover}
 	changed := cmd.Flags().Changed
 	if changed("ttl") && f.ttl == 0 {
 		return nil, usagef("--ttl 0s: must be %s to %s; --unset ttl gives it back to the configuration", duration(api.Duration(registry.TTLMin)), duration(api.Duration(registry.TTLMax)))

@@ -62,6 +62,8 @@ func serviceKeys() key {
 			func(s *Service, v float64) { s.HashBound = v }),
 		many("vip", "", "Addresses to answer A and AAAA questions for the service with, in place of its instances', while one of them is served: those at which proxies forward to it.", addressOnly(),
 			func(s *Service, v []netip.Addr) { s.VIP = v }),
+		many("failover", "", "Services that are answered, and forwarded to, in place of this one while too few of its instances may be: the first of them that is well. A name with a dot at its end is of any service zone of this server (web.svc.dc2.), another is in the same zone.", failoverName(),
+			func(s *Service, v []string) { s.Failover = v }),
 		checkKeys(),
 	)
 }

@@ -309,3 +309,15 @@ func maxAnswers() value[int] {
 		},
 	}
 }
+
+// failoverName is a service's name, of the same zone or with a dot at its end.
+func failoverName() value[string] {
+	return value[string]{noun: "a service's name", schema: map[string]any{"type": "string"}, parse: func(s string) (string, error) {
+		name, absolute := strings.CutSuffix(s, ".")
+		folded, err := registry.FoldService(name)
+		if absolute {
+			folded += "."
+		}
+		return folded, reason(err)
+	}}
+}
