@@ -57,6 +57,9 @@ func (h *Handler) respond(b *wire.Builder, q *wire.Query, from *dnsserver.Client
 		}
 		b.SetRCode(o.RCode())
 		b.SetRA(s.mayForward())
+		if q.CO && s.compact() {
+			b.SetCO() // RFC 9824 section 5.1
+		}
 		if s.subnet {
 			b.SetScope(min(s.scope, q.Subnet.Bits))
 		}
@@ -179,7 +182,7 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 		return s.refer(name)
 	case zones.NXDomain:
 		s.negative(name)
-		if s.compact() {
+		if s.compact() && !s.q.CO {
 			return NoData // RFC 9824 section 3.1: the name is said to exist, with the type NXNAME
 		}
 		return NXDomain

@@ -42,6 +42,7 @@ type Builder struct {
 	nopt    int // octets of opt in use
 	scopeAt int // where in opt the scope of a client subnet stands; 0: there is none
 	pad     int // the block that Finish pads to; 0: it does not
+	compact bool
 	opt     [256]byte
 }
 
@@ -54,7 +55,7 @@ func (b *Builder) Start(buf []byte, q *Query, limit int) {
 	b.q = q
 	b.counts, b.sec, b.rcode = [3]uint16{}, Answer, RCodeNoError
 	b.kept, b.nopt, b.nnames = 0, 0, 0
-	b.scopeAt, b.pad = 0, 0
+	b.scopeAt, b.pad, b.compact = 0, 0, false
 	if q.EDNS {
 		b.kept = optFixed
 	}
@@ -88,6 +89,9 @@ func (b *Builder) SetAA(on bool) { b.setFlag(flagAA, on) }
 
 // SetRA sets or clears the recursion available flag.
 func (b *Builder) SetRA(on bool) { b.setFlag(flagRA, on) }
+
+// SetCO sets the compact answers flag of the OPT record, if there is to be one.
+func (b *Builder) SetCO() { b.compact = true }
 
 // SetTC marks the response as truncated.
 func (b *Builder) SetTC() { b.setFlag(flagTC, true) }

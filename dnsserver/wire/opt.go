@@ -44,13 +44,16 @@ func (b *Builder) addOption(code uint16, size int) (data []byte, ok bool) {
 }
 
 // putOPT writes the OPT record at the message's end and returns where it ends:
-// version 0, our payload size, DO as the query had it (RFC 3225 section 3), all
-// other flags 0 (RFC 6891 section 6.1.4).
+// version 0, our payload size, DO as the query had it (RFC 3225 section 3), CO if it
+// has been set, all other flags 0 (RFC 6891 section 6.1.4).
 func (b *Builder) putOPT(rcode RCode) int {
 	w := b.buf[b.n : b.n+optFixed+b.nopt]
 	flags := uint16(0)
 	if b.q.DO {
 		flags = flagDO
+	}
+	if b.compact {
+		flags |= flagCO
 	}
 	w[0] = 0
 	binary.BigEndian.PutUint16(w[1:], uint16(TypeOPT))

@@ -19,6 +19,7 @@ type Query struct {
 	Version uint8
 	UDPSize uint16 // as offered; below 512 is read as 512 (RFC 6891 section 6.2.3)
 	DO      bool
+	CO      bool   // with DO: NXDOMAIN may be said beside compact denial (RFC 9824 section 5.1)
 	Options []byte // the OPT record's RDATA, well formed
 	Asked   Asked  // which options there are that a reply may answer
 	Cookie  []byte // with AskedCookie: the client's cookie, and the server's behind it or nothing
@@ -82,6 +83,7 @@ const (
 	opcodeShift = 11
 	opcodeMask  = 0xf
 	flagDO      = 0x8000 // in the low half of the OPT record's TTL, RFC 6891 section 6.1.3
+	flagCO      = 0x4000 // RFC 9824 section 5.1
 )
 
 // ParseQuery reads a message into q.
@@ -105,7 +107,7 @@ func ParseQuery(msg []byte, q *Query) Disposition {
 	q.Opcode = Opcode(flags >> opcodeShift & opcodeMask)
 	q.RD, q.CD, q.AD = flags&flagRD != 0, flags&flagCD != 0, flags&flagAD != 0
 	q.RawName, q.Type, q.Class = nil, 0, 0
-	q.EDNS, q.Version, q.UDPSize, q.DO, q.Options, q.Asked, q.TSIG = false, 0, MinPayload, false, nil, 0, nil
+	q.EDNS, q.Version, q.UDPSize, q.DO, q.CO, q.Options, q.Asked, q.TSIG = false, 0, MinPayload, false, false, nil, 0, nil
 
 	if q.Opcode != OpcodeQuery {
 		return q.parseOther()
@@ -250,7 +252,9 @@ func (q *Query) parseOPT(owner, fixed, end int) bool {
 	q.EDNS = true
 	q.UDPSize = max(binary.BigEndian.Uint16(q.Msg[fixed+2:]), MinPayload)
 	q.Version = q.Msg[fixed+5]
-	q.DO = binary.BigEndian.Uint16(q.Msg[fixed+6:])&flagDO != 0
+	flags := binary.BigEndian.Uint16(q.Msg[fixed+6:])
+	q.DO = flags&flagDO != 0
+	q.CO = flags&flagCO != 0
 	if q.Version > 0 { // we don't know its options' form
 		return true
 	}

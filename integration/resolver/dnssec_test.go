@@ -227,3 +227,34 @@ func TestSignatures_AreThereForNearlyEveryAnswer(t *testing.T) {
 		t.Errorf("%d instances were answered in a turn or two", len(counts))
 	}
 }
+
+// TestCompactDenial_RCode asks for a name that is not there, with and without saying
+// that NXDOMAIN is understood beside compact denial (RFC 9824 section 5.1).
+func TestCompactDenial_RCode(t *testing.T) {
+	host, port, _ := signedServer(t)
+	const do, co = 0x8000, 0x4000
+	for _, tt := range []struct {
+		name  string
+		flags uint32
+		rcode int
+		want  uint32
+	}{
+		{"nope.live.test.", 0, dns.RcodeNameError, 0},
+		{"nope.live.test.", co, dns.RcodeNameError, 0},
+		{"nope.live.test.", do, dns.RcodeSuccess, do},
+		{"nope.live.test.", do | co, dns.RcodeNameError, do | co},
+		{"web.live.test.", do | co, dns.RcodeSuccess, do | co},
+		{"nope.still.test.", do | co, dns.RcodeNameError, do}, // denied by NSEC of the file
+	} {
+		m := new(dns.Msg).SetQuestion(tt.name, dns.TypeA)
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Hdr.Ttl = tt.flags
+		r, _, err := new(dns.Client).ExchangeContext(t.Context(), m, net.JoinHostPort(host, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.IsEdns0().Hdr.Ttl; r.Rcode != tt.rcode || got != tt.want {
+			t.Errorf("%s, flags %#x: %s, flags %#x, want %s, %#x", tt.name, tt.flags, dns.RcodeToString[r.Rcode], got, dns.RcodeToString[tt.rcode], tt.want)
+		}
+	}
+}
