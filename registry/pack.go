@@ -147,6 +147,13 @@ func appendRoute(b []byte, r Route) []byte {
 	return binary.AppendVarint(appendString(appendString(b, r.Name), string(value)), r.Revision)
 }
 
+// appendNote writes a note whose reader has made its value octets; another is written
+// without one.
+func appendNote(b []byte, n Note) []byte {
+	value, _ := n.Value.([]byte)
+	return appendString(appendString(b, n.Key.Service), string(value))
+}
+
 func appendHealth(b []byte, h HealthMark) []byte {
 	b = appendString(appendString(b, h.Service), h.Instance)
 	return binary.AppendUvarint(b, uint64(h.State))
@@ -324,6 +331,10 @@ func (d *unpacker) admin() Admin {
 		Service: d.string(), Instance: d.string(), State: AdminState(d.uint(uint64(AdminFreeze))),
 		Reason: d.string(), By: d.string(), Since: d.time(), Until: d.time(), Revision: d.int(),
 	}
+}
+
+func (d *unpacker) note() Note {
+	return Note{Key: Key{Kind: KindService, Service: d.string()}, Value: []byte(d.string())}
 }
 
 func (d *unpacker) health() HealthMark {

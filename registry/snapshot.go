@@ -46,6 +46,7 @@ const (
 	tagAdmin
 	tagHealth
 	tagRoute
+	tagNote
 )
 
 // ErrSnapshot is returned, wrapped, for a file that is no whole snapshot of
@@ -60,9 +61,10 @@ type Snapshot struct {
 	// else the caller tells one store from another by; at most StoresMax.
 	Stores []string
 	// Zones holds the complete state of each zone's source, by the zone's name,
-	// in pages: the instances, services, admin records and routes, the revision and the
+	// in pages: the instances, services, admin records, routes and notes, the revision and the
 	// AsOf of the last page. ReadSnapshot returns pages as a Watcher delivers
-	// them, but with Snapshot set and without a Source.
+	// them, but with Snapshot set and without a Source. Of a note there is the Service
+	// of its key and its value, which is a []byte.
 	Zones map[string][]Batch
 	// Serials are the SOA serials, by the zone's name.
 	Serials map[string]uint32
@@ -176,6 +178,7 @@ func (w *snapshotWriter) zone(name string, pages []Batch) {
 		writeAll(w, tagService, pages[i].Services, appendService)
 		writeAll(w, tagAdmin, pages[i].Admin, appendAdmin)
 		writeAll(w, tagRoute, pages[i].Routes, appendRoute)
+		writeAll(w, tagNote, pages[i].Notes, appendNote)
 	}
 }
 
@@ -315,6 +318,8 @@ func (p *snapshotParser) section(tag byte, d *unpacker) bool {
 		p.page.Admin = append(p.page.Admin, d.admin())
 	case tagRoute:
 		p.page.Routes = append(p.page.Routes, d.route())
+	case tagNote:
+		p.page.Notes = append(p.page.Notes, d.note())
 	case tagHealth:
 		p.snapshot.Health[p.zone] = append(p.snapshot.Health[p.zone], d.health())
 	default:
@@ -335,7 +340,7 @@ func (p *snapshotParser) begin(page Batch) {
 
 // turn begins the next page when this one is full.
 func (p *snapshotParser) turn() {
-	if len(p.page.Instances)+len(p.page.Services)+len(p.page.Admin)+len(p.page.Routes) < PageMax {
+	if len(p.page.Instances)+len(p.page.Services)+len(p.page.Admin)+len(p.page.Routes)+len(p.page.Notes) < PageMax {
 		return
 	}
 	next := Batch{Revision: p.page.Revision, AsOf: p.page.AsOf, Snapshot: true}

@@ -35,6 +35,7 @@ func sample(t testing.TB, instances int) registry.Snapshot {
 	}, {Name: "bare"}, {Name: "none", VIP: []netip.Addr{}, Failover: []string{}}}
 	page.Admin = []registry.Admin{{Service: "web", Instance: "*", State: registry.AdminDown, Reason: "r", By: "b", Since: at, Until: at, Revision: 7}}
 	page.Routes = []registry.Route{{Name: "api", Hosts: []string{"*.example.com"}, Path: "/api", Service: "web", Revision: 8}}
+	page.Notes = []registry.Note{{Key: registry.Key{Kind: registry.KindService, Service: "prod/text"}, Value: []byte(`{"text":"x"}`)}}
 	for i := len(page.Instances); i < instances; i++ {
 		page.Instances = append(page.Instances, registry.Instance{
 			Service: fmt.Sprintf("s%d", i/10), ID: fmt.Sprintf("i%d", i), Weight: 1, Port: 80, Region: "eu", Zone: "eu-1a", Tags: []string{"v2"},

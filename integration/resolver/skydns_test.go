@@ -41,48 +41,79 @@ var skyNames = []string{
 	"nosrv", "deep", "b.a.deep", "c.*.a.deep", "*.a.deep", "any.any.a.deep", "_x._tcp", "nope", "x.a.web.prod", "nope.deep",
 }
 
-// What CoreDNS's etcd plugin answers from the keys is what Muster does, but for what is
-// different on purpose: weights as they are, TTLs, no CNAME beside addresses, one for
-// every type where there are none, and no NXDOMAIN for a name that exists.
-func TestSkyDNS_AnswersAsCoreDNS(t *testing.T) {
-	l := newLab(t)
-	etcd, err := l.Etcd(t.Context())
+// startSky starts Muster and CoreDNS on an etcd with keys below the zones, and returns
+// where they answer.
+func startSky(t *testing.T, l *fault.Lab, keys map[string]string) (muster, other string, e *fault.Etcd) {
+	t.Helper()
+	e, err := l.Etcd(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { etcd.Close() })
-	for path, value := range skyKeys {
-		if _, err := etcd.Put(t.Context(), "/skydns/local/skydns/"+path, value); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := l.Run(t.Context(), fault.Settings{Etcd: etcd.URL, Zones: []string{"{name: skydns.local, source: skydns}"}})
+	t.Cleanup(func() { e.Close() })
+	putSky(t, e, keys)
+	s, err := l.Run(t.Context(), fault.Settings{Etcd: e.URL, Zones: []string{
+		"{name: skydns.local, source: skydns}", "{name: 10.in-addr.arpa, source: skydns}",
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := freePort(t)
 	corefile := filepath.Join(t.TempDir(), "Corefile")
-	write(t, corefile, fmt.Sprintf("skydns.local:%s {\n    bind 127.0.0.1\n    errors\n    etcd {\n        path /skydns\n        endpoint %s\n    }\n}\n", port, etcd.URL))
+	write(t, corefile, fmt.Sprintf(`skydns.local:%[1]s 10.in-addr.arpa:%[1]s {
+    bind 127.0.0.1
+    errors
+    etcd {
+        path /skydns
+        endpoint %[2]s
+    }
+}
+`, port, e.URL))
 	start(t, coreDNS(t), "-conf", corefile)
-	other := "127.0.0.1:" + port
+	other = "127.0.0.1:" + port
+	putSky(t, e, map[string]string{"started": `{"host":"10.9.255.1"}`})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := fault.Until(ctx, 20*time.Millisecond, func() error { // it is starting
-		got, err := skyAnswer(ctx, other, "a.web.prod", dns.TypeA)
-		if err == nil && got == "" {
-			err = errors.New("no answer")
+	for _, server := range []string{s.DNS, other} {
+		if err := fault.Until(ctx, 20*time.Millisecond, func() error {
+			got, err := skyAnswer(ctx, server, "started", dns.TypeA)
+			if err == nil && !strings.Contains(got, "10.9.255.1") {
+				err = errors.New(got)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
 	}
+	return s.DNS, other, e
+}
+
+// putSky puts keys of skydns.local, and those that begin with a slash of any zone.
+func putSky(t *testing.T, e *fault.Etcd, keys map[string]string) {
+	t.Helper()
+	for path, value := range keys {
+		if path[0] != '/' {
+			path = "/local/skydns/" + path
+		}
+		if _, err := e.Put(t.Context(), "/skydns"+path, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What CoreDNS's etcd plugin answers from the keys is what Muster does, but for what is
+// different on purpose: weights as they are, TTLs, no CNAME beside addresses, one for
+// every type where there are none, and no NXDOMAIN for a name that exists.
+func TestSkyDNS_AnswersAsCoreDNS(t *testing.T) {
+	muster, coreDNS, _ := startSky(t, newLab(t), skyKeys)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	for _, name := range skyNames {
 		for _, typ := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeMX, dns.TypeTXT, dns.TypeCNAME, dns.TypeHINFO} {
-			want, err := skyAnswer(ctx, other, name, typ)
+			want, err := skyAnswer(ctx, coreDNS, name, typ)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := skyAnswer(ctx, s.DNS, name, typ)
+			got, err := skyAnswer(ctx, muster, name, typ)
 			if typ == dns.TypeCNAME && want == "NXDOMAIN " && got == "NOERROR " {
 				continue // the name exists, whatever it has: RFC 8020
 			}

@@ -100,6 +100,23 @@ type message struct {
 
 // Note decodes the value of a key that Parse takes: a *Record.
 func (f *Format) Note(raw string, value []byte) (any, error) {
+	r, err := Decode(strings.TrimPrefix(raw, f.root), value)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Encode is the record as a message, which Decode reads.
+func (r *Record) Encode() ([]byte, error) {
+	return json.Marshal(message{
+		Host: r.Host, Port: r.Port, Priority: int(r.Priority), Weight: int(r.Weight), Text: r.Text,
+		Mail: r.Mail, TTL: r.TTL, TargetStrip: r.Strip, Group: r.Group,
+	})
+}
+
+// Decode decodes the message of a path.
+func Decode(path string, value []byte) (*Record, error) {
 	const mend = `write {"host":"10.0.0.5","port":8080}`
 	if len(value) > valueMax {
 		return nil, problem("", fmt.Sprintf("the value has %d bytes, more than %d", len(value), valueMax), "write less")
@@ -109,7 +126,7 @@ func (f *Format) Note(raw string, value []byte) (any, error) {
 		return nil, problem("", "is no SkyDNS message: "+err.Error(), mend)
 	}
 	r := &Record{
-		Path: strings.TrimPrefix(raw, f.root), Host: strings.ToLower(strings.TrimSuffix(m.Host, ".")), Port: m.Port,
+		Path: path, Host: strings.ToLower(strings.TrimSuffix(m.Host, ".")), Port: m.Port,
 		Text: m.Text, Mail: m.Mail, TTL: min(m.TTL, math.MaxInt32), Strip: m.TargetStrip, Group: m.Group,
 	}
 	switch {

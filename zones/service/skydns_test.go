@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/skydns"
+	"github.com/musterdns/muster/zones/service"
 )
 
 // applySky puts records below the zone sky.test., or with nothing as a value takes them
@@ -123,5 +125,29 @@ func TestSky_Lookup(t *testing.T) {
 		if a := s.ask(tt.name, tt.typ); a.kind != tt.kind || !slices.Equal(a.answer, tt.want) {
 			t.Errorf("%s %s: %s %q, want %s %q", tt.name, tt.typ, a.kind, a.answer, tt.kind, tt.want)
 		}
+	}
+}
+
+// The snapshot file has every record, whatever its kind and however many one name has.
+func TestSkyTree_Restore(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.applySky(true, map[string]string{
+		"web/a": `{"host":"10.9.0.1","port":80,"weight":7,"priority":3,"ttl":9,"group":"g1"}`, "web": `{"host":"www.example.com","targetstrip":1}`,
+		"web/a/b": `{"text":"x","mail":true,"host":"fd00::1","port":-1}`,
+	})
+	want, err := s.sky.Notes()
+	if err != nil || len(want) != 3 {
+		t.Fatalf("%d notes, %v; want 3", len(want), err)
+	}
+	again := service.NewSkyTree(mustName("sky.test."))
+	if err := again.Restore(registry.Batch{Reset: true, Notes: want}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := again.Notes(); err != nil || !cmp.Equal(want, got) {
+		t.Errorf("%v, %v\nwant %v", got, err, want)
+	}
+	if err := again.Restore(registry.Batch{Reset: true, Notes: []registry.Note{{Value: []byte("{")}}}); err == nil {
+		t.Error("a note that is no message is taken")
 	}
 }

@@ -82,6 +82,49 @@ func (t *SkyTree) Apply(b registry.Batch) {
 	t.root.Store(root)
 }
 
+// Notes are all records, each with its message as the value: for the snapshot file.
+func (t *SkyTree) Notes() ([]registry.Note, error) {
+	root := t.root.Load()
+	if root == nil {
+		return nil, nil
+	}
+	var notes []registry.Note
+	var walk func(n *skyNode) error
+	walk = func(n *skyNode) error {
+		if n.record != nil {
+			value, err := n.record.Encode()
+			if err != nil {
+				return err
+			}
+			notes = append(notes, registry.Note{Key: registry.Key{Kind: registry.KindService, Service: n.record.Path}, Value: value})
+		}
+		for _, c := range n.children {
+			if err := walk(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return notes, walk(root)
+}
+
+// Restore is Apply for a batch of the snapshot file, whose notes are as Notes makes
+// them.
+func (t *SkyTree) Restore(b registry.Batch) error {
+	notes := make([]registry.Note, len(b.Notes))
+	for i, n := range b.Notes {
+		value, _ := n.Value.([]byte)
+		r, err := skydns.Decode(n.Key.Service, value)
+		if err != nil {
+			return err
+		}
+		notes[i] = registry.Note{Key: n.Key, Value: r}
+	}
+	b.Notes = notes
+	t.Apply(b)
+	return nil
+}
+
 // record is a note as it is answered; nil: it is none of skydns, or its name is too
 // long for one.
 func (t *SkyTree) record(value any) *skyRecord {

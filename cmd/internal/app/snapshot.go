@@ -106,6 +106,11 @@ func (s *server) applySnapshot(ctx context.Context) error {
 		}
 		for _, b := range pages {
 			b.Source = id
+			if tree := s.skyTree(zone); tree != nil {
+				if err := tree.Restore(b); err != nil {
+					return fmt.Errorf("zone %s: %w", zone, err)
+				}
+			}
 			if err := sink(b); err != nil {
 				return err
 			}
@@ -183,6 +188,11 @@ func (sn *snapshots) write(ctx context.Context, last map[string]int64, always bo
 			return last, err
 		}
 		zone := status[i].Zone
+		if tree := sn.server.skyTree(zone); tree != nil && len(pages) > 0 {
+			if pages[len(pages)-1].Notes, err = tree.Notes(); err != nil {
+				return last, err
+			}
+		}
 		out.Zones[zone], out.Serials[zone], out.Health[zone] = pages, status[i].Serial, marks
 	}
 	if err := registry.WriteSnapshot(sn.path, out); err != nil {
