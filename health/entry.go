@@ -3,31 +3,8 @@ package health
 import (
 	"math"
 	"math/rand/v2"
-	"net/netip"
 	"time"
-	"unique"
 )
-
-// key identifies a target in few octets: what the targets of a service have in
-// common is stored once.
-type key struct {
-	addr netip.AddrPort
-	name string
-	spec unique.Handle[Target] // the rest, without Addr and Name
-}
-
-func makeKey(t Target) key {
-	k := key{addr: t.Addr, name: t.Name}
-	t.Addr, t.Name = netip.AddrPort{}, ""
-	k.spec = unique.Make(t)
-	return k
-}
-
-func (k *key) target() Target {
-	t := k.spec.Value()
-	t.Addr, t.Name = k.addr, k.name
-	return t
-}
 
 const (
 	never     = math.MinInt64 // a time before all others
@@ -36,7 +13,8 @@ const (
 
 // entry is what is known of one target. All of it is guarded by Monitor.mu.
 type entry struct {
-	key     key
+	key     Key
+	sibling *entry // in the index
 	output  string
 	history []Transition // replaced, never written: Status hands it out
 	phase   int64        // within the interval, of the time that checks start at
@@ -60,6 +38,12 @@ type entry struct {
 	first   bool // FirstRound waits for it
 	refused bool // the last result was a refused connection
 }
+
+// IndexKey and IndexNext make it an Indexed.
+func (e *entry) IndexKey() *Key { return &e.key }
+
+// IndexNext is room for the index.
+func (e *entry) IndexNext() **entry { return &e.sibling }
 
 // change is what a result has done.
 type change struct {

@@ -68,7 +68,7 @@ type Monitor struct {
 	wake chan struct{} // 1-slot: the heap has an earlier head, for dispatch
 
 	mu       sync.Mutex
-	entries  map[key]*entry
+	entries  Index[entry, *entry]
 	heap     []*entry // by due; see schedule.go
 	planned  int64    // when dispatch will look again by itself
 	firstDue int64    // pace of first checks: when the next may come
@@ -108,7 +108,7 @@ func New(cfg Config) (*Monitor, error) {
 	keeper, _ := cfg.Prober.(Keeper)
 	return &Monitor{
 		cfg: cfg, keeper: keeper, seed: maphash.MakeSeed(), epoch: time.Now(),
-		wake: make(chan struct{}, 1), entries: map[key]*entry{}, firstRound: make(chan struct{}),
+		wake: make(chan struct{}, 1), entries: NewIndex[entry](), firstRound: make(chan struct{}),
 	}, nil
 }
 
@@ -126,17 +126,17 @@ func (noMetrics) Changed(State, State)              {}
 // fails at once, whatever Fall says, when its Interval goes by without one.
 // Its Interval begins with Add, or with Run if that comes later.
 func (m *Monitor) Add(t Target, seed State) {
-	k := makeKey(t)
+	k := KeyOf(t)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.entries[k]; e != nil {
+	if e := m.entries.Find(k); e != nil {
 		e.refs++
 		return
 	}
 	now := m.now()
 	e := &entry{key: k, refs: 1, state: min(seed, Failing), since: now, last: never, pos: notQueued}
 	e.phase = int64(maphash.Comparable(m.seed, k) % uint64(interval(&t)))
-	m.entries[k] = e
+	m.entries.Add(e)
 	m.counts[e.state]++
 	if t.Type == TypeTTL {
 		m.schedule(e, now+interval(&t))
@@ -150,14 +150,14 @@ func (m *Monitor) Add(t Target, seed State) {
 func (m *Monitor) Remove(t Target) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entries[makeKey(t)]
+	e := m.entries.Find(KeyOf(t))
 	if e == nil {
 		return
 	}
 	if e.refs--; e.refs > 0 {
 		return
 	}
-	delete(m.entries, e.key)
+	m.entries.Remove(e)
 	m.counts[e.state]--
 	m.unschedule(e)
 	m.resulted(e)
@@ -177,7 +177,7 @@ func (m *Monitor) forget(t Target) {
 func (m *Monitor) Status(t Target) (Status, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entries[makeKey(t)]
+	e := m.entries.Find(KeyOf(t))
 	if e == nil {
 		return Status{}, false
 	}
@@ -198,7 +198,7 @@ func (m *Monitor) Report(t Target, r Result) bool {
 		return true
 	}
 	m.mu.Lock()
-	e := m.entries[makeKey(t)]
+	e := m.entries.Find(KeyOf(t))
 	if e == nil {
 		m.mu.Unlock()
 		return false
@@ -232,7 +232,7 @@ func (m *Monitor) Check(t Target) {
 // are not there are ignored.
 func (m *Monitor) Lost(t Target) {
 	m.mu.Lock()
-	e := m.entries[makeKey(t)]
+	e := m.entries.Find(KeyOf(t))
 	moved := false
 	if e != nil {
 		e.lost = e.busy
@@ -247,7 +247,7 @@ func (m *Monitor) Lost(t Target) {
 // check is Check if soon is set; it reports whether the target is there.
 func (m *Monitor) check(t Target, soon bool) bool {
 	m.mu.Lock()
-	e := m.entries[makeKey(t)]
+	e := m.entries.Find(KeyOf(t))
 	moved := false
 	if e != nil && soon {
 		e.soon = e.soon || e.busy

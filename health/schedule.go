@@ -61,7 +61,7 @@ func (m *Monitor) begin() bool {
 	m.firstDue = now
 	for _, e := range waiting {
 		e.pos = notQueued
-		if t := e.key.target(); t.Type == TypeTTL {
+		if t := e.key.Target(); t.Type == TypeTTL {
 			m.schedule(e, now+interval(&t))
 			continue
 		}
@@ -111,7 +111,7 @@ func (m *Monitor) dispatchSome(ctx context.Context, workers *sync.WaitGroup) (ex
 			return expired, wait
 		}
 		m.unschedule(e)
-		if t := e.key.target(); t.Type == TypeTTL {
+		if t := e.key.Target(); t.Type == TypeTTL {
 			x := expiry{target: t, result: Result{Output: fmt.Sprintf("no heartbeat for %v", time.Duration(interval(&t))), Load: -1}}
 			x.change = e.heartbeat(&x.result, now, m.wall())
 			m.count(x.change)

@@ -124,7 +124,7 @@ func (m *Monitor) take(w worker) job {
 		now := m.now()
 		e.start, e.busy = now, true
 		l.busy++
-		j := job{entry: e, target: e.key.target(), lane: l, start: now, late: now - e.due}
+		j := job{entry: e, target: e.key.Target(), lane: l, start: now, late: now - e.due}
 		if j.late >= lateMin {
 			m.delayed++
 		}
@@ -172,7 +172,7 @@ func (m *Monitor) finish(j *job, r *Result) change {
 	e.busy = false
 	if e.refs == 0 {
 		r.Load = -1 // removed meanwhile: nobody is told of anything
-		if m.entries[e.key] == nil {
+		if m.entries.Find(e.key) == nil {
 			m.forget(j.target)
 		}
 		return change{}

@@ -6,8 +6,8 @@ const (
 	// HashRankMax is the longest rank order that Hash picks: a client that has
 	// failed with so many will not be helped by the next.
 	HashRankMax = 64
-	// rendezvousMax is up to how many candidates every one is scored.
-	rendezvousMax = 256
+	// RendezvousMax is up to how many candidates every one is scored.
+	RendezvousMax = 256
 )
 
 // Hash picks by Request.Hash: the same hash gives the same endpoints, in the
@@ -23,7 +23,7 @@ const (
 // would be first if the first were gone, and so on, to HashRankMax.
 func Hash(endpoints []Endpoint) Picker {
 	index, _ := candidates(endpoints)
-	if len(index) > rendezvousMax {
+	if len(index) > RendezvousMax {
 		return newGrouped(index, endpoints)
 	}
 	p := &rendezvous{size: len(endpoints), entries: make([]hashEntry, len(index))}

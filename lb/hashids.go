@@ -9,7 +9,7 @@ type hashIDs []uint64
 // HashIDs is Hash for endpoints of these ids and equal weights above 0. It
 // picks what that does. It keeps ids, which must not change.
 func HashIDs(ids []uint64) Picker {
-	if len(ids) > rendezvousMax {
+	if len(ids) > RendezvousMax {
 		return hashIDs(ids).weighted()
 	}
 	return hashIDs(ids)

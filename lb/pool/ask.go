@@ -420,8 +420,8 @@ func (p *Pool) Heartbeat(ctx context.Context, source registry.SourceID, service,
 			return
 		}
 		for t := range s.insts[at].targets() {
-			if t.Type == health.TypeTTL {
-				found = append(found, t.Target)
+			if t := t.key.Target(); t.Type == health.TypeTTL {
+				found = append(found, t)
 			}
 		}
 	})

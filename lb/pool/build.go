@@ -382,7 +382,7 @@ func (b *builder) tier(set *Set, candidates []uint32, t int, r rule) Tier {
 // set. Most services have equal weights: theirs are the identities that the
 // faces have.
 func (b *builder) hash(all bool) lb.Picker {
-	if n, equal := lb.Candidates(b.endpoints); all && equal && n == len(b.endpoints) {
+	if n, equal := lb.Candidates(b.endpoints); all && equal && n == len(b.endpoints) && n <= lb.RendezvousMax {
 		return lb.HashIDs(b.next.faces.hashes)
 	}
 	return lb.Hash(b.endpoints)

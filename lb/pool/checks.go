@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"hash/maphash"
 	"iter"
 	"net/netip"
 	"slices"
@@ -13,13 +12,33 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// target is one thing that the Checker checks for us, and for whom.
+// target is one thing that the Checker checks for us, and for whom. It has its
+// key, a fifth of it.
 type target struct {
-	health.Target
+	key       health.Key
 	state     health.State
 	verdictAt int64  // ns since 1970; 0: no failures are running
-	users     []*svc // one entry for each use; changes here make them dirty
-	next      *target
+	user      *svc   // each use of it is here or in others; changes here make them dirty
+	others    []*svc // hardly ever any
+	sibling   *target
+}
+
+// IndexKey and IndexNext make it a health.Indexed.
+func (t *target) IndexKey() *health.Key { return &t.key }
+
+// IndexNext is room for the index.
+func (t *target) IndexNext() **target { return &t.sibling }
+
+// users yields a service for each use.
+func (t *target) users(yield func(*svc) bool) {
+	if t.user == nil || !yield(t.user) {
+		return
+	}
+	for _, s := range t.others {
+		if !yield(s) {
+			return
+		}
+	}
 }
 
 // use is that of one target by an instance, and the next of them. It never
@@ -41,62 +60,45 @@ func (in *inst) targets() iter.Seq[*target] {
 	}
 }
 
-// targets is the writer's index of targets, by hash, since a Target is a large
-// key to keep twice.
+// targets is the writer's index of targets.
 type targets struct {
-	seed    maphash.Seed
-	byHash  map[uint64]*target
+	index   health.Index[target, *target]
 	checker Checker
 }
 
-func (ts *targets) find(t health.Target) *target {
-	for e := ts.byHash[maphash.Comparable(ts.seed, t)]; e != nil; e = e.next {
-		if e.Target == t {
-			return e
-		}
-	}
-	return nil
-}
+func (ts *targets) find(t health.Target) *target { return ts.index.Find(health.KeyOf(t)) }
 
 // use adds one use of t by s, and begins to check it if it is new.
 func (ts *targets) use(t health.Target, s *svc, seed health.State) *target {
-	e := ts.find(t)
-	if e == nil {
-		h := maphash.Comparable(ts.seed, t)
-		e = &target{Target: t, state: seed, next: ts.byHash[h]}
-		ts.byHash[h] = e
-		if ts.checker != nil {
-			ts.checker.Add(t, seed)
-			ts.refresh(e)
-		}
+	k := health.KeyOf(t)
+	if e := ts.index.Find(k); e != nil {
+		e.others = append(e.others, s)
+		return e
 	}
-	e.users = append(e.users, s)
+	e := &target{key: k, state: seed, user: s}
+	ts.index.Add(e)
+	if ts.checker != nil {
+		ts.checker.Add(t, seed)
+		ts.refresh(e)
+	}
 	return e
 }
 
 // release takes one use back; the last ends the checking.
 func (ts *targets) release(e *target, s *svc) {
-	i := slices.Index(e.users, s)
-	last := len(e.users) - 1
-	e.users[i] = e.users[last]
-	e.users[last] = nil
-	e.users = e.users[:last]
-	if last > 0 {
+	if last := len(e.others) - 1; last >= 0 {
+		if e.user == s {
+			e.user = e.others[last]
+		} else {
+			e.others[slices.Index(e.others, s)] = e.others[last]
+		}
+		e.others[last] = nil
+		e.others = e.others[:last]
 		return
 	}
-	h := maphash.Comparable(ts.seed, e.Target)
-	if head := ts.byHash[h]; head != e {
-		for head.next != e {
-			head = head.next
-		}
-		head.next = e.next
-	} else if e.next == nil {
-		delete(ts.byHash, h)
-	} else {
-		ts.byHash[h] = e.next
-	}
+	ts.index.Remove(e)
 	if ts.checker != nil {
-		ts.checker.Remove(e.Target)
+		ts.checker.Remove(e.key.Target())
 	}
 }
 
@@ -106,7 +108,7 @@ func (ts *targets) refresh(e *target) bool {
 	if ts.checker == nil {
 		return false
 	}
-	st, ok := ts.checker.Status(e.Target)
+	st, ok := ts.checker.Status(e.key.Target())
 	if !ok {
 		return false
 	}
@@ -232,7 +234,8 @@ func (in *inst) checked() (state health.State, deadline int64) {
 	if in.impossible {
 		state = health.Unknown
 	}
-	for t := range in.targets() {
+	for u := in.uses; u != nil; u = u.next {
+		t := u.target
 		switch t.state {
 		case health.Failing:
 			state = health.Failing

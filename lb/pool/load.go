@@ -77,7 +77,7 @@ func (w *writer) schedule(s *svc, at int64) {
 
 // observe takes a load that came with a check.
 func (w *writer) observe(e *target, u float64, now time.Time) {
-	for _, s := range e.users {
+	for s := range e.users {
 		for i := range s.insts {
 			for t := range s.insts[i].targets() {
 				if t == e {

@@ -64,8 +64,8 @@ func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
 	in := &s.insts[at]
 	if seen.failed && w.targets.checker != nil {
 		for t := range in.targets() {
-			if t.Type != health.TypeTTL { // whose reports are verdicts
-				w.targets.checker.Report(t.Target, health.Result{Output: "a request through the proxy failed", Load: -1})
+			if t := t.key.Target(); t.Type != health.TypeTTL { // whose reports are verdicts
+				w.targets.checker.Report(t, health.Result{Output: "a request through the proxy failed", Load: -1})
 			}
 		}
 	}

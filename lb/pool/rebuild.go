@@ -304,7 +304,7 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 func (w *writer) output(s *svc, in *inst, state health.State) string {
 	for t := range in.targets() {
 		if t.state == state && w.targets.checker != nil {
-			if st, ok := w.targets.checker.Status(t.Target); ok {
+			if st, ok := w.targets.checker.Status(t.key.Target()); ok {
 				return st.Output
 			}
 		}

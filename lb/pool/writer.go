@@ -122,7 +122,7 @@ func (w *writer) init(p *Pool, seed uint64) {
 	w.pool = p
 	w.seed = seed
 	w.sources = map[registry.SourceID]*source{}
-	w.targets = targets{seed: p.view.seed, byHash: map[uint64]*target{}, checker: p.cfg.Checker}
+	w.targets = targets{index: health.NewIndex[target](), checker: p.cfg.Checker}
 	w.addrs.init(&p.view)
 	w.lists.init(&p.view)
 	w.sharing.me = -1
@@ -296,7 +296,7 @@ func (w *writer) drainNotified() {
 			w.observe(e, o.load, time.Now())
 		}
 		if w.targets.refresh(e) {
-			for _, s := range e.users {
+			for s := range e.users {
 				w.mark(s)
 			}
 		}
