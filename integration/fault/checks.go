@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,14 +22,14 @@ type Checked struct {
 	Interval time.Duration
 	Time     time.Duration // of the measuring
 	Port     int           // of the process; see StartTargets
+	Each     int           // targets of a service; 0: 50
 }
 
-// targetsEach is how many targets a service has.
+// targetsEach is Checked.Each when that is zero.
 const targetsEach = 50
 
-// Target is the address of the n-th target: all of 127.200.0.0/16 is this
-// machine's.
-func Target(n int) string { return fmt.Sprintf("127.200.%d.%d", n>>8&255, n&255) }
+// Target is the address of the n-th target: all of 127.0.0.0/8 is this machine's.
+func Target(n int) string { return fmt.Sprintf("127.%d.%d.%d", 200+n>>16, n>>8&255, n&255) }
 
 // StartTargets starts the process that answers at every target, on the second
 // core.
@@ -162,15 +163,17 @@ func (c *Checked) Cost(ctx context.Context, cpu func() (time.Duration, error), c
 	return CheckCost{CPU: time.Duration(float64(used[1]-used[0]) / done), Rate: done / at[1].Sub(at[0]).Seconds()}, nil
 }
 
-// records are the keys of the targets.
+// records are the keys of the targets, and of their services if there is a check
+// to be theirs.
 func (c *Checked) records(check string) iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
+		each := cmp.Or(c.Each, targetsEach)
 		for n := range c.Targets {
-			service := ServiceName(n / targetsEach)
-			if n%targetsEach == 0 && !yield(Keys+"services/"+service, `{"checks":[`+check+`]}`) {
+			service := ServiceName(n / each)
+			if check != "" && n%each == 0 && !yield(Keys+"services/"+service, `{"checks":[`+check+`]}`) {
 				return
 			}
-			if !yield(Instance(service, fmt.Sprintf("i%d", n%targetsEach)), fmt.Sprintf(`{"address":%q,"port":%d}`, Target(n), c.Port)) {
+			if !yield(Instance(service, fmt.Sprintf("i%d", n%each)), fmt.Sprintf(`{"address":%q,"port":%d}`, Target(n), c.Port)) {
 				return
 			}
 		}

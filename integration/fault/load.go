@@ -28,6 +28,7 @@ type Tally struct {
 	Refused               int              // of Sent, those that the kernel said nobody took
 	Wrong                 map[string]int   // answers by what Judge said of them; bounded by what Judge says
 	LastStale             string           // text of the newest extended error
+	Took                  Times            // each answer
 	Slowest               time.Duration    // of the answers
 	pending               map[uint16]query // by id
 }
@@ -177,6 +178,7 @@ func (t *Tally) count(m *dns.Msg, verdict error) {
 	delete(t.pending, m.Id)
 	t.Answered++
 	took := time.Since(q.sent)
+	t.Took = append(t.Took, took)
 	t.Slowest = max(t.Slowest, took)
 	if took > queryTimeout {
 		t.Lost++
