@@ -91,7 +91,7 @@ func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
 		if !z.Source.Services() {
 			continue
 		}
-		src, err := makeSource(c, registry.SourceID(len(s.sources)+1), cfg, z)
+		src, err := s.makeSource(c, registry.SourceID(len(s.sources)+1), cfg, z)
 		if err != nil {
 			return fmt.Errorf("zone %s: %w", z.Name, err)
 		}
@@ -107,7 +107,7 @@ func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
 }
 
 // makeSource makes the source of a service zone.
-func makeSource(c *etcd.Client, id registry.SourceID, cfg *config.Config, z *config.Zone) (source, error) {
+func (s *server) makeSource(c *etcd.Client, id registry.SourceID, cfg *config.Config, z *config.Zone) (source, error) {
 	own, err := c.Source(id, cfg.Native(z))
 	if err != nil {
 		return source{}, err
@@ -131,7 +131,7 @@ func makeSource(c *etcd.Client, id registry.SourceID, cfg *config.Config, z *con
 			return source{}, err
 		}
 		src.foreign, src.sky = c.Notes(id, format), service.NewSkyTree(apex)
-		src.feed = registry.Join(own, skydns.Watch(src.foreign, src.sky.Apply))
+		src.feed = registry.Join(own, skydns.Watch(src.foreign, s.noted(src.sky)))
 	case config.SourceMuster, config.SourceReverse, config.SourceFile:
 	}
 	return src, nil
@@ -145,6 +145,19 @@ func (s *server) sourceID(zone string) registry.SourceID {
 		}
 	}
 	return 0
+}
+
+// noted returns what takes the records of a zone of source skydns, and tells of them
+// those who wait for changes: of one that is no instance the pool knows nothing.
+func (s *server) noted(tree *service.SkyTree) func(registry.Batch) {
+	listing := false // pages of a complete state come; the last may be empty
+	return func(b registry.Batch) {
+		tree.Apply(b)
+		if listing = listing || b.Reset; listing || len(b.Notes)+len(b.Deleted) > 0 {
+			s.push.Wake()
+		}
+		listing = listing && b.More
+	}
 }
 
 // skyTree is the records of a zone of source skydns.
