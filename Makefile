@@ -19,7 +19,7 @@ VERSION        := $(shell git describe --tags --always --dirty 2>/dev/null || ec
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-dns history build install fmt fuzz
+.PHONY: help run test check bench bench-dns bench-scale history build install fmt fuzz
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench: build ## measure against peers in one run and print a table; BENCH=name f
 
 history: build ## ten minutes of faults in an etcd of three members, every answer held against its history
 	HISTORY_SECONDS=600 MUSTER_BIN=$(MUSTER) $(GO) test -count=1 -timeout 20m -v ./integration/etcdcluster
+
+bench-scale: build ## measure a million instances, puts, checks and their sharing, all of it even when a limit is missed
+	@$(GO) build -o $(BIN)/bench ./integration/bench; failed=0; for name in scale put checks share; do \
+		echo "== $$name"; MUSTER_BIN=$(MUSTER) $(BIN)/bench $$name || failed=1; \
+	done; exit $$failed
 
 bench-dns: build ## measure DNS beside Debian's servers and the echo floor; COREDNS=path adds CoreDNS
 	$(if $(filter command environment,$(firstword $(origin COREDNS))),COREDNS=$(COREDNS)) MUSTER_BIN=$(MUSTER) $(GO) run ./integration/bench dns $(ARGS)
