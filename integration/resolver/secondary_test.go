@@ -2,10 +2,13 @@ package resolver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -91,15 +94,42 @@ zone:
 // still is a static zone with a serial number and an address for www.
 const still = "$TTL 60\n@ SOA ns1 hostmaster %d 60 10 86400 60\n@ NS ns1\nns1 A 192.0.2.1\nwww A %s\n"
 
+// transferable has a key, whose file is to be named, by which every zone may be had.
+const transferable = "keys: [{name: key1, secret_file: %q}]\naccess: [{zone: \"*\", allow: [127.0.0.0/8]}, {transfer: \"*\", tsig: key1}]\n"
+
+// toTell is a port for each of the secondaries, and the configuration of a zone that
+// tells them of changes.
+func toTell(t *testing.T) (ports []string, notify string) {
+	t.Helper()
+	var addrs []string
+	for range secondaries {
+		ports = append(ports, freePort(t))
+		addrs = append(addrs, fmt.Sprintf("%q", "127.0.0.1:"+ports[len(ports)-1]))
+	}
+	return ports, fmt.Sprintf("notify: [%s], notify_tsig: key1", strings.Join(addrs, ", "))
+}
+
+// follow starts the secondaries of a primary.
+func follow(t *testing.T, ports []string, host, port string) []*program.Process {
+	t.Helper()
+	var running []*program.Process
+	for i, sec := range secondaries {
+		dir := t.TempDir()
+		conf := filepath.Join(dir, "conf")
+		write(t, conf, fmt.Sprintf(sec.conf, ports[i], dir, host, port, secret))
+		p, err := program.Start(sec.name, append([]string{find(t, sec.program, sec.debian)}, sec.args(conf)...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Stop)
+		running = append(running, p)
+	}
+	return running
+}
+
 func TestSecondaries_FollowAChangingZone(t *testing.T) {
 	l := newLab(t)
-	ports := make([]string, len(secondaries))
-	told := make([]string, len(secondaries))
-	for i := range secondaries {
-		ports[i] = freePort(t)
-		told[i] = fmt.Sprintf("%q", "127.0.0.1:"+ports[i])
-	}
-	notify := fmt.Sprintf("notify: [%s], notify_tsig: key1", strings.Join(told, ", "))
+	ports, notify := toTell(t)
 	write(t, l.Path("key1"), secret)
 	write(t, l.Path("still.zone"), fmt.Sprintf(still, 1, "192.0.2.7"))
 	s, err := l.Run(t.Context(), fault.Settings{
@@ -107,7 +137,7 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 			"{name: live.test, source: muster, prefix: /live/v1, " + notify + "}",
 			fmt.Sprintf("{name: still.test, file: %q, %s}", l.Path("still.zone"), notify),
 		},
-		More: fmt.Sprintf("keys: [{name: key1, secret_file: %q}]\naccess: [{zone: \"*\", allow: [127.0.0.0/8]}, {transfer: \"*\", tsig: key1}]\n", l.Path("key1")),
+		More: fmt.Sprintf(transferable, l.Path("key1")),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -121,18 +151,7 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var running []*program.Process
-	for i, sec := range secondaries {
-		dir := t.TempDir()
-		conf := filepath.Join(dir, "conf")
-		write(t, conf, fmt.Sprintf(sec.conf, ports[i], dir, host, port, secret))
-		p, err := program.Start(sec.name, append([]string{find(t, sec.program, sec.debian)}, sec.args(conf)...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Stop)
-		running = append(running, p)
-	}
+	running := follow(t, ports, host, port)
 	dig := find(t, "dig", "bind9-dnsutils")
 	steps := []struct {
 		what   string
@@ -169,5 +188,73 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 	}
 	if out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "+short", "live.test", "AXFR").CombinedOutput(); err == nil && !strings.Contains(string(out), "Transfer failed") {
 		t.Errorf("without the key the zone is transferred:\n%s", out)
+	}
+}
+
+// TestSecondaries_FollowASignedZone has secondaries take over the signatures of a static
+// zone, and new ones when a key is rolled though nobody has touched its serial number.
+// A signed service zone they cannot have.
+func TestSecondaries_FollowASignedZone(t *testing.T) {
+	l := newLab(t)
+	ports, notify := toTell(t)
+	write(t, l.Path("key1"), secret)
+	write(t, l.Path("still.zone"), fmt.Sprintf(still, 1, "192.0.2.7"))
+	keys := func(verb, zone string) string {
+		t.Helper()
+		out, err := l.CLI(t.Context(), "keys", verb, "--zone", zone, "--dir", l.Path("keys"))
+		if err != nil {
+			t.Fatalf("muster keys %s: %v", verb, err)
+		}
+		return out
+	}
+	keys("generate", "live.test")
+	keys("generate", "still.test")
+	older := strings.TrimSpace(keys("list", "still.test"))
+	_, file, _ := strings.Cut(older, "tag ")
+	file = strings.TrimSuffix(strings.Fields(file)[1], ";")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().Add(-48 * time.Hour).UTC().Format("20060102150405") // the serial number counts minutes
+	write(t, file, regexp.MustCompile(`\b\d{14}\b`).ReplaceAllString(string(text), before))
+	s, err := l.Run(t.Context(), fault.Settings{
+		Zones: []string{
+			fmt.Sprintf("{name: live.test, source: muster, prefix: /live/v1, dnssec: %q, %s}", l.Path("keys"), notify),
+			fmt.Sprintf("{name: still.test, file: %q, dnssec: %q, %s}", l.Path("still.zone"), l.Path("keys"), notify),
+		},
+		More: fmt.Sprintf(transferable, l.Path("key1")),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(s.DNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := follow(t, ports, host, port)
+	delv, dig := find(t, "delv", "bind9-dnsutils"), find(t, "dig", "bind9-dnsutils")
+	valid := func(key string) {
+		t.Helper()
+		for i, sec := range secondaries {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			err := fault.Until(ctx, 50*time.Millisecond, func() error {
+				return errors.Join(validate(t, delv, "127.0.0.1", ports[i], key, "www.still.test", "A"),
+					validate(t, delv, "127.0.0.1", ports[i], key, "nope.still.test", "A"))
+			})
+			cancel()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", sec.name, err, running[i].Output())
+			}
+		}
+	}
+	valid(older)
+	keys("roll", "still.test")
+	for key := range strings.Lines(keys("list", "still.test")) {
+		valid(strings.TrimSpace(key))
+	}
+	out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "-y", "hmac-sha256:key1:"+secret, "live.test", "AXFR").CombinedOutput()
+	if err == nil && !strings.Contains(string(out), "Transfer failed") {
+		t.Errorf("a signed service zone is transferred:\n%s", out)
 	}
 }
