@@ -25,7 +25,7 @@ func Day(now time.Time) time.Time { return now.UTC().Truncate(Refresh * time.Sec
 // 2.2). Records that the file already has of these types are an error.
 //
 // The same records, keys and day give the same signatures. With raise the serial number
-// is greater by the minutes from 1970 to when the day began or a key changed, so that
+// is greater by the seconds from 1970 to when the day began or a key changed, so that
 // secondaries take what is new.
 func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, raise bool) ([]zones.Record, error) {
 	signers := which(keys, (*Key).Signs, now)
@@ -74,7 +74,7 @@ func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, r
 	return out, nil
 }
 
-// raiseSerial puts a serial number that is greater by the minutes to a time into a copy
+// raiseSerial puts a serial number that is greater by the seconds to a time into a copy
 // of the SOA record.
 func raiseSerial(records []zones.Record, at time.Time) {
 	for i := range records {
@@ -83,7 +83,7 @@ func raiseSerial(records []zones.Record, at time.Time) {
 			continue
 		}
 		rdata := bytes.Clone(records[i].RData)
-		binary.BigEndian.PutUint32(rdata[numbers:], binary.BigEndian.Uint32(rdata[numbers:])+uint32(at.Unix()/60))
+		binary.BigEndian.PutUint32(rdata[numbers:], binary.BigEndian.Uint32(rdata[numbers:])+uint32(at.Unix()))
 		records[i].RData = rdata
 	}
 }

@@ -72,9 +72,12 @@ func (s *session) keysRoll() *cobra.Command {
 				return usagef("--algorithm: %v", err)
 			}
 		}
-		now := time.Now()
-		known := now.Add(keyKnown)
-		if err := s.makeKey(old.Zone, a, *dir, sign.Times{Created: now, SyncPublish: known}); err != nil {
+		created := time.Now()
+		if after := old.Times.Created.Add(time.Second); created.Before(after) {
+			created = after // files have seconds, and which key is the newer must be seen
+		}
+		known := created.Add(keyKnown)
+		if err := s.makeKey(old.Zone, a, *dir, sign.Times{Created: created, SyncPublish: known}); err != nil {
 			return err
 		}
 		if times := old.Times; !times.SyncPublish.IsZero() {
