@@ -39,8 +39,7 @@ func TestTests_DoNotSleep(t *testing.T) {
 
 // skippers are test files with tests that do not always run.
 var skippers = exemptions{
-	"integration/etcdcluster/partition_test.go": "without root there are no namespaces to partition; in CI it fails instead",
-	"integration/kernel/main_test.go":           "without root there are no data planes to test; in CI it fails instead",
+	"integration/kernel/main_test.go": "without root there are no data planes to test; in CI it fails instead",
 }
 
 func TestTests_DoNotSkip(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,9 +15,6 @@ import (
 
 	"github.com/musterdns/muster/integration/netlab"
 )
-
-// insideVar tells this program that it is in the namespaces of the lab.
-const insideVar = "MUSTER_BENCH_INSIDE"
 
 // The limits: a connection through the kernel may cost so much of one through the
 // process, and a download by direct server return must have so much of the rate of
@@ -53,7 +49,7 @@ func kernelFlags(args []string, out io.Writer) (o kernelOptions, err error) {
 		return o, errors.New("rounds, clients, each, mib and mbit must be above 0")
 	case o.muster == "":
 		return o, errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
-	case runtime.NumCPU() < 2 && os.Getenv(insideVar) == "":
+	case runtime.NumCPU() < 2 && !netlab.Inside():
 		return o, errors.New("this needs two cores: one for the balancers, one for clients and instances")
 	}
 	return o, nil
@@ -65,7 +61,7 @@ func runKernel(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv(insideVar) == "" {
+	if !netlab.Inside() {
 		return enterLab(ctx, args, out)
 	}
 	l, err := newKernelLab(ctx, o)
@@ -96,9 +92,7 @@ func enterLab(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	argv := netlab.Enter(append([]string{"taskset", "-c", fmt.Sprint(loadCore), self, "kernel"}, args...)...)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd := netlab.Enter(ctx, append([]string{"taskset", "-c", fmt.Sprint(loadCore), self, "kernel"}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends what it has started
 	return cmd.Run()

@@ -65,7 +65,7 @@ func newCluster(t *testing.T) *cluster {
 
 func newLab(t *testing.T) *fault.Lab {
 	t.Helper()
-	l, err := fault.NewLab(os.Getenv(binaryVar))
+	l, err := fault.NewLab(binary)
 	must(t, err)
 	t.Cleanup(l.Close)
 	return l

@@ -1,39 +1,27 @@
 package etcdcluster_test
 
 import (
-	"context"
-	"flag"
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/musterdns/muster/integration/program"
 )
 
-// binaryVar names the binary that is tested, also to a test that runs in namespaces of
-// its own.
-const binaryVar = "MUSTER_BIN"
+// binary is the muster that is tested. Set before any test runs.
+var binary string
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "etcdcluster-")
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		var binary string
-		if binary, err = program.Muster(ctx, dir); err == nil {
-			err = os.Setenv(binaryVar, binary)
-		}
-		cancel()
-	}
-	if err != nil {
+	var remove func()
+	var err error
+	if binary, remove, err = program.Built(); err != nil {
 		fmt.Fprintln(os.Stderr, "etcdcluster:", err)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		remove()
 		os.Exit(code)
 	}))
 }

@@ -3,41 +3,13 @@ package etcdcluster_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/musterdns/muster/integration/netlab"
 )
-
-// insideVar tells a test that it runs in namespaces of its own.
-const insideVar = "MUSTER_TEST_INSIDE"
-
-// outside runs the test again in a network and a mount namespace of its own and
-// returns true when that has ended; false: this is there.
-func outside(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(insideVar) != "" {
-		return false
-	}
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("not root: partitions must be tested in CI")
-		}
-		t.Skip("not run: not root: CAP_NET_ADMIN and CAP_SYS_ADMIN are missing")
-	}
-	self, err := os.Executable()
-	must(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), insideVar+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	t.Logf("in the namespace:\n%s", out)
-	must(t, err)
-	return true
-}
 
 // command runs a program that must succeed.
 func command(t *testing.T, format string, args ...any) {
@@ -52,15 +24,13 @@ func command(t *testing.T, format string, args ...any) {
 // which forwards between them.
 func machines(t *testing.T) (at [members]place) {
 	t.Helper()
-	// What is mounted here stays here.
-	must(t, syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
-	must(t, os.MkdirAll("/run/netns", 0o755))
-	must(t, syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, ""))
+	command(t, "mkdir -p /run/netns")
+	command(t, "mount -t tmpfs none /run/netns")
 	command(t, "ip link set lo up")
 	command(t, "sysctl -qw net.ipv4.ip_forward=1")
 	for i := range at {
 		name, net := fmt.Sprintf("m%d", i), fmt.Sprintf("10.9.%d.", i)
-		at[i] = place{netip.MustParseAddr(net + "2"), []string{"nsenter", "--net=/run/netns/" + name}}
+		at[i] = place{netip.MustParseAddr(net + "2"), netlab.On(name)}
 		command(t, "ip netns add %s", name)
 		command(t, "ip link add %s type veth peer name eth0 netns %s", name, name)
 		command(t, "ip address add %s1/24 dev %s", net, name)
@@ -90,7 +60,11 @@ func drop(t *testing.T, addr netip.Addr, hooks ...string) {
 // a connection's being closed: to everybody, and to the other members only, when it
 // goes on to serve what it has.
 func TestCluster_MemberPartitioned(t *testing.T) {
-	if outside(t) {
+	if !netlab.Inside() {
+		t.Parallel()
+		out, err := netlab.Again(t.Context(), t.Name(), 3*time.Minute)
+		t.Logf("in the namespace:\n%s", out)
+		must(t, err)
 		return
 	}
 	at := machines(t)

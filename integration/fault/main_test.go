@@ -1,7 +1,6 @@
 package fault_test
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -22,23 +21,18 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
+	var remove func()
 	// The tests wait for most of their time.
 	err := flag.Set("test.parallel", "6")
-	var dir string
 	if err == nil {
-		dir, err = os.MkdirTemp("", "fault-")
-	}
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		binary, err = program.Muster(ctx, dir)
-		cancel()
+		binary, remove, err = program.Built()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fault:", err)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		remove()
 		os.Exit(code)
 	}))
 }

@@ -2,14 +2,12 @@ package kernel_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,9 +18,8 @@ import (
 	"github.com/musterdns/muster/integration/program"
 )
 
-// insideVar tells a test that it runs in its own namespaces, and which binary is
-// tested.
-const insideVar = "MUSTER_TEST_INSIDE"
+// built is the muster that is tested. Set before any test runs.
+var built string
 
 func TestMain(m *testing.M) {
 	if len(os.Args) >= 3 {
@@ -31,25 +28,14 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	flag.Parse()
-	dir := ""
-	if os.Getenv(insideVar) == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "kernel-"); err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-			var binary string
-			if binary, err = program.Muster(ctx, dir); err == nil {
-				err = os.Setenv("MUSTER_BIN", binary)
-			}
-			cancel()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "kernel:", err)
-			os.Exit(1)
-		}
+	var remove func()
+	var err error
+	if built, remove, err = program.Built(); err != nil {
+		fmt.Fprintln(os.Stderr, "kernel:", err)
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		remove()
 		os.Exit(code)
 	}))
 }
@@ -97,7 +83,7 @@ func serveInstance(addr, port string) error {
 // needs root, without which the test is skipped, but fails in CI.
 func outside(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(insideVar) != "" {
+	if netlab.Inside() {
 		return false
 	}
 	t.Parallel()
@@ -107,13 +93,7 @@ func outside(t *testing.T) bool {
 		}
 		t.Skip("not run: not root: CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_SYS_ADMIN are missing")
 	}
-	self, err := os.Executable()
-	must(t, err)
-	argv := netlab.Enter(self, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=2m")
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
+	out, err := netlab.Again(t.Context(), t.Name(), 2*time.Minute)
 	if err != nil {
 		t.Fatalf("in the namespace: %v\n%s", err, out)
 	}
@@ -139,7 +119,7 @@ const (
 func newLab(t *testing.T) *fault.Lab {
 	t.Helper()
 	must(t, netlab.New(t.Context(), 2))
-	l, err := fault.NewLab(os.Getenv("MUSTER_BIN"))
+	l, err := fault.NewLab(built)
 	must(t, err)
 	t.Cleanup(l.Close)
 	return l

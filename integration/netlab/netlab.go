@@ -1,23 +1,54 @@
 // Package netlab makes machines for black-box tests and benchmarks: network
 // namespaces, all on one link. It is used within namespaces of its own, which a
 // program enters by starting itself anew (Enter): nothing that is made there is
-// seen from outside or outlives it. It needs root.
+// seen from outside or outlives it. It needs root, but for Again.
 package netlab
 
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Network is what every address on the link begins with; a host's number follows.
 const Network = "10.1.0."
 
-// Enter is the command that runs a program in a network and a mount namespace of
-// its own.
-func Enter(argv ...string) []string {
-	return append([]string{"unshare", "--net", "--mount", "--propagation", "private"}, argv...)
+// insideVar tells this program that it was started by Enter.
+const insideVar = "MUSTER_TEST_INSIDE"
+
+// Inside reports whether this program runs in namespaces of its own.
+func Inside() bool { return os.Getenv(insideVar) != "" }
+
+// Enter is the command that runs a program in a network and a mount namespace of its
+// own; whoever is not root is, in a user namespace. It ends when this program does.
+func Enter(ctx context.Context, argv ...string) *exec.Cmd {
+	args := []string{"--net", "--mount", "--propagation", "private"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--map-root-user")
+	}
+	cmd := exec.CommandContext(ctx, "unshare", append(args, argv...)...)
+	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// Again runs one test of this program, by its name, in namespaces, and returns what it
+// prints.
+func Again(ctx context.Context, test string, limit time.Duration) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	run := "-test.run=^" + strings.ReplaceAll(test, "/", "$/^") + "$"
+	out, err := Enter(ctx, self, run, "-test.v", "-test.timeout="+limit.String()).CombinedOutput()
+	if err != nil && os.Geteuid() != 0 {
+		err = fmt.Errorf("%w (run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone)", err)
+	}
+	return string(out), err
 }
 
 // New makes the link in the namespaces that this program was started in, and

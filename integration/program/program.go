@@ -42,6 +42,24 @@ func Muster(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
+// buildTimeout is how long building may take, with nothing in Go's cache.
+const buildTimeout = 2 * time.Minute
+
+// Built is Muster for all tests of a package, and for those processes that they start of
+// the package's own program. remove removes what was built.
+func Built() (path string, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "muster-built-")
+	if err != nil {
+		return "", nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
+	defer cancel()
+	if path, err = Muster(ctx, dir); err == nil {
+		err = os.Setenv("MUSTER_BIN", path)
+	}
+	return path, func() { os.RemoveAll(dir) }, err
+}
+
 // Find finds an installed program in PATH or where Debian puts servers, which
 // is not in every user's PATH.
 func Find(name string) (string, error) {

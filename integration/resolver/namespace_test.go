@@ -17,10 +17,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/netlab"
 )
-
-// insideVar tells the test that it runs in the network namespace.
-const insideVar = "MUSTER_TEST_NAMESPACE"
 
 // upstreamAddr is where the namespace's server of outside names listens.
 const upstreamAddr = "127.0.0.2:53"
@@ -34,30 +32,11 @@ const uncached = time.Second
 // a network and a mount namespace of its own, where port 53 is free and
 // /etc/resolv.conf can be another.
 func TestResolvConf_NamesMusterAlone(t *testing.T) {
-	if os.Getenv(insideVar) != "" {
+	if netlab.Inside() {
 		testInside(t)
 		return
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"-test.run=^TestResolvConf_NamesMusterAlone$", "-test.v"}
-	if d, ok := t.Deadline(); ok {
-		args = append(args, "-test.timeout="+time.Until(d).String())
-	}
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("no network namespace can be made: run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone): %v", err)
-	}
+	out, err := netlab.Again(t.Context(), t.Name(), 3*time.Minute)
 	if err != nil {
 		t.Fatalf("in the namespace: %v\n%s", err, out)
 	}
@@ -175,10 +154,6 @@ func enter(t *testing.T) {
 		if out, err := exec.CommandContext(t.Context(), ip, strings.Fields(args)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
 		}
-	}
-	// What is mounted here stays here.
-	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		t.Fatalf("making mounts private: %v", err)
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
