@@ -68,6 +68,3 @@ func (v *View) at(p place, from *SourceView) *Service {
 	}
 	return nil
 }
-
-// Failover is what the service fails over to, as it is written.
-func (s *Service) Failover() []string { return s.settings.policy.Failover }

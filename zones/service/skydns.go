@@ -51,12 +51,7 @@ func NewSky(cfg SkyConfig) (*Sky, error) {
 	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
 		return nil, err
 	}
-	z.apex.serial = func() uint32 {
-		if s := cfg.View.Source(cfg.Source); s != nil {
-			return s.Serial()
-		}
-		return 0
-	}
+	z.apex.serial = serialOf(cfg.View, cfg.Source)
 	cfg.Tree.zone.Store(z)
 	return z, nil
 }

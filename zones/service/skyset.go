@@ -22,10 +22,10 @@ type (
 
 // in reports whether the record may be answered: it is no instance, or one that is in.
 func (r *skyRecord) in(z *Sky) bool {
-	if r.service == "" {
+	if len(r.service) == 0 {
 		return true
 	}
-	s := z.view.Find(z.source, []byte(r.service))
+	s := z.view.Find(z.source, r.service)
 	if s == nil || s.Ancestor() {
 		return true // it is as new as that
 	}
@@ -42,10 +42,10 @@ func (r *skyRecord) ttl(z *Sky) uint32 {
 }
 
 // begin is the result of a set of records that are of a kind, with their least TTL.
-func (s *skySet) begin(z *Sky, r *zones.Request, of func(*skyRecord) bool) zones.Result {
+func (s *skySet) begin(z *Sky, r *zones.Request, kind *skyKind) zones.Result {
 	res := zones.Result{TTL: ^uint32(0), EDE: zones.EDENone}
 	for _, rec := range s.records {
-		if of(rec) {
+		if kind.of(rec) {
 			res.TTL = min(res.TTL, rec.ttl(z)) // RFC 2181 section 5.2
 		}
 	}
@@ -57,13 +57,13 @@ func (s *skySet) begin(z *Sky, r *zones.Request, of func(*skyRecord) bool) zones
 
 // each calls write with the records of a kind that may be answered, beginning with any,
 // until it returns false: then not all fit. Those written are r.Picks.
-func (s *skySet) each(z *Sky, r *zones.Request, res *zones.Result, of func(*skyRecord) bool, same func(a, b *skyRecord) bool, write func(*skyRecord) bool) {
+func (s *skySet) each(z *Sky, r *zones.Request, res *zones.Result, kind *skyKind, write func(*skyRecord) bool) {
 	r.Picks = r.Picks[:0]
 	n := len(s.records)
 	for i := range n {
 		at := (i + int(r.Rand%uint64(n))) % n
 		rec := s.records[at]
-		if !of(rec) || !rec.in(z) || !s.first(z, rec, same) {
+		if !kind.of(rec) || !rec.in(z) || !s.first(z, kind, rec) {
 			continue
 		}
 		if !write(rec) {
@@ -76,10 +76,10 @@ func (s *skySet) each(z *Sky, r *zones.Request, res *zones.Result, of func(*skyR
 }
 
 // all yields the RDATA of the records of a kind that may be answered.
-func (s *skySet) all(of func(*skyRecord) bool, same func(a, b *skyRecord) bool, rdata func(*skyRecord) []byte, yield func([]byte) bool) {
+func (s *skySet) all(kind *skyKind, yield func([]byte) bool) {
 	z := s.tree.zone.Load()
 	for _, rec := range s.records {
-		if of(rec) && rec.in(z) && s.first(z, rec, same) && !yield(rdata(rec)) {
+		if kind.of(rec) && rec.in(z) && s.first(z, kind, rec) && !yield(kind.rdata(rec)) {
 			return
 		}
 	}
@@ -87,29 +87,34 @@ func (s *skySet) all(of func(*skyRecord) bool, same func(a, b *skyRecord) bool, 
 
 // first reports whether no record before this one in the set, that may be answered, says
 // the same: a set has no record twice (RFC 2181 section 5).
-func (s *skySet) first(z *Sky, rec *skyRecord, same func(a, b *skyRecord) bool) bool {
+func (s *skySet) first(z *Sky, kind *skyKind, rec *skyRecord) bool {
 	for _, other := range s.records {
 		if other == rec {
 			return true
 		}
-		if same(other, rec) && other.in(z) {
+		if kind.same(other, rec) && other.in(z) {
 			return false
 		}
 	}
 	return true
 }
 
-func sameAddress(a, b *skyRecord) bool { return a.Addr == b.Addr }
-
-func sameSRV(a, b *skyRecord) bool {
-	return isTarget(a) && a.Port == b.Port && a.Priority == b.Priority && a.Weight == b.Weight && bytes.Equal(a.target, b.target)
+// skyKind is what the records of one type have in common.
+type skyKind struct {
+	typ   wire.Type
+	of    func(r *skyRecord) bool    // r has one
+	same  func(a, b *skyRecord) bool // those of a and b say the same
+	rdata func(r *skyRecord) []byte
 }
 
-func sameText(a, b *skyRecord) bool { return bytes.Equal(a.text, b.text) }
-
-func sameMX(a, b *skyRecord) bool {
-	return isMail(a) && a.Priority == b.Priority && bytes.Equal(a.target, b.target)
-}
+// The kinds. Never written to.
+var (
+	skyA    = skyKind{wire.TypeA, isFour, sameAddress, addressOf}
+	skyAAAA = skyKind{wire.TypeAAAA, isSix, sameAddress, addressOf}
+	skySRVs = skyKind{wire.TypeSRV, isTarget, sameSRV, srvOf}
+	skyMXs  = skyKind{wire.TypeMX, isMail, sameMX, mxOf}
+	skyTXTs = skyKind{wire.TypeTXT, isText, sameText, textOf}
+)
 
 func isFour(r *skyRecord) bool   { return r.Addr.Is4() }
 func isSix(r *skyRecord) bool    { return r.Addr.Is6() }
@@ -117,35 +122,58 @@ func isTarget(r *skyRecord) bool { return r.target != nil && r.Port >= 0 }
 func isMail(r *skyRecord) bool   { return r.target != nil && r.Mail }
 func isText(r *skyRecord) bool   { return len(r.text) > 0 }
 
+func sameAddress(a, b *skyRecord) bool { return a.Addr == b.Addr }
+
+func sameSRV(a, b *skyRecord) bool {
+	return isTarget(a) && a.Port == b.Port && a.Priority == b.Priority && a.Weight == b.Weight && bytes.Equal(a.target, b.target)
+}
+
+func sameMX(a, b *skyRecord) bool {
+	return isMail(a) && a.Priority == b.Priority && bytes.Equal(a.target, b.target)
+}
+
+func sameText(a, b *skyRecord) bool { return bytes.Equal(a.text, b.text) }
+
 func addressOf(r *skyRecord) []byte { return r.Addr.AsSlice() }
+
+func srvOf(r *skyRecord) []byte {
+	fixed := r.fixed()
+	return append(fixed[:], r.target...)
+}
+
+func mxOf(r *skyRecord) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, r.Priority), r.target...)
+}
+
+func textOf(r *skyRecord) []byte { return r.text }
 
 // Append implements zones.RRset.
 func (s *sky4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).addresses(b, owner, r, isFour)
+	return (*skySet)(s).addresses(b, owner, r, &skyA)
 }
 
 // All implements zones.RRset.
-func (s *sky4) All(yield func([]byte) bool) { (*skySet)(s).all(isFour, sameAddress, addressOf, yield) }
+func (s *sky4) All(yield func([]byte) bool) { (*skySet)(s).all(&skyA, yield) }
 
 // Version implements zones.RRset.
 func (s *sky4) Version() uint64 { return versionOf(s.All) }
 
 // Append implements zones.RRset.
 func (s *sky6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).addresses(b, owner, r, isSix)
+	return (*skySet)(s).addresses(b, owner, r, &skyAAAA)
 }
 
 // All implements zones.RRset.
-func (s *sky6) All(yield func([]byte) bool) { (*skySet)(s).all(isSix, sameAddress, addressOf, yield) }
+func (s *sky6) All(yield func([]byte) bool) { (*skySet)(s).all(&skyAAAA, yield) }
 
 // Version implements zones.RRset.
 func (s *sky6) Version() uint64 { return versionOf(s.All) }
 
 // addresses writes each address of a family once.
-func (s *skySet) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, of func(*skyRecord) bool) zones.Result {
+func (s *skySet) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind) zones.Result {
 	z := s.tree.zone.Load()
-	res := s.begin(z, r, of)
-	s.each(z, r, &res, of, sameAddress, func(rec *skyRecord) bool {
+	res := s.begin(z, r, kind)
+	s.each(z, r, &res, kind, func(rec *skyRecord) bool {
 		return skyAddress(b, r.Section, owner, res.TTL, rec.Addr)
 	})
 	return res
@@ -169,52 +197,39 @@ func (r *skyRecord) fixed() [6]byte {
 
 // Append implements zones.RRset.
 func (s *skySRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).targets(b, owner, r, wire.TypeSRV, isTarget)
+	return (*skySet)(s).targets(b, owner, r, &skySRVs)
 }
 
 // All implements zones.RRset.
-func (s *skySRV) All(yield func([]byte) bool) {
-	(*skySet)(s).all(isTarget, sameSRV, func(r *skyRecord) []byte {
-		fixed := r.fixed()
-		return append(fixed[:], r.target...)
-	}, yield)
-}
+func (s *skySRV) All(yield func([]byte) bool) { (*skySet)(s).all(&skySRVs, yield) }
 
 // Version implements zones.RRset.
 func (s *skySRV) Version() uint64 { return versionOf(s.All) }
 
 // Append implements zones.RRset.
 func (s *skyMX) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).targets(b, owner, r, wire.TypeMX, isMail)
+	return (*skySet)(s).targets(b, owner, r, &skyMXs)
 }
 
 // All implements zones.RRset.
-func (s *skyMX) All(yield func([]byte) bool) {
-	(*skySet)(s).all(isMail, sameMX, func(r *skyRecord) []byte {
-		return append(binary.BigEndian.AppendUint16(nil, r.Priority), r.target...)
-	}, yield)
-}
+func (s *skyMX) All(yield func([]byte) bool) { (*skySet)(s).all(&skyMXs, yield) }
 
 // Version implements zones.RRset.
 func (s *skyMX) Version() uint64 { return versionOf(s.All) }
 
 // targets writes records that name hosts, and the addresses that their own records
 // have.
-func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, typ wire.Type, of func(*skyRecord) bool) zones.Result {
+func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind) zones.Result {
 	z := s.tree.zone.Load()
-	res := s.begin(z, r, of)
+	res := s.begin(z, r, kind)
 	refs := r.Refs[:0]
-	same := sameSRV
-	if typ == wire.TypeMX {
-		same = sameMX
-	}
-	s.each(z, r, &res, of, same, func(rec *skyRecord) bool {
+	s.each(z, r, &res, kind, func(rec *skyRecord) bool {
 		fixed := rec.fixed()
 		prefix, compress := fixed[:], false // RFC 2782: the target is not compressed
-		if typ == wire.TypeMX {
+		if kind.typ == wire.TypeMX {
 			prefix, compress = fixed[:2], true
 		}
-		ref, ok := b.RRName(r.Section, owner, typ, wire.ClassIN, res.TTL, prefix, rec.target, compress)
+		ref, ok := b.RRName(r.Section, owner, kind.typ, wire.ClassIN, res.TTL, prefix, rec.target, compress)
 		refs = append(refs, ref)
 		return ok
 	})
@@ -238,17 +253,15 @@ func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, typ 
 // Append implements zones.RRset.
 func (s *skyTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	z := s.tree.zone.Load()
-	res := (*skySet)(s).begin(z, r, isText)
-	(*skySet)(s).each(z, r, &res, isText, sameText, func(rec *skyRecord) bool {
+	res := (*skySet)(s).begin(z, r, &skyTXTs)
+	(*skySet)(s).each(z, r, &res, &skyTXTs, func(rec *skyRecord) bool {
 		return b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, rec.text)
 	})
 	return res
 }
 
 // All implements zones.RRset.
-func (s *skyTXT) All(yield func([]byte) bool) {
-	(*skySet)(s).all(isText, sameText, func(r *skyRecord) []byte { return r.text }, yield)
-}
+func (s *skyTXT) All(yield func([]byte) bool) { (*skySet)(s).all(&skyTXTs, yield) }
 
 // Version implements zones.RRset.
 func (s *skyTXT) Version() uint64 { return versionOf(s.All) }

@@ -43,7 +43,7 @@ type skyRecord struct {
 
 	tree    *SkyTree
 	depth   int
-	service string // of the instance that it is, as pool.View.Find takes it; empty: of none
+	service []byte // of the instance that it is, as pool.View.Find takes it; empty: of none
 	id      []byte // of the instance
 	host    []byte // in wire form, if it is a name
 	target  []byte // of SRV and MX records
@@ -140,7 +140,7 @@ func (t *SkyTree) record(value any) *skyRecord {
 	}
 	r := &skyRecord{Record: note, tree: t, depth: len(labels), text: skyText(note.Text)}
 	if in, ok := note.Instance(); ok {
-		r.service, r.id = string(name[1+int(name[0]):]), []byte(in.ID)
+		r.service, r.id = name[1+int(name[0]):], []byte(in.ID)
 	}
 	switch {
 	case note.Addr.IsValid():
@@ -328,11 +328,11 @@ func newSkySet(t *SkyTree, all []*skyRecord) *skySet {
 		s.records = slices.DeleteFunc(slices.Clone(all), func(r *skyRecord) bool { return r.Group != "" && r.Group != group })
 	}
 	for _, r := range s.records {
-		s.four = s.four || r.Addr.Is4()
-		s.six = s.six || r.Addr.Is6()
-		s.srv = s.srv || r.target != nil && r.Port >= 0
-		s.mx = s.mx || r.target != nil && r.Mail
-		s.text = s.text || len(r.text) > 0
+		s.four = s.four || isFour(r)
+		s.six = s.six || isSix(r)
+		s.srv = s.srv || isTarget(r)
+		s.mx = s.mx || isMail(r)
+		s.text = s.text || isText(r)
 		if s.alias == nil && r.host != nil {
 			s.alias = r
 		}

@@ -66,13 +66,18 @@ func New(cfg Config) (*Zone, error) {
 	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
 		return nil, err
 	}
-	z.apex.serial = func() uint32 {
-		if s := cfg.View.Source(cfg.Source); s != nil {
+	z.apex.serial = serialOf(cfg.View, cfg.Source)
+	return z, nil
+}
+
+// serialOf returns the serial of a source: 0 while it is not known.
+func serialOf(view *pool.View, source registry.SourceID) func() uint32 {
+	return func() uint32 {
+		if s := view.Source(source); s != nil {
 			return s.Serial()
 		}
 		return 0
 	}
-	return z, nil
 }
 
 // errNotReady is the error of Export while nothing is known, or nothing fresh

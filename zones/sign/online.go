@@ -219,9 +219,9 @@ type keySet struct {
 
 // Append implements zones.RRset.
 func (s *keySet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{TTL: keyTTL, EDE: zones.EDENone}
+	res := zones.Result{TTL: KeyTTL, EDE: zones.EDENone}
 	for _, rdata := range s.rdatas {
-		if !b.RR(r.Section, owner, s.typ, wire.ClassIN, keyTTL, rdata) {
+		if !b.RR(r.Section, owner, s.typ, wire.ClassIN, KeyTTL, rdata) {
 			res.Truncated = true
 			break
 		}

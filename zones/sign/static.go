@@ -12,9 +12,9 @@ import (
 	"github.com/musterdns/muster/zones"
 )
 
-// keyTTL is the TTL of DNSKEY, CDS and CDNSKEY records in seconds: how long a key that
+// KeyTTL is the TTL of DNSKEY, CDS and CDNSKEY records in seconds: how long a key that
 // is rolled in is waited for.
-const keyTTL = 3600
+const KeyTTL = 3600
 
 // Day is when the day of a time began, in UTC: static zones are signed as at that.
 func Day(now time.Time) time.Time { return now.UTC().Truncate(Refresh * time.Second) }
@@ -45,11 +45,11 @@ func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, r
 		s.set(owner, t, ttl).rdatas = append(s.set(owner, t, ttl).rdatas, rdata)
 	}
 	for _, k := range which(keys, (*Key).Published, now) {
-		add(apex.Wire(), wire.TypeDNSKEY, keyTTL, k.DNSKEY())
+		add(apex.Wire(), wire.TypeDNSKEY, KeyTTL, k.DNSKEY())
 	}
 	for _, k := range which(keys, (*Key).Synced, now) {
-		add(apex.Wire(), wire.TypeCDNSKEY, keyTTL, k.DNSKEY())
-		add(apex.Wire(), wire.TypeCDS, keyTTL, k.DS())
+		add(apex.Wire(), wire.TypeCDNSKEY, KeyTTL, k.DNSKEY())
+		add(apex.Wire(), wire.TypeCDS, KeyTTL, k.DS())
 	}
 	owners := s.authoritative()
 	for i, o := range owners {

@@ -17,7 +17,7 @@ import (
 
 // keyKnown is how long it takes until every resolver has a new key: the TTL of the
 // zone's DNSKEY records. Only then may a DS record be of that key alone.
-const keyKnown = time.Hour
+const keyKnown = sign.KeyTTL * time.Second
 
 // keyState says what a key does.
 func keyState(k *sign.Key, now time.Time) string {
