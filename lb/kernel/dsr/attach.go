@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -74,7 +73,7 @@ func (p *Plane) attach() error {
 			tried = errors.Join(tried, fmt.Errorf("attaching as %v: %w", m, explainError(err)))
 			continue
 		}
-		if err := l.Pin(filepath.Join(p.dir(), linkFile)); err != nil {
+		if err := l.Pin(filepath.Join(p.dir, linkFile)); err != nil {
 			_ = l.Close() // the first error counts
 			return fmt.Errorf("pinning the attachment: %w", err)
 		}
@@ -101,7 +100,7 @@ func (p *Plane) attachAs(m Mode) (link.Link, error) {
 // replace puts the program in the place of the one that an earlier process left,
 // between two packets, if it is where it should be. Otherwise that is detached.
 func (p *Plane) replace(modes []Mode) (bool, error) {
-	file := filepath.Join(p.dir(), linkFile)
+	file := filepath.Join(p.dir, linkFile)
 	l, err := link.LoadPinnedLink(file, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -155,29 +154,4 @@ func (p *Plane) attachedAs(l link.Link) (Mode, error) {
 		return XDPGeneric, nil
 	}
 	return XDPNative, nil
-}
-
-// Sweep detaches the programs that an earlier process has pinned at pinDir, as in
-// Config, for other interfaces than those to keep, and returns for which.
-func Sweep(pinDir string, keep []string) (removed []string, err error) {
-	if pinDir == "" {
-		pinDir = DefaultPinDir
-	}
-	entries, err := os.ReadDir(pinDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("dsr: looking for what is pinned: %w", err)
-	}
-	for _, e := range entries {
-		if slices.Contains(keep, e.Name()) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(pinDir, e.Name())); err != nil {
-			return removed, fmt.Errorf("dsr: unpinning the program of %s: %w", e.Name(), err)
-		}
-		removed = append(removed, e.Name())
-	}
-	return removed, nil
 }

@@ -51,7 +51,8 @@ const (
 // DefaultFlowsMax is how many flows are remembered: 262,144 take 30 MB.
 const DefaultFlowsMax = 262_144
 
-// DefaultPinDir is where the program is pinned, in a directory for its interface.
+// DefaultPinDir is where the program is pinned, in a directory for its network
+// namespace and one in that for its interface: namespaces may share the file system.
 const DefaultPinDir = "/sys/fs/bpf/muster"
 
 // Config is what a plane needs to know.
@@ -81,6 +82,7 @@ var (
 // calls wait for each other.
 type Plane struct {
 	config Config
+	dir    string // where its program is pinned
 	ifi    *net.Interface
 	mode   Mode
 	maps   objects
@@ -166,9 +168,6 @@ func nameOf(s *kernel.Service, in *kernel.Instance) name {
 // changes them. It fails where the kernel or the privileges are not enough;
 // Capabilities says what to do.
 func New(c Config) (*Plane, error) {
-	if c.PinDir == "" {
-		c.PinDir = DefaultPinDir
-	}
 	if c.FlowsMax == 0 {
 		c.FlowsMax = DefaultFlowsMax
 	}
@@ -179,8 +178,12 @@ func New(c Config) (*Plane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dsr: interface %q: %w", c.Interface, err)
 	}
+	pins, err := namespaceDir(c.PinDir)
+	if err != nil {
+		return nil, fmt.Errorf("dsr: %w", err)
+	}
 	p := &Plane{
-		config: c, ifi: ifi, services: map[string]*installed{}, ids: map[name]uint32{},
+		config: c, dir: filepath.Join(pins, pinName(c.Interface)), ifi: ifi, services: map[string]*installed{}, ids: map[name]uint32{},
 		macs: map[netip.Addr]mac{}, silent: map[netip.Addr]bool{}, held: map[netip.Addr]uint64{}, adopted: map[front]service{}, next: 1,
 	}
 	if err := p.load(); err != nil {
@@ -193,12 +196,9 @@ func New(c Config) (*Plane, error) {
 	return p, nil
 }
 
-// dir is where this interface's program is pinned.
-func (p *Plane) dir() string { return filepath.Join(p.config.PinDir, p.config.Interface) }
-
 // load makes the maps, or opens those that are pinned, and loads the program.
 func (p *Plane) load() error {
-	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory to pin in: %w", err)
 	}
 	err := p.loadPinned()
@@ -221,7 +221,7 @@ func (p *Plane) loadPinned() error {
 	for _, m := range spec.Maps {
 		m.Pinning = ebpf.PinByName
 	}
-	err = spec.LoadAndAssign(&p.maps, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.dir()}})
+	err = spec.LoadAndAssign(&p.maps, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.dir}})
 	if err != nil {
 		return fmt.Errorf("loading the program: %w", explainError(err))
 	}
@@ -230,7 +230,7 @@ func (p *Plane) loadPinned() error {
 
 // unpin detaches the program and forgets its maps.
 func (p *Plane) unpin() error {
-	if err := os.RemoveAll(p.dir()); err != nil {
+	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("unpinning the program: %w", err)
 	}
 	return nil
