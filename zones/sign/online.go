@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -14,19 +15,23 @@ import (
 	"github.com/musterdns/muster/zones"
 )
 
-// kept is how many signatures are kept for one zone, at most; a power of two. A new one
-// takes the place of another of the same slot.
-const kept = 1 << 15
+// How many signatures are kept for one zone, at most: of what there is, and of denials,
+// which a flood of random names asks for and nobody again. Powers of two.
+const (
+	keptSets    = 1 << 15
+	keptDenials = 1 << 12
+	ways        = 4 // places for each; a new one takes the oldest's
+)
 
 // Online signs what a zone answers when it is asked, and keeps the signatures. Finding
 // one takes no lock and allocates nothing. It is safe for concurrent use.
 type Online struct {
-	apex  wire.Name
-	now   time.Time // when it was made
-	keys  []*Key
-	signs []*Key // of those
-	seed  maphash.Seed
-	slots []atomic.Pointer[signatures]
+	apex          wire.Name
+	now           time.Time // when it was made
+	keys          []*Key
+	signs         []*Key // of those
+	seed          maphash.Seed
+	sets, denials []atomic.Pointer[signatures]
 
 	made    atomic.Uint64
 	evicted atomic.Uint64
@@ -48,7 +53,10 @@ func NewOnline(apex wire.Name, keys []*Key, now time.Time) (*Online, error) {
 	if len(signs) == 0 {
 		return nil, fmt.Errorf("zone %s: %w", apex.String(), errNoneSigns)
 	}
-	return &Online{apex: apex, now: now, keys: keys, signs: signs, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[signatures], kept)}, nil
+	return &Online{
+		apex: apex, now: now, keys: keys, signs: signs, seed: maphash.MakeSeed(),
+		sets: make([]atomic.Pointer[signatures], keptSets), denials: make([]atomic.Pointer[signatures], keptDenials),
+	}, nil
 }
 
 // Made and Evicted are how many sets were signed, and how many of the signatures gave
@@ -58,12 +66,68 @@ func (o *Online) Evicted() uint64 { return o.evicted.Load() } //nolint:revive //
 
 // Find implements zones.Signer.
 func (o *Online) Find(owner, written []byte, now int64) (blob []byte, key uint64) {
-	key = maphash.Bytes(o.seed, owner)*0x9e3779b97f4a7c15 ^ maphash.Bytes(o.seed, written)
-	s := o.slots[key&(kept-1)].Load()
-	if s == nil || s.key != key || now-s.made > Refresh*1e9 {
-		return nil, key
+	key = o.key(owner, written)
+	places := o.places(key)
+	for i := range places {
+		if s := places[i].Load(); s != nil && s.key == key && now-s.made <= Refresh*1e9 {
+			return s.blob, key
+		}
 	}
-	return s.blob, key
+	return nil, key
+}
+
+// denial is the bit of a key that tells a denial's.
+const denial = 1
+
+// key is what the signatures of a set are kept by.
+func (o *Online) key(owner, written []byte) uint64 {
+	key := maphash.Bytes(o.seed, owner) * 0x9e3779b97f4a7c15
+	if len(written) == 0 {
+		return key // of nothing, which Sign says
+	}
+	switch typeOf(written) {
+	case wire.TypeA, wire.TypeAAAA, wire.TypeSRV:
+		// A set is the same in any order. These have no pointers in them, which might
+		// lead elsewhere in another.
+		for len(written) > 0 {
+			end := recordEnd(written)
+			key += maphash.Bytes(o.seed, written[:end])
+			written = written[end:]
+		}
+		return key &^ denial
+	case wire.TypeNSEC:
+		return (key ^ maphash.Bytes(o.seed, written)) | denial
+	default:
+		return (key ^ maphash.Bytes(o.seed, written)) &^ denial
+	}
+}
+
+// places are where the signatures of a key may be.
+func (o *Online) places(key uint64) []atomic.Pointer[signatures] {
+	all := o.sets
+	if key&denial != 0 {
+		all = o.denials
+	}
+	first := key >> 1 & uint64(len(all)/ways-1) * ways
+	return all[first : first+ways]
+}
+
+// keep keeps signatures in the place of the oldest.
+func (o *Online) keep(s *signatures) {
+	places := o.places(s.key)
+	oldest, at := int64(math.MaxInt64), 0
+	for i := range places {
+		made := int64(math.MinInt64)
+		if there := places[i].Load(); there != nil && there.key != s.key {
+			made = there.made
+		}
+		if made < oldest {
+			oldest, at = made, i
+		}
+	}
+	if old := places[at].Swap(s); old != nil && old.key != s.key && s.made-old.made <= Refresh*1e9 {
+		o.evicted.Add(1)
+	}
 }
 
 // Sign implements zones.Signer.
@@ -83,9 +147,7 @@ func (o *Online) Sign(key uint64, owner, msg []byte, from int, now int64) ([]byt
 		s.blob = append(binary.BigEndian.AppendUint16(s.blob, uint16(len(rdata))), rdata...)
 	}
 	o.made.Add(1)
-	if old := o.slots[key&(kept-1)].Swap(s); old != nil && old.key != key {
-		o.evicted.Add(1)
-	}
+	o.keep(s)
 	return s.blob, nil
 }
 
@@ -117,6 +179,30 @@ func readSet(msg []byte, from int) (*rrset, error) {
 		return nil, errSet
 	}
 	return set, nil
+}
+
+// nameEnd is where the name ends that a record begins with: behind the root or a
+// pointer. The record must be whole.
+func nameEnd(record []byte) int {
+	at := 0
+	for record[at] != 0 {
+		if record[at] >= 0xc0 {
+			return at + 2
+		}
+		at += 1 + int(record[at])
+	}
+	return at + 1
+}
+
+// typeOf is the type of the first record.
+func typeOf(records []byte) wire.Type {
+	return wire.Type(binary.BigEndian.Uint16(records[nameEnd(records):]))
+}
+
+// recordEnd is where the first record ends.
+func recordEnd(records []byte) int {
+	at := nameEnd(records) + 8 // type, class and TTL
+	return at + 2 + int(binary.BigEndian.Uint16(records[at:]))
 }
 
 // whole is RDATA with the names expanded that may be compressed (RFC 3597 section 4).

@@ -2,6 +2,7 @@ package sign_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -232,20 +233,22 @@ func TestZone_RefusesWhatIsSignedAlready(t *testing.T) {
 	}
 }
 
-func TestOnline(t *testing.T) {
-	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Two addresses as they stand in a message, the owner a pointer to the question.
-	m := new(dns.Msg)
-	m.SetQuestion("Www.example.test.", dns.TypeA)
-	m.Compress = true
-	for _, a := range []string{"192.0.2.9", "192.0.2.1"} {
-		rr, err := dns.NewRR("Www.example.test. 5 IN A " + a)
+// answer is a message as it is written, with one set in its answer section, which begins
+// at an octet: the owners are pointers to the question.
+func answer(t *testing.T, records ...string) (m *dns.Msg, msg []byte, from int) {
+	t.Helper()
+	m = &dns.Msg{Compress: true}
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if m.Question == nil {
+			m.SetQuestion(rr.Header().Name, rr.Header().Rrtype)
+			if msg, err = m.Pack(); err != nil {
+				t.Fatal(err)
+			}
+			from = len(msg)
 		}
 		m.Answer = append(m.Answer, rr)
 	}
@@ -253,7 +256,16 @@ func TestOnline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from := len(msg) - 2*16
+	return m, msg, from
+}
+
+func TestOnline(t *testing.T) {
+	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, msg, from := answer(t, "Www.example.test. 5 IN A 192.0.2.9", "Www.example.test. 5 IN A 192.0.2.1")
 	owner := []byte("\x03www\x07example\x04test\x00")
 	now := time.Now().UnixNano()
 	found, id := o.Find(owner, msg[from:], now)
@@ -283,5 +295,79 @@ func TestOnline(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { o.Find(owner, msg[from:], now) }); n != 0 {
 		t.Errorf("finding allocates %v times", n)
+	}
+}
+
+// TestOnline_Find/a set is found in any order: that of a service's instances changes
+// with each answer.
+func TestOnline_Find(t *testing.T) {
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := []byte("\x03www\x07example\x04test\x00")
+	now := time.Now().UnixNano()
+	kept := func(records ...string) bool {
+		t.Helper()
+		_, msg, from := answer(t, records...)
+		found, key := o.Find(owner, msg[from:], now)
+		if found == nil {
+			if _, err := o.Sign(key, owner, msg, from, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return found != nil
+	}
+	const one, two, three = "www.example.test. 5 IN A 192.0.2.1", "www.example.test. 5 IN A 192.0.2.2", "www.example.test. 5 IN A 192.0.2.3"
+	for _, c := range []struct {
+		records []string
+		kept    bool
+	}{
+		{[]string{one, two, three}, false},
+		{[]string{three, one, two}, true},
+		{[]string{one, two}, false},
+		{[]string{one, one}, false},
+		{[]string{"www.example.test. 5 IN SRV 1 2 80 a.example.test.", "www.example.test. 5 IN SRV 1 2 81 b.example.test."}, false},
+		{[]string{"www.example.test. 5 IN SRV 1 2 81 b.example.test.", "www.example.test. 5 IN SRV 1 2 80 a.example.test."}, true},
+		// Names that may be pointers are not the same anywhere.
+		{[]string{"www.example.test. 5 IN NS a.example.test.", "www.example.test. 5 IN NS b.example.test."}, false},
+		{[]string{"www.example.test. 5 IN NS b.example.test.", "www.example.test. 5 IN NS a.example.test."}, false},
+	} {
+		if got := kept(c.records...); got != c.kept {
+			t.Errorf("%q: found %v", c.records, got)
+		}
+	}
+}
+
+// TestOnline_Sign/denials of random names take no place of what there is.
+func TestOnline_Sign(t *testing.T) {
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UnixNano()
+	_, msg, from := answer(t, "www.example.test. 5 IN A 192.0.2.1")
+	_, denial, denied := answer(t, "x.example.test. 5 IN NSEC \\000.x.example.test. RRSIG NSEC TYPE128")
+	owner := func(kind string, i int) []byte { return fmt.Appendf(nil, "\x05%s%04d\x07example\x04test\x00", kind, i) }
+	const sets, denials = 300, 6000
+	sign := func(owner, msg []byte, from int) {
+		_, key := o.Find(owner, msg[from:], now)
+		if _, err := o.Sign(key, owner, msg, from, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range sets {
+		sign(owner("s", i), msg, from)
+	}
+	for i := range denials {
+		sign(owner("d", i), denial, denied)
+	}
+	for i := range sets {
+		if found, _ := o.Find(owner("s", i), msg[from:], now); found == nil {
+			t.Fatalf("set %d is not found any more", i)
+		}
+	}
+	if o.Evicted() == 0 {
+		t.Error("no denial has given way to another")
 	}
 }
