@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -140,7 +141,12 @@ func lack(t wire.Type, to, from []byte) int {
 func (h *Handler) serveSigning(ctx context.Context, q *wire.Query, from dnsserver.Client, w dnsserver.Writer) error {
 	select {
 	case h.signers <- struct{}{}:
-		defer func() { <-h.signers }()
+		defer func() {
+			// Those who wait for the slot would go on one after the other, before whoever
+			// has questions to receive.
+			runtime.Gosched()
+			<-h.signers
+		}()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
