@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -84,9 +85,23 @@ func (d dataset) queries(mixed bool) []byte {
 		if mixed && rnd.Float64() < srvShare {
 			name, typ = "_http._tcp."+name, typeSRV
 		}
-		q := query(name, typ)
-		b = binary.BigEndian.AppendUint16(b, uint16(len(q)))
-		b = append(b, q...)
+		b = append(b, sized(query(name, typ))...)
+	}
+	return b
+}
+
+// sized is a query behind its length, as the generator reads it.
+func sized(q []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...) }
+
+// withDO gives each query of a generator's input an OPT record with DO (RFC 3225).
+func withDO(input []byte) []byte {
+	opt := []byte{0, 0, 41, 1232 >> 8, 1232 & 255, 0, 0, 0x80, 0, 0, 0}
+	var b []byte
+	for len(input) > 0 {
+		n := 2 + int(binary.BigEndian.Uint16(input))
+		q := append(slices.Clone(input[2:n]), opt...)
+		q[11]++ // ARCOUNT
+		b, input = append(b, sized(q)...), input[n:]
 	}
 	return b
 }

@@ -30,6 +30,7 @@ type dnsOptions struct {
 	data                dataset
 	muster              string
 	only                []string // servers; nil for all
+	rate                int      // questions a second, whatever is answered; 0: as many as are
 }
 
 // takesPart reports whether a server was asked for; the base always is.
@@ -57,7 +58,7 @@ type contender struct {
 
 // sample is one run of the generator against one server.
 type sample struct {
-	Sent, Received, Lost, Stray, Noerror, Answers, Octets int64
+	Sent, Received, Lost, Stray, Noerror, Servfail, Answers, Octets int64
 
 	IdleNS    int64 `json:"idle_ns"`    // the generator had nothing to do
 	ElapsedNS int64 `json:"elapsed_ns"` // from the first query to the last answer
@@ -224,7 +225,7 @@ func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (s
 		return s, err
 	}
 	text, err := command(ctx, loadCore, l.load, strconv.Itoa(c.port), l.queries[k],
-		strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64))
+		strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64), strconv.Itoa(o.rate))
 	if err != nil {
 		return s, fmt.Errorf("load on %s: %w", c.name, err)
 	}

@@ -31,6 +31,12 @@
 // RSS is of the process tree after the load; heap is what Muster's own metrics
 // say.
 //
+// # attack: floods, slow clients, resets
+//
+// Muster alone, as in dns, with a signed zone. Each kind of question is measured as
+// there; a flood is sent at a rate, twice what was answered before, whatever comes
+// back. What is left to others is counted from outside.
+//
 // # l7: the cost of an HTTP exchange
 //
 // Each proxy runs on core 0 with one worker before one instance, which is part
@@ -112,6 +118,7 @@ type benchmark struct {
 // benchmarks are what can be asked for, in the order of the list.
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+	{"attack", "floods, slow clients and resets, and what they leave to others", runAttack},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
 	{"l4", "CPU and memory of a proxy of TCP beside HAProxy", runL4},
 	{"kernel", "CPU of connections and rate of downloads through nat, dsr and the proxies, beside a direct route", runKernel},

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -62,12 +63,12 @@ func Push(ctx context.Context, l *Lab, o PushOptions) (*PushResult, error) {
 		return nil, err
 	}
 	defer e.Close()
-	config, err := l.certify()
+	config, err := Certify(l.Dir)
 	if err != nil {
 		return nil, err
 	}
 	s, err := l.Run(ctx, Settings{Etcd: e.URL, DNS: fmt.Sprintf("tls: [%q], certificates: [{cert: %q, key: %q}], tcp: {max_per_client: %d}",
-		l.at(hostMuster, portTLS), l.Path(certFile), l.Path(keyFile), o.Subscribers)})
+		l.at(hostMuster, portTLS), l.Path(CertFile), l.Path(KeyFile), o.Subscribers)})
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +109,15 @@ func Push(ctx context.Context, l *Lab, o PushOptions) (*PushResult, error) {
 	return r, err
 }
 
-// The server's certificate and key, in the lab's directory.
+// A server's certificate and key, in the directory that Certify was told.
 const (
-	certFile = "cert.pem"
-	keyFile  = "key.pem"
+	CertFile = "cert.pem"
+	KeyFile  = "key.pem"
 )
 
-// certify writes a certificate and its key, and returns what a client needs to know.
-func (l *Lab) certify() (*tls.Config, error) {
+// Certify writes a certificate and its key into a directory, and returns what a client
+// of DNS over TLS needs to know.
+func Certify(dir string) (*tls.Config, error) {
 	cert, roots, err := dnstest.NewCertificate()
 	if err != nil {
 		return nil, err
@@ -125,9 +127,9 @@ func (l *Lab) certify() (*tls.Config, error) {
 		return nil, err
 	}
 	for name, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, keyFile: {Type: "PRIVATE KEY", Bytes: key},
+		CertFile: {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, KeyFile: {Type: "PRIVATE KEY", Bytes: key},
 	} {
-		if err := os.WriteFile(l.Path(name), pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			return nil, err
 		}
 	}

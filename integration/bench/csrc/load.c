@@ -1,6 +1,10 @@
-// load PORT FILE OUTSTANDING SECONDS: asks 127.0.0.1:PORT the queries of FILE
-// round and round, keeping OUTSTANDING of them unanswered at any time, and
-// prints one JSON object.
+// load PORT FILE OUTSTANDING SECONDS [RATE]: asks 127.0.0.1:PORT the queries of
+// FILE round and round, keeping OUTSTANDING of them unanswered at any time, and
+// prints one JSON object. With a RATE it asks so many a second instead, whatever
+// comes back: a flood.
+//
+// A query whose first label begins with an 'x' gets a number behind that, in eight
+// hexadecimal digits, which no other has.
 //
 // FILE is a sequence of queries in wire form, each behind its length in two
 // octets, high first. The id is replaced: its high octet is the generation of
@@ -48,6 +52,8 @@ static struct query *queries;
 static size_t nqueries, next;
 static struct source sources[SOCKETS];
 static int window;
+static uint64_t rate;
+static uint32_t fresh;
 static uint64_t sent, received, lost, stray, answers, octets, rcodes[16];
 
 static uint8_t rx_data[BATCH][REPLY_MAX], tx_data[BATCH][TRAIN * QUERY_MAX];
@@ -117,12 +123,14 @@ static int receive(struct source *s) {
 	for (int i = 0; i < n; i++) {
 		uint8_t *m = rx_data[i];
 		struct slot *slot = &s->slot[m[1]];
-		if (rx[i].msg_len < 12 || !(m[2] & 0x80) || !slot->busy || slot->generation != m[0]) {
+		if (rx[i].msg_len < 12 || !(m[2] & 0x80) || (rate == 0 && (!slot->busy || slot->generation != m[0]))) {
 			stray++;
 			continue;
 		}
-		slot->busy = 0;
-		s->free[s->nfree++] = m[1];
+		if (rate == 0) {
+			slot->busy = 0;
+			s->free[s->nfree++] = m[1];
+		}
 		received++;
 		octets += rx[i].msg_len;
 		answers += m[6] << 8 | m[7];
@@ -131,19 +139,29 @@ static int receive(struct source *s) {
 	return n > 0 ? n : 0;
 }
 
+// put_query writes the next query, with an id of its slot; in a flood, of any.
+static void put_query(struct source *s, uint8_t *m, uint64_t now) {
+	struct query *q = &queries[next];
+	memcpy(m, q->octets, q->len);
+	if (rate == 0) {
+		m[1] = s->free[--s->nfree];
+		struct slot *slot = &s->slot[m[1]];
+		*slot = (struct slot){.sent = now, .generation = slot->generation + 1, .busy = 1};
+		m[0] = slot->generation;
+	}
+	if (q->len > 22 && m[12] >= 9 && m[13] == 'x') {
+		uint32_t number = fresh++;
+		for (int i = 14; i < 22; i++, number >>= 4) m[i] = "0123456789abcdef"[number & 15];
+	}
+}
+
 // add_train puts queries of one length into the i-th train, as many as there
-// are free slots and room for, and returns how many.
-static int add_train(struct source *s, int i, uint64_t now) {
+// is room for and at most so many, and returns how many.
+static int add_train(struct source *s, int i, int most, uint64_t now) {
 	uint16_t len = queries[next].len;
 	int n = 0;
-	for (; n < TRAIN && s->nfree > 0 && queries[next].len == len; n++) {
-		uint8_t k = s->free[--s->nfree];
-		struct slot *slot = &s->slot[k];
-		*slot = (struct slot){.sent = now, .generation = slot->generation + 1, .busy = 1};
-		uint8_t *m = tx_data[i] + n * len;
-		memcpy(m, queries[next].octets, len);
-		m[0] = slot->generation;
-		m[1] = k;
+	for (; n < TRAIN && n < most && queries[next].len == len; n++) {
+		put_query(s, tx_data[i] + n * len, now);
 		next = next + 1 == nqueries ? 0 : next + 1;
 	}
 	tx_part[i] = (struct iovec){tx_data[i], (size_t)n * len};
@@ -158,12 +176,12 @@ static int add_train(struct source *s, int i, uint64_t now) {
 	return n;
 }
 
-// refill sends queries for all free slots of s and returns how many.
-static int refill(struct source *s, uint64_t now) {
+// ask sends so many queries from s, if they fit a system call, and returns how many.
+static int ask(struct source *s, int most, uint64_t now) {
 	int trains = 0, count[BATCH], total = 0;
-	while (trains < BATCH && s->nfree > 0) {
-		count[trains] = add_train(s, trains, now);
-		trains++;
+	while (trains < BATCH && most > 0) {
+		count[trains] = add_train(s, trains, most, now);
+		most -= count[trains++];
 	}
 	int done = sendmmsg(s->fd, tx, trains, 0);
 	for (int i = 0; i < trains; i++) {
@@ -171,6 +189,7 @@ static int refill(struct source *s, uint64_t now) {
 			total += count[i];
 			continue;
 		}
+		if (rate > 0) continue;
 		// Not sent: free its slots. The queries come round again.
 		uint16_t len = tx_part[i].iov_len / count[i];
 		for (int k = 0; k < count[i]; k++) {
@@ -202,28 +221,32 @@ static int outstanding(void) {
 }
 
 int main(int argc, char **argv) {
-	if (argc != 5 || (window = atoi(argv[3]) / SOCKETS) < 1 || window > WINDOW_MAX) {
-		fprintf(stderr, "usage: load PORT FILE OUTSTANDING(%d..%d) SECONDS\n", SOCKETS, SOCKETS * WINDOW_MAX);
+	if (argc < 5 || argc > 6 || (window = atoi(argv[3]) / SOCKETS) < 1 || window > WINDOW_MAX) {
+		fprintf(stderr, "usage: load PORT FILE OUTSTANDING(%d..%d) SECONDS [RATE]\n", SOCKETS, SOCKETS * WINDOW_MAX);
 		return 2;
 	}
+	if (argc == 6) rate = strtoull(argv[5], NULL, 10);
 	read_queries(argv[2]);
 	open_sources(atoi(argv[1]));
 
 	uint64_t begin = now_ns(), end = begin + (uint64_t)(atof(argv[4]) * 1e9);
 	uint64_t now = begin, scan = begin, last = begin, idle = 0;
+	uint64_t due = 0; // of a flood
 	// After the end nothing is asked, and what was asked has its time to come.
 	while (now < end || (outstanding() > 0 && now < end + LOST_NS)) {
 		int moved = 0;
 		for (int i = 0; i < SOCKETS; i++) {
 			struct source *s = &sources[i];
-			int got = s->nfree < window ? receive(s) : 0;
+			int got = rate > 0 || s->nfree < window ? receive(s) : 0;
 			if (got > 0) last = now;
 			moved += got;
 			// Few and large trains: wait until half of the window is free.
-			if (now < end && s->nfree * 2 >= window) moved += refill(s, now);
+			if (rate == 0 && now < end && s->nfree * 2 >= window) moved += ask(s, s->nfree, now);
+			if (rate > 0 && now < end && due > 0) due -= ask(s, due < TRAIN ? due : TRAIN, now);
 		}
 		uint64_t before = now;
 		now = now_ns();
+		if (rate > 0) due = (now - begin) * rate / 1000000000 - sent; // nothing was lost on the way out
 		if (moved == 0 && now < end) idle += now - before;
 		if (now - scan > SCAN_NS) {
 			scan = now;
@@ -233,7 +256,7 @@ int main(int argc, char **argv) {
 	give_up(UINT64_MAX);
 	if (last < end) last = end;
 	printf("{\"sent\":%lu,\"received\":%lu,\"lost\":%lu,\"stray\":%lu,\"noerror\":%lu,"
-	       "\"answers\":%lu,\"octets\":%lu,\"idle_ns\":%lu,\"elapsed_ns\":%lu}\n",
-	       sent, received, lost, stray, rcodes[0], answers, octets, idle, last - begin);
+	       "\"servfail\":%lu,\"answers\":%lu,\"octets\":%lu,\"idle_ns\":%lu,\"elapsed_ns\":%lu}\n",
+	       sent, received, lost, stray, rcodes[0], rcodes[2], answers, octets, idle, last - begin);
 	return 0;
 }
