@@ -52,6 +52,8 @@ type contender struct {
 	server
 	proc    *program.Process
 	port    int
+	dot     int // where it answers over TLS, and HTTPS, if it was told to
+	doh     int
 	rss     int64
 	samples [][]sample // by kind, by round
 }
@@ -62,6 +64,8 @@ type sample struct {
 
 	IdleNS    int64 `json:"idle_ns"`    // the generator had nothing to do
 	ElapsedNS int64 `json:"elapsed_ns"` // from the first query to the last answer
+
+	P50, P99 float64 // microseconds, of what is asked at once over a stream
 
 	cpu       float64 // microseconds an answer
 	cpuRatio  float64 // to the base's runs before and after

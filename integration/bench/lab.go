@@ -28,6 +28,7 @@ type lab struct {
 	programs   map[string]string  // paths of the servers' programs
 	queries    []string           // the generator's input, by kind
 	etcd       string             // URL
+	dot, doh   int                // ports for what is started next, in transports
 	admin      string             // Muster's admin address; "" before it has started
 	started    []*program.Process //  in the order of starting
 }

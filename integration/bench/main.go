@@ -31,6 +31,14 @@
 // RSS is of the process tree after the load; heap is what Muster's own metrics
 // say.
 //
+// # transports: the cost of an answer over a stream
+//
+// As dns, over kept connections, without the echo: each server has a turn in each
+// round, and ratios are to Muster's in the same. The generator for TCP and TLS is this
+// program, in a process of its own, that for HTTPS is h2load. It may be what limits the
+// rate, for all servers alike, as CPU counts, but for how many questions a server finds
+// when it looks. Debian's Knot answers over TCP only.
+//
 // # attack: floods, slow clients, resets
 //
 // Muster alone, as in dns, with a signed zone. Each kind of question is measured as
@@ -118,6 +126,7 @@ type benchmark struct {
 // benchmarks are what can be asked for, in the order of the list.
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+	{"transports", "CPU of answers over TCP, TLS and HTTPS beside other servers", runTransports},
 	{"attack", "floods, slow clients and resets, and what they leave to others", runAttack},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},
 	{"l4", "CPU and memory of a proxy of TCP beside HAProxy", runL4},
@@ -140,6 +149,13 @@ var benchmarks = []benchmark{
 
 func main() {
 	if fault.Backend(os.Args) {
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == streamLoadVerb {
+		if err := streamLoadMain(os.Args[2:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	if len(os.Args) == 3 && os.Args[1] == kernelInstanceVerb {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/musterdns/muster/integration/fault"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -162,4 +164,66 @@ func corednsCommand(l *lab, dir string, port int) ([]string, error) {
 		"Corefile": fmt.Sprintf("%s:%d {\n\tbind 127.0.0.1\n\tfile zone\n}\n", zoneName, port), "zone": l.data.zoneFile(),
 	})
 	return []string{"/usr/bin/env", "-C", dir, "GOMAXPROCS=1", l.programs[os.Getenv("COREDNS")], "-conf", "Corefile"}, err
+}
+
+// The same over streams: TLS at port l.dot, HTTPS at l.doh where they have it.
+
+// certificate is where the certificate and the key are.
+func (l *lab) certificate() (cert, key string) {
+	return filepath.Join(l.dir, fault.CertFile), filepath.Join(l.dir, fault.KeyFile)
+}
+
+func musterStreams(l *lab, dir string, port int) ([]string, error) {
+	argv, err := musterCommand(l, dir, port)
+	if err != nil {
+		return nil, err
+	}
+	cert, key := l.certificate()
+	return argv, replace(filepath.Join(dir, "muster.yaml"), "workers: 1", fmt.Sprintf("workers: 1, tls: [\"127.0.0.1:%d\"], https: [\"127.0.0.1:%d\"], certificates: [{cert: %q, key: %q}]", l.dot, l.doh, cert, key))
+}
+
+func nsdStreams(l *lab, dir string, port int) ([]string, error) {
+	argv, err := nsdCommand(l, dir, port)
+	if err != nil {
+		return nil, err
+	}
+	cert, key := l.certificate()
+	return argv, replace(filepath.Join(dir, "nsd.conf"), "    username", fmt.Sprintf("    ip-address: 127.0.0.1@%d\n    tls-port: %d\n    tls-service-pem: %q\n    tls-service-key: %q\n    username", l.dot, l.dot, cert, key))
+}
+
+func namedStreams(l *lab, dir string, port int) ([]string, error) {
+	argv, err := namedCommand(l, dir, port)
+	if err != nil {
+		return nil, err
+	}
+	cert, key := l.certificate()
+	file := filepath.Join(dir, "named.conf")
+	if err := replace(file, "listen-on-v6", fmt.Sprintf("listen-on port %d tls own { 127.0.0.1; }; listen-on port %d tls own http own { 127.0.0.1; }; listen-on-v6", l.dot, l.doh)); err != nil {
+		return nil, err
+	}
+	return argv, replace(file, "controls", fmt.Sprintf("tls own { cert-file %q; key-file %q; };\nhttp own { endpoints { \"/dns-query\"; }; };\ncontrols", cert, key))
+}
+
+func corednsStreams(l *lab, dir string, port int) ([]string, error) {
+	argv, err := corednsCommand(l, dir, port)
+	if err != nil {
+		return nil, err
+	}
+	cert, key := l.certificate()
+	text := fmt.Sprintf("%[1]s:%[2]d {\n\tbind 127.0.0.1\n\tfile zone\n}\n"+
+		"tls://%[1]s:%[3]d {\n\tbind 127.0.0.1\n\ttls %[5]s %[6]s\n\tfile zone\n}\n"+
+		"https://%[1]s:%[4]d {\n\tbind 127.0.0.1\n\ttls %[5]s %[6]s\n\tfile zone\n}\n", zoneName, port, l.dot, l.doh, cert, key)
+	return argv, os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600)
+}
+
+// replace replaces a text that a file has once.
+func replace(file, from, to string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if strings.Count(string(text), from) != 1 {
+		return fmt.Errorf("%s: %q does not stand there once", file, from)
+	}
+	return os.WriteFile(file, []byte(strings.Replace(string(text), from, to, 1)), 0o600)
 }

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
+)
+
+// transport is a way to ask over kept connections.
+type transport struct {
+	name, title string
+	servers     []server
+	window      int // questions outstanding on each connection
+	run         func(ctx context.Context, l *lab, t *transport, port int, seconds float64) ([]byte, error)
+	// The limit: Muster's CPU an answer to a peer's.
+	peer  string
+	limit float64
+}
+
+// keptConns is how many connections are kept.
+const keptConns = 50
+
+func transports() []transport {
+	tcp := []server{
+		{name: "muster", answers: true, argv: musterStreams},
+		{name: "knot", program: "knotd", mend: "apt-get install knot", answers: true, argv: knotCommand},
+		{name: "nsd", program: "nsd", mend: "apt-get install nsd", answers: true, argv: nsdCommand},
+		{name: "gdnsd", program: "gdnsd", mend: "apt-get install gdnsd", answers: true, argv: gdnsdCommand},
+		{name: "bind", program: "named", mend: "apt-get install bind9", answers: true, argv: namedCommand},
+	}
+	coredns := server{name: "coredns", program: os.Getenv("COREDNS"), mend: "name its binary in COREDNS", answers: true, argv: corednsStreams}
+	dot := []server{
+		tcp[0],
+		{name: "nsd", program: "nsd", mend: "apt-get install nsd", answers: true, argv: nsdStreams},
+		{name: "bind", program: "named", mend: "apt-get install bind9", answers: true, argv: namedStreams},
+		coredns,
+	}
+	dot16 := []server{tcp[0], dot[2], coredns} // NSD 4.6 ends a connection that asks as many
+	doh := dot16
+	return []transport{
+		{"tcp", "TCP, one question at a time", tcp, 1, streamLoad, "knot", 1.3},
+		{"tcp16", "TCP, 16 questions at a time", tcp, 16, streamLoad, "knot", 1.3},
+		{"dot", "TLS, one question at a time", dot, 1, streamLoad, "", 0},
+		{"dot16", "TLS, 16 questions at a time", dot16, 16, streamLoad, "", 0},
+		{"doh", "HTTPS, 10 streams at a time, POST", doh, 10, httpsLoad, "coredns", 0.5},
+	}
+}
+
+// runTransports measures the cost of an answer over kept connections.
+func runTransports(ctx context.Context, args []string, out io.Writer) error {
+	flags, muster := faultFlags("transports", out)
+	o := dnsOptions{seconds: 2, data: dataset{services: 1000, instances: 5}, only: []string{"muster"}}
+	flags.IntVar(&o.rounds, "rounds", 5, "interleaved `rounds`; the median counts")
+	only := flags.String("only", "", "only the `transport`: tcp, tcp16, dot, dot16 or doh")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if o.rounds < 1 {
+		return fmt.Errorf("-rounds %d: must be above 0", o.rounds)
+	}
+	o.muster = *muster
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if _, err := fault.Certify(l.dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "1000 services x 5 instances, %d kept connections, %d rounds of %g s; ratios are to Muster in the same round, median (least-greatest)\n", keptConns, o.rounds, o.seconds)
+	var missed error
+	for _, t := range transports() {
+		if *only == "" || *only == t.name {
+			missed = errors.Join(missed, l.transport(ctx, &t, o, out))
+		}
+	}
+	return missed
+}
+
+// transport measures one transport and ends its servers.
+func (l *lab) transport(ctx context.Context, t *transport, o dnsOptions, out io.Writer) error {
+	before := len(l.started)
+	defer func() {
+		for _, p := range l.started[before:] {
+			p.Stop()
+		}
+		l.started = l.started[:before]
+	}()
+	var all []*contender
+	for _, s := range t.servers {
+		c, err := l.contend(ctx, s, t.name, out)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	for range o.rounds {
+		var own float64
+		for i, c := range all {
+			s, err := l.stream(ctx, c, t, o)
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				own = s.cpu
+			}
+			s.cpuRatio = s.cpu / own
+			c.samples[0] = append(c.samples[0], s)
+		}
+	}
+	printTransport(out, t, all)
+	for _, c := range all {
+		if ratio := 1 / mid(c.samples[0], func(s *sample) float64 { return s.cpuRatio }); c.name == t.peer && ratio > t.limit {
+			return fmt.Errorf("%s: CPU %.2f of %s's: more than %g", t.title, ratio, t.peer, t.limit)
+		}
+	}
+	return nil
+}
+
+// contend starts a server, with a directory for this transport; nil: it is not there.
+func (l *lab) contend(ctx context.Context, s server, transport string, out io.Writer) (*contender, error) {
+	if s.program == "" && s.mend != "" {
+		fmt.Fprintf(out, "%s does not take part: %s\n", s.name, s.mend)
+		return nil, nil //nolint:nilnil // as it says
+	}
+	if s.program != "" {
+		p, err := program.Find(s.program)
+		if err != nil {
+			fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
+			return nil, nil //nolint:nilnil // as it says
+		}
+		l.programs[s.program] = p
+	}
+	var err error
+	if l.dot, err = program.FreePort(); err != nil {
+		return nil, err
+	}
+	if l.doh, err = program.FreePort(); err != nil {
+		return nil, err
+	}
+	name := s.name
+	s.name = transport + "-" + name
+	c, err := l.startServer(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c.name, c.dot, c.doh = name, l.dot, l.doh
+	return c, nil
+}
+
+// stream measures a server once.
+func (l *lab) stream(ctx context.Context, c *contender, t *transport, o dnsOptions) (sample, error) {
+	port := c.port
+	switch {
+	case strings.HasPrefix(t.name, "dot"):
+		port = c.dot
+	case t.name == "doh":
+		port = c.doh
+	}
+	var s sample
+	from, err := cpu(c.proc)
+	if err != nil {
+		return s, err
+	}
+	text, err := t.run(ctx, l, t, port, o.seconds)
+	if err != nil {
+		return s, fmt.Errorf("load on %s: %w", c.name, err)
+	}
+	to, err := cpu(c.proc)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("load on %s printed %q: %w", c.name, text, err)
+	}
+	if s.Received == 0 || s.wrong() > 0 {
+		return s, fmt.Errorf("%s: of %d answers %d were wrong", c.name, s.Received, s.wrong())
+	}
+	s.cpu = float64((to - from).Microseconds()) / float64(s.Received)
+	return s, nil
+}
+
+func printTransport(out io.Writer, t *transport, all []*contender) {
+	fmt.Fprintf(out, "\n%s\n", t.title)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "server\tCPU us/answer\tto Muster's\tanswers/s\tp50, p99 us")
+	for _, c := range all {
+		s := c.samples[0]
+		times := "not counted"
+		if p50 := mid(s, func(s *sample) float64 { return s.P50 }); p50 > 0 {
+			times = fmt.Sprintf("%.0f, %.0f", p50, mid(s, func(s *sample) float64 { return s.P99 }))
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%s\t%.0f\t%s\n", c.name, mid(s, func(s *sample) float64 { return s.cpu }), spread(s, func(s *sample) float64 { return s.cpuRatio }),
+			mid(s, (*sample).rate), times)
+	}
+	w.Flush()
+}
+
+// streamLoad asks over TCP or TLS, from a process of its own on the load's core.
+func streamLoad(ctx context.Context, l *lab, t *transport, port int, seconds float64) ([]byte, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	roots := ""
+	if strings.HasPrefix(t.name, "dot") {
+		roots = filepath.Join(l.dir, fault.CertFile)
+	}
+	return command(ctx, loadCore, self, streamLoadVerb, strconv.Itoa(port), l.queries[0], strconv.Itoa(t.window), strconv.FormatFloat(seconds, 'f', -1, 64), roots)
+}
+
+// httpsLoad asks one question over and over with h2load.
+func httpsLoad(ctx context.Context, l *lab, t *transport, port int, seconds float64) ([]byte, error) {
+	path, err := program.Find("h2load")
+	if err != nil {
+		return nil, fmt.Errorf("%w (apt-get install nghttp2-client)", err)
+	}
+	body := filepath.Join(l.dir, "question")
+	if err := os.WriteFile(body, query(l.data.service(0)+"."+zoneName, typeA), 0o600); err != nil {
+		return nil, err
+	}
+	text, err := command(ctx, loadCore, path, "--duration", strconv.FormatFloat(seconds, 'f', -1, 64), "--warm-up-time", "0",
+		"-c", strconv.Itoa(keptConns), "-m", strconv.Itoa(t.window), "-d", body, "-H", "content-type: application/dns-message",
+		fmt.Sprintf("https://127.0.0.1:%d/dns-query", port))
+	if err != nil {
+		return nil, err
+	}
+	return h2loadSample(string(text), seconds)
+}
+
+// h2loadSample is what h2load printed, as the generators here print it, without times.
+func h2loadSample(text string, seconds float64) ([]byte, error) {
+	s := sample{ElapsedNS: int64(seconds * 1e9)}
+	for line := range strings.Lines(text) {
+		var n int64
+		if _, err := fmt.Sscanf(line, "status codes: %d 2xx", &n); err == nil {
+			s.Received, s.Noerror = n, n
+		}
+	}
+	if s.Received == 0 {
+		return nil, fmt.Errorf("h2load printed %q", text)
+	}
+	return json.Marshal(&s)
+}
