@@ -22,7 +22,7 @@ require (
 	go.uber.org/goleak v1.3.0 // tests
 	go.uber.org/zap v1.28.0 // etcd's logger: registry/etcd, embedded
 	go.yaml.in/yaml/v3 v3.0.6 // nodes with positions: cmd/internal/config
-	golang.org/x/net v0.61.0 // reading answers of muster query: cmd/internal/cli
+	golang.org/x/net v0.61.0 // reading answers of muster query: cmd/internal/cli; frames of HTTP/2: dnsserver/doh
 	golang.org/x/sync v0.24.0 // groups of goroutines: cmd/internal/app
 	golang.org/x/sys v0.49.0 // recvmmsg and socket options: dnsserver; epoll and splice: lb/l4
 	google.golang.org/grpc v1.85.0 // grpc.health.v1: health/probe; the connections of the etcd client: registry/etcd

@@ -17,19 +17,8 @@ type exchange struct {
 // transfer, and returns when that is done. False: msg is no query, and has no answer.
 // It may be called side by side.
 func (s *Server) Exchange(ctx context.Context, msg []byte, from netip.AddrPort, t Transport, w Writer) (answered bool, err error) {
-	e, ok := s.exchanges.Get().(*exchange)
-	if !ok {
-		e = &exchange{}
-		e.srv, e.handler = s, s.cfg.Handler
-	}
+	e, reply, v := s.begin(msg, from, t)
 	defer s.exchanges.Put(e)
-	e.client.Addr = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
-	e.client.Transport, e.client.Now = t, time.Now().UnixNano()
-	reply, v := e.guarded(msg)
-	if v == Defer && !s.slow.take() {
-		reply, v = e.fail(e.buf[:]), Send
-	}
-	s.exchanged[t].add(&e.tally)
 	if v == Defer {
 		done := make(chan struct{})
 		s.slow.start(ctx, e.query.Msg, e.client, e.signed(w), func() { close(done) })
@@ -40,6 +29,40 @@ func (s *Server) Exchange(ctx context.Context, msg []byte, from netip.AddrPort, 
 		return e.parsed, nil
 	}
 	return true, w.WriteMsg(reply)
+}
+
+// Begin is Exchange, but that it does not wait. What is answered at once is written to w
+// before it returns. Else waits is true: later is written to, and done called, by
+// another goroutine.
+func (s *Server) Begin(ctx context.Context, msg []byte, from netip.AddrPort, t Transport, w, later Writer, done func()) (answered, waits bool, err error) {
+	e, reply, v := s.begin(msg, from, t)
+	defer s.exchanges.Put(e)
+	switch {
+	case v == Defer:
+		s.slow.start(ctx, e.query.Msg, e.client, e.signed(later), done)
+		return true, true, nil
+	case reply == nil:
+		return e.parsed, false, nil
+	}
+	return true, false, w.WriteMsg(reply)
+}
+
+// begin responds to a message. With Defer a slot of the slow pool is taken. The caller
+// puts e back, of which reply may be a part.
+func (s *Server) begin(msg []byte, from netip.AddrPort, t Transport) (e *exchange, reply []byte, v Verdict) {
+	e, ok := s.exchanges.Get().(*exchange)
+	if !ok {
+		e = &exchange{}
+		e.srv, e.handler = s, s.cfg.Handler
+	}
+	e.client.Addr = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
+	e.client.Transport, e.client.Now = t, time.Now().UnixNano()
+	reply, v = e.guarded(msg)
+	if v == Defer && !s.slow.take() {
+		reply, v = e.fail(e.buf[:]), Send
+	}
+	s.exchanged[t].add(&e.tally)
+	return e, reply, v
 }
 
 // guarded responds, and with SERVFAIL when the handler panics.

@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -49,6 +51,7 @@ const (
 // Exchanger answers messages: dnsserver.Server.
 type Exchanger interface {
 	Exchange(ctx context.Context, msg []byte, from netip.AddrPort, t dnsserver.Transport, w dnsserver.Writer) (answered bool, err error)
+	Begin(ctx context.Context, msg []byte, from netip.AddrPort, t dnsserver.Transport, w, later dnsserver.Writer, done func()) (answered, waits bool, err error)
 }
 
 // Config is what a Server needs.
@@ -59,6 +62,8 @@ type Config struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256.
 	MaxConns, MaxConnsPerIP int
+	// StopTimeout is how long requests may take to finish when the server stops; 0: 2 s.
+	StopTimeout time.Duration
 	// Inherited is dnsserver.Config's.
 	Inherited func(name string) *os.File
 	Logger    *slog.Logger // nil: none
@@ -69,7 +74,12 @@ type Server struct {
 	cfg       Config
 	http      *http.Server
 	listeners []*limited
-	buffers   sync.Pool // of *[wire.MaxMessage]byte
+	buffers   sync.Pool      // of *[wire.MaxMessage]byte
+	conns     sync.WaitGroup // of HTTP/2, and what they began
+
+	mu       sync.Mutex // guards open and stopping
+	open     map[*h2Conn]struct{}
+	stopping bool
 }
 
 // New checks cfg. It binds nothing.
@@ -83,13 +93,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnsPerIP == 0 {
 		cfg.MaxConnsPerIP = 256
 	}
+	if cfg.StopTimeout == 0 {
+		cfg.StopTimeout = stopTimeout
+	}
 	if cfg.Inherited == nil {
 		cfg.Inherited = func(string) *os.File { return nil }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, open: map[*h2Conn]struct{}{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc(Path, s.serve)
 	s.http = &http.Server{
@@ -98,7 +111,7 @@ func New(cfg Config) (*Server, error) {
 		ErrorLog:  slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // handshakes of scanners
 
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: headersMax, HTTP2: &http.HTTP2Config{MaxReadFrameSize: 16 << 10}, // the least there is: RFC 9113 section 4.2
+		MaxHeaderBytes: headersMax, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": s.serveHTTP2},
 	}
 	return s, nil
 }
@@ -167,7 +180,7 @@ func (s *Server) Refused() uint64 {
 	return n
 }
 
-// Run answers until ctx ends; it then lets requests finish, for 2 seconds at most.
+// Run answers until ctx ends; it then lets requests finish, for StopTimeout at most.
 func (s *Server) Run(ctx context.Context) error {
 	ended := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
@@ -180,18 +193,48 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-ended:
 		left--
 	}
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.StopTimeout)
 	defer cancel()
+	s.retire()
 	if s.http.Shutdown(stopping) != nil {
 		_ = s.http.Close() // what is left is cut
 	}
 	for range left {
 		err = errors.Join(err, <-ended)
 	}
+	s.conns.Wait()
 	if ctx.Err() == nil {
 		return fmt.Errorf("doh: %w", err)
 	}
 	return nil
+}
+
+// track notes that a connection of HTTP/2 begins or ends; false: it may not begin.
+func (s *Server) track(c *h2Conn, begins bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !begins {
+		delete(s.open, c)
+		s.conns.Done()
+		return true
+	}
+	if s.stopping {
+		return false
+	}
+	s.open[c] = struct{}{}
+	s.conns.Add(1)
+	return true
+}
+
+// retire has the connections of HTTP/2 end with the requests that are under way.
+func (s *Server) retire() {
+	s.mu.Lock()
+	s.stopping = true
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, c := range open {
+		c.retire()
+	}
 }
 
 // serve answers one request.
@@ -215,7 +258,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	reply, ok := s.exchange(r, query)
 	if !ok {
-		fail(w, r, "the message is no DNS query", http.StatusBadRequest)
+		fail(w, r, noQuery, http.StatusBadRequest)
 		return
 	}
 	h := w.Header()

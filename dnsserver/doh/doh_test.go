@@ -63,6 +63,13 @@ func (address) ServeSlow(_ context.Context, query []byte, from dnsserver.Client,
 // start runs a server until the test ends, and returns its URL and a client.
 func start(t *testing.T, edit ...func(*doh.Config)) (string, *http.Client, *doh.Server) {
 	t.Helper()
+	url, c, s, _ := startStop(t, edit...)
+	return url, c, s
+}
+
+// startStop is start, with what stops the server before.
+func startStop(t *testing.T, edit ...func(*doh.Config)) (_ string, _ *http.Client, _ *doh.Server, stop func()) {
+	t.Helper()
 	cert, roots := dnstest.Certificate(t)
 	d := dnstest.Start(t, address{}, func(c *dnsserver.Config) { c.Slow = address{} })
 	cfg := doh.Config{
@@ -90,7 +97,7 @@ func start(t *testing.T, edit ...func(*doh.Config)) (string, *http.Client, *doh.
 			t.Errorf("Run: %v", err)
 		}
 	})
-	return "https://" + s.Addrs()[0].String() + doh.Path, &http.Client{Transport: transport}, s
+	return "https://" + s.Addrs()[0].String() + doh.Path, &http.Client{Transport: transport}, s, cancel
 }
 
 func packed(t *testing.T, name string) []byte {

@@ -143,6 +143,7 @@ var homes = []home{
 	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/doh", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; answers in JSON; the oracle of tests"},
 	{"github.com/chromedp/chromedp", []string{"integration/*"}, true, "a real browser before the console"},
 	{"github.com/quic-go/quic-go", []string{"dnsserver/doq"}, true, "DNS over QUIC"},
+	{"golang.org/x/net/http2", []string{"dnsserver/doh"}, true, "frames and header compression of DNS over HTTPS"},
 	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
 	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd", "integration/*"}, true, "the etcd client; black-box tests speak to etcd as a user's program would"},
 	{"go.etcd.io/etcd/api/v3", []string{"registry/etcd"}, true, "the etcd client's errors and messages"},
