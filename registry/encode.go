@@ -101,6 +101,7 @@ type (
 		Zone           string            `json:"zone,omitempty"`
 		Port           string            `json:"port,omitempty"`
 		Tag            string            `json:"tag,omitempty"`
+		TLS            string            `json:"tls,omitempty"`
 		Protocol       string            `json:"protocol,omitempty"`
 		StripPrefix    bool              `json:"strip_prefix,omitempty"`
 		Rewrite        string            `json:"rewrite,omitempty"`
@@ -272,7 +273,7 @@ func EncodeReport(r Report) ([]byte, error) {
 func EncodeRoute(r Route) ([]byte, error) {
 	out := routeJSON{
 		Listeners: r.Listeners, Hosts: r.Hosts, Path: r.Path, Methods: r.Methods,
-		Service: r.Service, Zone: r.Zone, Port: r.Port, Tag: r.Tag, Protocol: r.Protocol,
+		Service: r.Service, Zone: r.Zone, Port: r.Port, Tag: r.Tag, TLS: r.TLS, Protocol: r.Protocol,
 		StripPrefix: r.StripPrefix, Rewrite: r.Rewrite, Host: r.Host,
 		SetRequest: r.SetRequest, RemoveRequest: r.RemoveRequest, SetResponse: r.SetResponse, RemoveResponse: r.RemoveResponse,
 		HashOn: r.HashOn, Sticky: r.Sticky, Timeout: encodeDuration(r.Timeout), TryTimeout: encodeDuration(r.TryTimeout),

@@ -29,8 +29,14 @@ type Route struct {
 	Zone    string // of the service; empty: the listener's
 	Port    string // named port; empty: the instance's default port
 	Tag     string // only instances with this tag
-	// Protocol spoken to the instances: http1 (the default) or h2c. gRPC
-	// requests are always forwarded as h2c.
+	// TLS names the settings in each proxy's configuration (proxy.instance_tls)
+	// by which the instances are spoken to over TLS; empty: in cleartext. Files
+	// and keys are named there alone: who may write routes cannot have others
+	// read.
+	TLS string // case-folded
+	// Protocol spoken to the instances: http1 or h2c, with TLS http1 or h2.
+	// Empty: http1, with TLS what ALPN finds out. gRPC requests are always
+	// forwarded over HTTP/2.
 	Protocol string
 
 	// What is changed on the way.
@@ -145,7 +151,7 @@ func knownField(c *cursor, name []byte, readers ...fieldReader) error {
 
 // routeFields are the names of a route's fields.
 var routeFields = [...]string{
-	"listeners", "hosts", "path", "methods", "headers", "query", "service", "zone", "port", "tag", "protocol",
+	"listeners", "hosts", "path", "methods", "headers", "query", "service", "zone", "port", "tag", "tls", "protocol",
 	"strip_prefix", "rewrite", "host", "set_request", "remove_request", "set_response", "remove_response", "hash_on", "sticky",
 	"timeout", "try_timeout", "retries", "retry_on", "retry_post", "body_max", "limit",
 }
@@ -212,6 +218,8 @@ func (r *Route) targetField(c *cursor, name []byte) (known bool, err error) {
 		r.Port, err = c.folded()
 	case "tag":
 		r.Tag, err = c.folded()
+	case "tls":
+		r.TLS, err = c.folded()
 	case "protocol":
 		r.Protocol, err = c.text(TextMax)
 	case "hash_on":

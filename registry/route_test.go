@@ -29,6 +29,8 @@ func TestDecodeRoute(t *testing.T) {
 		{"a tag, and a zone without the root's dot", `{"service":"web","tag":"V2","zone":"Svc.internal"}`, registry.Route{
 			Name: "shop", Service: "web", Tag: "v2", Zone: "svc.internal.",
 		}},
+		{"TLS, and what is agreed on", `{"service":"web","tls":"Internal"}`, registry.Route{Name: "shop", Service: "web", TLS: "internal"}},
+		{"TLS and HTTP/2", `{"service":"web","tls":"internal","protocol":"h2"}`, registry.Route{Name: "shop", Service: "web", TLS: "internal", Protocol: "h2"}},
 		{"the full form", fullRoute, registry.Route{
 			Name: "shop", Listeners: []string{"web"}, Hosts: []string{"shop.example.com", "*.example.com"}, Path: "/api/users", Methods: []string{"GET"},
 			Headers: []registry.RouteMatch{{Name: "X-Version", Value: "2"}}, Query: []registry.RouteMatch{{Name: "beta"}},
@@ -78,6 +80,9 @@ func TestDecodeRoute_errors(t *testing.T) {
 		{"a field that frames the message", `{"service":"w","set_request":{"Content-Length":"1"}}`, "set_request"},
 		{"a value that ends the line", `{"service":"w","set_response":{"X-A":"a\r\nX-B: c"}}`, "set_response.X-A"},
 		{"a protocol that there is not", `{"service":"w","protocol":"spdy"}`, "protocol"},
+		{"cleartext within TLS", `{"service":"w","tls":"a","protocol":"h2c"}`, "protocol"},
+		{"HTTP/2 by ALPN without TLS", `{"service":"w","protocol":"h2"}`, "protocol"},
+		{"TLS by a path", `{"service":"w","tls":"/etc/ca.pem"}`, "tls"},
 		{"hash on a cookie without a name", `{"service":"w","hash_on":"cookie:"}`, "hash_on"},
 		{"hash on what there is not", `{"service":"w","hash_on":"moon"}`, "hash_on"},
 		{"a negative timeout", `{"service":"w","timeout":-1}`, "timeout"},

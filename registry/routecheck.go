@@ -15,18 +15,26 @@ func (r Route) Validate() error {
 	if err := checkName(r.Service); err != nil {
 		return within("service", err)
 	}
-	if err := memberOf("protocol", r.Protocol, "http1", "h2c"); err != nil {
-		return err
-	}
 	if err := memberOf("retry_on", r.RetryOn, "error", "gateway", "5xx"); err != nil {
 		return err
 	}
-	for _, check := range [...]func() error{r.validateLists, r.validatePaths, r.validateChanges, r.validateChoice, r.validateNumbers} {
+	for _, check := range [...]func() error{r.validateProtocol, r.validateLists, r.validatePaths, r.validateChanges, r.validateChoice, r.validateNumbers} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// validateProtocol checks what is spoken to instances.
+func (r Route) validateProtocol() error {
+	if r.TLS == "" {
+		return memberOf("protocol", r.Protocol, "http1", "h2c")
+	}
+	if err := checkName(r.TLS); err != nil {
+		return within("tls", err)
+	}
+	return memberOf("protocol", r.Protocol, "http1", "h2")
 }
 
 // validateLists checks what is matched but for the path.

@@ -1,11 +1,14 @@
 package l7
 
 import (
-	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,11 +17,22 @@ import (
 	"github.com/musterdns/muster/lb/l7/http1"
 )
 
+// backendKey names a backend.
+type backendKey struct {
+	ref dispatch.Ref
+	tls *InstanceTLS // nil: cleartext
+	// protocol is that over TLS, so that no connection that was made for
+	// HTTP/1.1 keeps others from finding out more.
+	protocol protocol
+}
+
 // backend is a dispatch.Backend and the connections to its instances. All
-// routes to one Ref share it.
+// routes to one Ref, in one way of speaking to instances, share it.
 type backend struct {
+	backendKey
+
 	p     *Proxy
-	ref   dispatch.Ref
+	name  string // the service's within its zone, as its instances' certificates say
 	d     *dispatch.Backend
 	gate  gate         // of retries
 	inUse atomic.Int64 // exchanges
@@ -32,6 +46,7 @@ type backend struct {
 // marked down, drained or gone.
 type peer struct {
 	b    *backend
+	id   string // the instance's
 	addr netip.AddrPort
 	end  dispatch.End
 	down atomic.Bool // end is EndDown
@@ -41,6 +56,10 @@ type peer struct {
 	busy  *instanceConn   // a list of those that carry a request
 	calls map[*call]struct{}
 	h2    *http.Transport // nil: not asked for yet
+	spare *tls.Conn       // for h2: the one by which speaksH2 was found out; nil: none
+
+	speaksH2 atomic.Bool            // it has agreed to HTTP/2
+	trouble  atomic.Pointer[string] // why TLS to it fails, as was logged; nil: it does not
 }
 
 // The states of what waits for a response.
@@ -53,7 +72,8 @@ const (
 
 // instanceConn is a connection to an instance.
 type instanceConn struct {
-	c      net.Conn // a *net.TCPConn
+	c      net.Conn // tcp, or a *tls.Conn over it
+	tcp    *net.TCPConn
 	rd     http1.Reader
 	body   http1.Body
 	peer   *peer
@@ -72,17 +92,22 @@ type call struct {
 	cancel func()
 }
 
-// backend returns the backend of a Ref. p.mu is held.
-func (p *Proxy) backend(ref dispatch.Ref) (*backend, error) {
-	if b := p.backends[ref]; b != nil {
+// backend returns the backend of a key. p.mu is held.
+func (p *Proxy) backend(key backendKey) (*backend, error) {
+	if b := p.backends[key]; b != nil {
 		return b, nil
 	}
-	d, err := p.cfg.Dispatcher.Acquire(ref)
+	d, err := p.cfg.Dispatcher.Acquire(key.ref)
 	if err != nil {
-		return nil, fmt.Errorf("service %q: %w", ref.Service, err)
+		return nil, fmt.Errorf("service %q: %w", key.ref.Service, err)
 	}
-	b := &backend{p: p, ref: ref, d: d, peers: map[netip.AddrPort]*peer{}}
-	p.backends[ref] = b
+	b := &backend{backendKey: key, p: p, name: key.ref.Service, d: d, peers: map[netip.AddrPort]*peer{}}
+	for zone, source := range p.cfg.Zones {
+		if source == key.ref.Source {
+			b.name = key.ref.Service + "." + strings.TrimSuffix(zone, ".")
+		}
+	}
+	p.backends[key] = b
 	return b, nil
 }
 
@@ -94,7 +119,7 @@ func (b *backend) peerOf(c dispatch.Choice) *peer {
 		b.mu.Unlock()
 		return q
 	}
-	q = &peer{b: b, addr: c.Addr(), idle: make([]*instanceConn, 0, pooledPerPeer), calls: map[*call]struct{}{}}
+	q = &peer{b: b, id: c.ID(), addr: c.Addr(), idle: make([]*instanceConn, 0, pooledPerPeer), calls: map[*call]struct{}{}}
 	b.peers[c.Addr()] = q
 	b.mu.Unlock()
 	stop := c.OnEnd(q.ended) // without the lock: it may call at once
@@ -118,8 +143,8 @@ func (q *peer) ended(end dispatch.End) {
 		delete(b.peers, q.addr)
 	}
 	q.end = end
-	idle, h2 := q.idle, q.h2
-	q.idle = nil
+	idle, h2, spare := q.idle, q.h2, q.spare
+	q.idle, q.spare = nil, nil
 	if end == dispatch.EndDown {
 		q.down.Store(true)
 		for c := q.busy; c != nil; c = c.next {
@@ -136,6 +161,9 @@ func (q *peer) ended(end dispatch.End) {
 	b.mu.Unlock()
 	for _, c := range idle {
 		c.c.Close()
+	}
+	if spare != nil {
+		spare.Close()
 	}
 	if h2 != nil {
 		h2.CloseIdleConnections()
@@ -182,31 +210,6 @@ func (q *peer) unlink(c *instanceConn) {
 	c.prev, c.next = nil, nil
 }
 
-// dial connects to the peer.
-func (q *peer) dial(ctx context.Context) (*instanceConn, error) {
-	conn, err := q.b.p.dialer.DialContext(ctx, "tcp", q.addr.String())
-	if err != nil {
-		return nil, err
-	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		conn.Close()
-		return nil, fmt.Errorf("a connection to %s is no TCP connection", q.addr)
-	}
-	c := &instanceConn{c: tcp, peer: q}
-	c.probe, err = newProbe(tcp)
-	if err != nil {
-		tcp.Close()
-		return nil, err
-	}
-	c.rd.Reset(tcp, make([]byte, bufferSize))
-	q.b.p.counts.dials.Add(1)
-	q.b.mu.Lock()
-	q.link(c)
-	q.b.mu.Unlock()
-	return c, nil
-}
-
 // put keeps a connection, whose response was read to its end, for the next
 // request.
 func (c *instanceConn) put(now time.Time) {
@@ -227,18 +230,37 @@ func (c *instanceConn) put(now time.Time) {
 	}
 }
 
-// close closes a busy connection.
+// close closes a busy connection, without a word of TLS: that could block.
 func (c *instanceConn) close() {
 	c.peer.b.mu.Lock()
 	c.peer.unlink(c)
 	c.peer.b.mu.Unlock()
-	c.c.Close()
+	c.tcp.Close()
 }
 
+// closed reports that the instance has closed an idle connection, also by TLS's
+// word alone, which may have been received with the response before.
+func (c *instanceConn) closed() bool {
+	if c.probe.closed() {
+		return true
+	}
+	if c.plain() {
+		return false
+	}
+	c.c.SetReadDeadline(past) // nothing is waited for, nor taken from the socket
+	var b [1]byte
+	_, err := c.c.Read(b[:])
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// plain reports whether the connection is in cleartext.
+func (c *instanceConn) plain() bool { return c.peer.b.tls == nil }
+
 // sweep closes what has been idle since before a time, or was closed by the
-// instance.
+// instance, and what no transport has asked for.
 func (b *backend) sweep(before time.Time) {
 	var old []*instanceConn
+	var spares []*tls.Conn
 	b.mu.Lock()
 	for _, q := range b.peers {
 		kept := q.idle[:0]
@@ -251,8 +273,15 @@ func (b *backend) sweep(before time.Time) {
 		}
 		clear(q.idle[len(kept):])
 		q.idle = kept
+		if q.spare != nil {
+			spares = append(spares, q.spare)
+			q.spare = nil
+		}
 	}
 	b.mu.Unlock()
+	for _, c := range spares {
+		c.Close()
+	}
 	for _, c := range old {
 		c.c.Close()
 	}
@@ -267,6 +296,9 @@ func (b *backend) close() {
 	for _, q := range b.peers {
 		idle = append(idle, q.idle...)
 		q.idle = nil
+		if q.spare != nil {
+			stops = append(stops, func() { q.spare.Close() }) // nobody puts another there
+		}
 		if q.stop != nil {
 			stops = append(stops, q.stop)
 		}

@@ -113,14 +113,19 @@ func (c *Certificates) stamps() string {
 			continue
 		}
 		for _, path := range []string{f.Certificate, f.Key} {
-			if info, err := os.Stat(path); err == nil {
-				fmt.Fprintf(&b, "%d %d;", info.ModTime().UnixNano(), info.Size())
-			} else {
-				b.WriteString("none;")
-			}
+			writeStamp(&b, path)
 		}
 	}
 	return b.String()
+}
+
+// writeStamp adds what of a file tells that it has changed.
+func writeStamp(b *strings.Builder, path string) {
+	if info, err := os.Stat(path); err == nil {
+		fmt.Fprintf(b, "%d %d;", info.ModTime().UnixNano(), info.Size())
+	} else {
+		b.WriteString("none;")
+	}
 }
 
 // certificatePoll is how often files and secrets are looked at, and secretTimeout how

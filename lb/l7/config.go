@@ -33,6 +33,17 @@
 // is in flight, or 3; it never goes to the same instance twice. A connection
 // that was kept open and turns out to be closed says nothing of the instance
 // (RFC 9112 section 9.3.1) and is replaced by another to the same one.
+//
+// # TLS to instances
+//
+// A route may name a way of speaking to its instances over TLS (InstanceTLS).
+// They are verified by the service's name, unless the way says otherwise, and
+// HTTP/2 is spoken to those that agree to it by ALPN: the first connection to an
+// instance finds out, and is used. What fails in the handshake was not sent, so
+// it goes to another instance; clients are told why, without names, and the log
+// names the instance, once until it works again. Routes name no file and no
+// key: who may write routes in etcd could have any file read, or be shown to
+// instances as the proxy.
 package l7
 
 import (
@@ -63,6 +74,9 @@ type Config struct {
 	// where those of routes with one are, by the zone's name.
 	Source registry.SourceID // required
 	Zones  map[string]registry.SourceID
+	// InstanceTLS are the ways in which instances are spoken to over TLS, by the
+	// name that routes call them; run by the caller.
+	InstanceTLS map[string]*InstanceTLS
 	// Secret signs sticky cookies; servers that share clients share it. At least
 	// 16 bytes; nil: a random one, which nobody shares.
 	Secret []byte
@@ -184,7 +198,7 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, backends: map[dispatch.Ref]*backend{}, rates: map[rateKey]*rateLimit{}}
+	p := &Proxy{cfg: cfg, backends: map[backendKey]*backend{}, rates: map[rateKey]*rateLimit{}}
 	p.dialer.Timeout = cfg.Limits.Connect
 	p.dialer.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
 	p.now(time.Now())

@@ -28,7 +28,7 @@ type Explanation struct {
 	Route      string             // empty: none matches
 	Service    string
 	Target     string // what the instance would be asked for
-	Protocol   string // HTTP/1.1 or HTTP/2
+	Protocol   string // HTTP/1.1, HTTP/2 or either, and whether with TLS
 	Instance   string // empty: none may be served
 	Address    netip.AddrPort
 	// Certain says that it would be this instance; else chance or the load
@@ -91,9 +91,16 @@ func (p *Proxy) explain(x *exchange) (Explanation, error) {
 	if x.req.Query != "" {
 		e.Target += "?" + x.req.Query
 	}
-	e.Protocol = "HTTP/1.1"
-	if t.h2 || isGRPC(x.req.Fields) {
+	switch {
+	case t.protocol == protocolHTTP2 || isGRPC(x.req.Fields):
 		e.Protocol = "HTTP/2"
+	case t.protocol == protocolALPN:
+		e.Protocol = "HTTP/2 or HTTP/1.1"
+	default:
+		e.Protocol = "HTTP/1.1"
+	}
+	if t.route.TLS != "" {
+		e.Protocol += " with TLS as " + t.route.TLS
 	}
 	e.Limited = t.rate != nil && !t.rate.limiter.Would(t.rate.key(x), x.begun)
 	e.Instance, e.Address, e.Certain = t.backend.d.Preview(p.choice(x))

@@ -117,7 +117,7 @@ func (k *clientConn) copyBody(x *exchange, r *reply, chunked bool) error {
 				return err
 			}
 		}
-		if own && !chunked && k.tcp != nil && a.body.Left() >= spliceMin && len(a.rd.Buffered()) == 0 {
+		if own && a.plain() && !chunked && k.tcp != nil && a.body.Left() >= spliceMin && len(a.rd.Buffered()) == 0 {
 			return k.splice(x, a)
 		}
 		n, err := r.body.Read((*buf)[chunkRoom : len(*buf)-2])

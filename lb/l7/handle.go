@@ -219,10 +219,35 @@ func judge(x *exchange, f *failure) dispatch.Result {
 	}
 }
 
+// speaksHTTP2 reports whether HTTP/2 is to be spoken to an instance.
+func (x *exchange) speaksHTTP2(c dispatch.Choice) bool {
+	switch {
+	case x.grpc || x.target.protocol == protocolHTTP2:
+		return true
+	case x.target.protocol == protocolALPN:
+		return x.req.Upgrade == "" && x.target.backend.peerOf(c).speaksH2.Load()
+	default:
+		return false
+	}
+}
+
+// alpn are the protocols that an instance may agree to for an exchange that is
+// sent over HTTP/1.1 unless it agrees to HTTP/2. Only HTTP/1.1 has upgrades.
+func (x *exchange) alpn() []string {
+	if x.target.protocol == protocolALPN && x.req.Upgrade == "" {
+		return []string{alpnHTTP2, alpnHTTP1}
+	}
+	return []string{alpnHTTP1}
+}
+
+// keeps reports whether the connection to an instance may be of use to further
+// exchanges: not if another would have been made for them.
+func (x *exchange) keeps() bool { return x.target.protocol != protocolALPN || x.req.Upgrade == "" }
+
 // ask sends the exchange to an instance.
 func (p *Proxy) ask(ctx context.Context, x *exchange, c dispatch.Choice, fresh bool) (answer, *failure) {
-	if x.target.h2 || x.grpc {
-		return p.askHTTP2(ctx, x, c)
+	if x.speaksHTTP2(c) {
+		return p.askHTTP2(ctx, x, c, fresh)
 	}
 	return p.askHTTP1(ctx, x, c, fresh)
 }

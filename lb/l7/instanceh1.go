@@ -56,7 +56,7 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 	conn := (*instanceConn)(nil)
 	if !fresh {
 		conn = q.take()
-		if conn != nil && !x.repeatable() && conn.probe.closed() {
+		if conn != nil && !x.repeatable() && conn.closed() {
 			conn.close()
 			conn = nil
 		}
@@ -64,7 +64,7 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 	reused := conn != nil
 	if !reused {
 		var err error
-		if conn, err = q.dial(ctx); err != nil {
+		if conn, err = q.dial(ctx, x.alpn()); err != nil {
 			switch {
 			case x.to.gone():
 				return nil, &failure{status: statusGone, why: "the client has left"}
@@ -73,6 +73,9 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 			}
 			return nil, &failure{result: dispatch.Unreachable, again: againAny, status: 502, why: "no connection to the instance could be made: " + reason(err)}
 		}
+	}
+	if conn == nil { // the instance agreed to HTTP/2
+		return p.askHTTP2(ctx, x, c, true)
 	}
 	if x.repeatable() {
 		conn.state.Store(stateWaiting)
@@ -175,6 +178,7 @@ func (a *answerHTTP1) noteHead() (final bool, _ *failure) {
 	case x.resp.Status == 101 && x.req.Upgrade == "":
 		return false, &failure{result: dispatch.Failed, again: againNever, status: 502, why: "the instance switches protocols unasked"}
 	case x.resp.Status >= 200 || x.resp.Status == 101:
+		a.peer.answered()
 		a.body.Reset(&a.rd, x.resp.Framing, x.resp.Length)
 		return true, nil
 	case x.resp.Status == 100:
@@ -201,6 +205,9 @@ func (a *answerHTTP1) readFailed(err error, until time.Time, untouched bool) *fa
 		if untouched {
 			// Closed while it was idle, as servers do: RFC 9112 section 9.3.1.
 			return &failure{result: dispatch.Unjudged, again: againSame, status: 502, why: "the instance closed the connection"}
+		}
+		if alerted(err) {
+			a.peer.troubled(err)
 		}
 		return &failure{result: dispatch.Failed, again: againSafe, status: 502, why: "the instance closed the connection before a response: " + reason(err)}
 	}
@@ -273,7 +280,7 @@ func (a *answerHTTP1) failed() error { return a.body.Err() }
 // request sent to its.
 func (a *answerHTTP1) finish() {
 	sent := a.stopSending()
-	if sent && a.body.Done() && a.x.resp.KeepAlive && len(a.rd.Buffered()) == 0 {
+	if sent && a.body.Done() && a.x.resp.KeepAlive && len(a.rd.Buffered()) == 0 && a.x.keeps() {
 		a.put(time.Now())
 		return
 	}
@@ -387,6 +394,12 @@ func (s *sender) failure() *failure {
 // reason is an error in words for clients: without addresses, which are nobody
 // else's business.
 func reason(err error) string {
+	if fault := certificateFault(err); fault != "" {
+		return fault
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "timeout"
+	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		if op.Timeout() {
 			return "timeout"

@@ -21,8 +21,8 @@ type dialError struct{ err error }
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// transport returns the peer's HTTP/2 connections, in cleartext and with prior
-// knowledge (RFC 9113 section 3.3).
+// transport returns the peer's HTTP/2 connections: over TLS, or in cleartext and
+// with prior knowledge (RFC 9113 section 3.3).
 func (q *peer) transport() *http.Transport {
 	q.b.mu.Lock()
 	defer q.b.mu.Unlock()
@@ -30,22 +30,20 @@ func (q *peer) transport() *http.Transport {
 		return q.h2
 	}
 	limits := &q.b.p.cfg.Limits
-	addr := q.addr.String()
 	t := &http.Transport{
 		Protocols: new(http.Protocols), DisableCompression: true, IdleConnTimeout: limits.PoolIdle,
 		MaxResponseHeaderBytes: int64(limits.HeadBytes),
 		// What is silent for so long is asked whether it is there.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			q.b.p.counts.dials.Add(1)
-			c, err := q.b.p.dialer.DialContext(ctx, "tcp", addr)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return c, nil
-		},
 	}
-	t.Protocols.SetUnencryptedHTTP2(true)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return q.dialHTTP2(ctx) }
+	if q.b.tls != nil {
+		t.DialTLSContext = dial
+		t.Protocols.SetHTTP2(true)
+	} else {
+		t.DialContext = dial
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
 	q.h2 = t
 	return t
 }
@@ -53,6 +51,7 @@ func (q *peer) transport() *http.Transport {
 // answerHTTP2 is a response over HTTP/2.
 type answerHTTP2 struct {
 	x     *exchange
+	fresh bool // the protocol was found out for this try
 	q     *peer
 	resp  *http.Response
 	call  call
@@ -121,10 +120,10 @@ func (o *outbound) end() {
 
 // askHTTP2 sends the request to an instance over HTTP/2 and notes the head of
 // its response in x.resp.
-func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice) (answer, *failure) {
+func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice, fresh bool) (answer, *failure) {
 	q := x.target.backend.peerOf(c)
 	ctx, cancel := context.WithCancel(ctx)
-	a := &answerHTTP2{x: x, q: q}
+	a := &answerHTTP2{x: x, q: q, fresh: fresh}
 	a.call.cancel = cancel
 	if x.repeatable() {
 		a.call.state.Store(stateWaiting)
@@ -144,6 +143,7 @@ func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice) (a
 	q.untrack(&a.call)
 	if err == nil && (a.call.state.CompareAndSwap(stateWaiting, stateSteady) || a.call.state.Load() == stateSteady) {
 		a.resp = resp
+		q.answered()
 		a.noteHead()
 		a.stall = time.AfterFunc(p.cfg.Limits.Stall, cancel)
 		return a, nil
@@ -201,7 +201,11 @@ func (x *exchange) outgoing(ctx context.Context, a *answerHTTP2) *http.Request {
 
 // instanceURL is the URL of a request to an instance.
 func instanceURL(x *exchange) *url.URL {
-	u := &url.URL{Scheme: "http", Host: x.host(), RawQuery: x.req.Query}
+	scheme := "http"
+	if x.target.backend.tls != nil {
+		scheme = "https"
+	}
+	u := &url.URL{Scheme: scheme, Host: x.host(), RawQuery: x.req.Query}
 	if x.path == "*" {
 		u.Opaque = "*"
 		return u
@@ -231,6 +235,8 @@ func (a *answerHTTP2) failure(err error, until time.Time) *failure {
 	switch {
 	case a.call.state.Load() == stateGivenUp:
 		return &failure{again: againSafe, status: 502, why: "the instance was marked down before it answered"}
+	case errors.Is(err, errNoHTTP2) && a.x.target.protocol == protocolALPN && !a.x.grpc && !a.fresh:
+		return &failure{again: againSame, unsent: true, status: 502, why: err.Error()} // it did before
 	case errors.As(err, &dial):
 		return &failure{result: dispatch.Unreachable, again: againAny, status: 502, why: "no connection to the instance could be made: " + reason(err)}
 	case errors.Is(client, errTooLarge):
@@ -242,6 +248,9 @@ func (a *answerHTTP2) failure(err error, until time.Time) *failure {
 	case !time.Now().Before(until):
 		return &failure{result: dispatch.TimedOut, again: againSafe, status: 504, why: "the instance did not answer in time"}
 	default:
+		if alerted(err) {
+			a.q.troubled(err)
+		}
 		return &failure{result: dispatch.Failed, again: againSafe, status: 502, why: "the connection to the instance was lost: " + reason(err)}
 	}
 }

@@ -170,7 +170,7 @@ func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 	if err != nil {
 		return nil
 	}
-	pr, err := newProbe(tcp)
+	pr, err := newProbe(tcp, false)
 	if err != nil {
 		return nil
 	}

@@ -6,14 +6,16 @@ import (
 )
 
 // probe tells whether the other end of a connection has closed it, without
-// reading from it. It is not safe for concurrent use.
+// reading from it. It is not safe for concurrent use. Over TLS whoever closes
+// says so first (RFC 8446 section 6.1): there what is not read yet counts as the
+// end, since between responses nothing else is due.
 type probe struct {
 	raw  syscall.RawConn
 	peek func(fd uintptr) // made once: a closure a call would be garbage
 	end  bool
 }
 
-func newProbe(c *net.TCPConn) (*probe, error) {
+func newProbe(c *net.TCPConn, secure bool) (*probe, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -22,7 +24,7 @@ func newProbe(c *net.TCPConn) (*probe, error) {
 	p.peek = func(fd uintptr) {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		p.end = n == 0 && err == nil || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+		p.end = (n == 0 || secure) && err == nil || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 	}
 	return p, nil
 }

@@ -35,7 +35,7 @@ type Proxy struct {
 	panicked  atomic.Int64           // when one was last logged, ns since 1970
 
 	mu       sync.Mutex // guards the making of tables
-	backends map[dispatch.Ref]*backend
+	backends map[backendKey]*backend
 	rates    map[rateKey]*rateLimit
 }
 
@@ -57,8 +57,18 @@ type target struct {
 	timeout, tryTimeout     time.Duration
 	bodyMax                 int64
 	hashField, hashCookie   string // empty: the client's address
-	h2                      bool
+	protocol                protocol
 }
+
+// protocol is what is spoken to a route's instances, but for gRPC, which is
+// always HTTP/2.
+type protocol uint8
+
+const (
+	protocolHTTP1 protocol = iota
+	protocolHTTP2
+	protocolALPN // what an instance agrees to, HTTP/2 if it does
+)
 
 // retryOn says after what a request is sent again.
 type retryOn uint8
@@ -114,7 +124,7 @@ func (e *RouteError) Unwrap() error { return e.Err }
 func (p *Proxy) SetRoutes(routes []registry.Route) (problems []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	usedBackends, usedRates := map[dispatch.Ref]bool{}, map[rateKey]bool{}
+	usedBackends, usedRates := map[backendKey]bool{}, map[rateKey]bool{}
 	good := make([]*target, 0, len(routes))
 	seen := map[string]bool{}
 	for _, r := range routes {
@@ -148,7 +158,7 @@ func (p *Proxy) SetRoutes(routes []registry.Route) (problems []error) {
 		bare := make([]registry.Route, len(list))
 		for i, t := range list {
 			bare[i] = *t.route
-			usedBackends[t.backend.ref] = true
+			usedBackends[t.backend.backendKey] = true
 			if t.rate != nil {
 				usedRates[rateKey{t.route.Name, *t.route.Limit}] = true
 			}
@@ -160,10 +170,10 @@ func (p *Proxy) SetRoutes(routes []registry.Route) (problems []error) {
 }
 
 // forget gives up what no route uses any more.
-func (p *Proxy) forget(usedBackends map[dispatch.Ref]bool, usedRates map[rateKey]bool) {
-	for ref, b := range p.backends {
-		if !usedBackends[ref] {
-			delete(p.backends, ref)
+func (p *Proxy) forget(usedBackends map[backendKey]bool, usedRates map[rateKey]bool) {
+	for key, b := range p.backends {
+		if !usedBackends[key] {
+			delete(p.backends, key)
 			b.close()
 		}
 	}
@@ -186,14 +196,21 @@ func (p *Proxy) compile(r registry.Route) (*target, error) {
 			return nil, fmt.Errorf("zone %q is none of this server's", r.Zone)
 		}
 	}
-	b, err := p.backend(dispatch.Ref{Source: source, Service: r.Service, Port: r.Port, Tag: r.Tag})
+	key := backendKey{ref: dispatch.Ref{Source: source, Service: r.Service, Port: r.Port, Tag: r.Tag}}
+	if r.TLS != "" {
+		if key.tls = p.cfg.InstanceTLS[r.TLS]; key.tls == nil {
+			return nil, fmt.Errorf("tls %q is not among proxy.instance_tls of this server's configuration", r.TLS)
+		}
+		key.protocol = protocolOf(&r)
+	}
+	b, err := p.backend(key)
 	if err != nil {
 		return nil, err
 	}
 	lim := &p.cfg.Limits
 	t := &target{
 		route: &r, backend: b, retries: max(lim.Retries, 0), retryOn: retry5xx,
-		timeout: lim.Response, tryTimeout: r.TryTimeout, bodyMax: lim.BodyBytes, h2: r.Protocol == "h2c",
+		timeout: lim.Response, tryTimeout: r.TryTimeout, bodyMax: lim.BodyBytes, protocol: protocolOf(&r),
 	}
 	if r.Retries != nil {
 		t.retries = *r.Retries
@@ -220,6 +237,18 @@ func (p *Proxy) compile(r registry.Route) (*target, error) {
 	t.setRequest, t.setResponse = sortedFields(r.SetRequest), sortedFields(r.SetResponse)
 	t.rate = p.rate(&r)
 	return t, nil
+}
+
+// protocolOf is what a route says is spoken to its instances.
+func protocolOf(r *registry.Route) protocol {
+	switch {
+	case r.Protocol == "h2c" || r.Protocol == "h2":
+		return protocolHTTP2
+	case r.Protocol == "" && r.TLS != "":
+		return protocolALPN
+	default:
+		return protocolHTTP1
+	}
 }
 
 // rate returns a route's limit, the one that it has already if it has not

@@ -29,7 +29,8 @@ type proxies struct {
 	streams  []*stream // of modes tcp and udp
 	http     []*httpProxy
 	kernel   *kernelProxies // modes nat and dsr, virtual addresses
-	reloaded chan struct{}  // 1-slot: the configuration's routes may have changed
+	tls      map[string]*l7.InstanceTLS
+	reloaded chan struct{} // 1-slot: the configuration's routes may have changed
 	// problems are the routes that cannot be used and why, by name. The map is
 	// immutable; followRoutes alone stores.
 	problems atomic.Pointer[map[string]string]
@@ -49,6 +50,9 @@ func (s *server) buildProxies(cfg *config.Config) error {
 		return err
 	}
 	s.proxies = &proxies{dispatch: d, reloaded: make(chan struct{}, 1)}
+	if err := s.loadInstanceTLS(cfg); err != nil {
+		return err
+	}
 	secret, err := cfg.Proxy.Secret()
 	if err != nil {
 		return fmt.Errorf("proxy.secret_file: %w", err)
@@ -65,6 +69,20 @@ func (s *server) buildProxies(cfg *config.Config) error {
 		}
 	}
 	return s.buildKernel(cfg)
+}
+
+// loadInstanceTLS reads the ways of speaking to instances over TLS.
+func (s *server) loadInstanceTLS(cfg *config.Config) error {
+	s.proxies.tls = map[string]*l7.InstanceTLS{}
+	for _, c := range cfg.Proxy.InstanceTLS {
+		files := l7.InstanceTLSFiles{ServerName: c.ServerName, CA: c.CA, Certificate: c.Cert, Key: c.Key, Insecure: c.Insecure}
+		t, err := l7.LoadInstanceTLS(files, s.log.With("part", "proxy", "instance_tls", c.Name))
+		if err != nil {
+			return fmt.Errorf("proxy.instance_tls: %s: %w", c.Name, err)
+		}
+		s.proxies.tls[c.Name] = t
+	}
+	return nil
 }
 
 // listeners are those of the configuration; without any, muster dev has one for
@@ -92,7 +110,7 @@ func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
 	}
 	cfg := l7.Config{
 		Dispatcher: s.proxies.dispatch, Listeners: []l7.Listener{listener}, Source: s.sourceID(l.Zone), Zones: map[string]registry.SourceID{},
-		Secret: secret, Inherited: s.opt.Sockets.Take, Log: s.log.With("part", "proxy", "listener", l.Name),
+		InstanceTLS: s.proxies.tls, Secret: secret, Inherited: s.opt.Sockets.Take, Log: s.log.With("part", "proxy", "listener", l.Name),
 		Limits: l7.Limits{
 			Connections: l.MaxConnections, Active: int64(l.MaxPerInstance), Idle: l.IdleTimeout, Connect: l.ConnectTimeout, Drain: l.StopTimeout,
 		},
@@ -150,6 +168,9 @@ func (s *server) runProxies(ctx context.Context) error {
 		if h.certificates != nil {
 			group.Go(func() error { return h.certificates.Run(ctx) })
 		}
+	}
+	for _, t := range s.proxies.tls {
+		group.Go(func() error { return t.Run(ctx) })
 	}
 	group.Go(func() error { return s.runKernel(ctx) })
 	if len(s.proxies.http) > 0 {

@@ -221,6 +221,7 @@ func needRestart(old, now *config.Config) []string {
 		{"health.share", old.Health.Share, now.Health.Share},
 		{"admin", old.Admin, now.Admin},
 		{"proxy.listeners", old.Proxy.Listeners, now.Proxy.Listeners},
+		{"proxy.instance_tls", old.Proxy.InstanceTLS, now.Proxy.InstanceTLS},
 		{"proxy.vips", old.Proxy.VIPs, now.Proxy.VIPs},
 		{"proxy.secret_file", old.Proxy.SecretFile, now.Proxy.SecretFile},
 		{"log.format", old.Log.Format, now.Log.Format},

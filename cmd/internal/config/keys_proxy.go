@@ -27,6 +27,8 @@ func proxyKeys() key {
 		),
 		each("routes", "[]", "Which HTTP requests go to which service: the most specific host, then the longest path, then the most conditions. A route in etcd (/muster/v1/routes/NAME) goes before one here of the same name.",
 			func(p *Proxy, v []registry.Route) { p.Routes = v }, routeKeys()...),
+		each("instance_tls", "[]", "Ways of speaking to instances over TLS, for routes to name. The files are read again when they change.",
+			func(p *Proxy, v []InstanceTLS) { p.InstanceTLS = v }, instanceTLSKeys()...),
 		one("secret_file", `""`, "A file with at least 16 octets that sticky cookies are signed with; servers that share clients share it. Empty: a random secret.", file(""),
 			func(p *Proxy, v string) { p.SecretFile = v }),
 	)
@@ -191,7 +193,9 @@ func routeTargetKeys() []key {
 			func(r *registry.Route, v string) { r.Port = v }),
 		one("tag", "", "Only instances with this tag.", label(),
 			func(r *registry.Route, v string) { r.Tag = v }),
-		one("protocol", "", "What is spoken to the instances: http1 (the default) or h2c. gRPC is always h2c.", oneOf("http1", "h2c"),
+		one("tls", "", "Speak to the instances over TLS, in the way of this name in instance_tls (of each server's own configuration, for routes in etcd too). Default: in cleartext.", label(),
+			func(r *registry.Route, v string) { r.TLS = v }),
+		one("protocol", "", "What is spoken to the instances: http1 (the default) or h2c; with tls: http1, h2, or what the instance agrees to (ALPN), HTTP/2 if it does (the default). gRPC is always HTTP/2.", oneOf("http1", "h2c", "h2"),
 			func(r *registry.Route, v string) { r.Protocol = v }),
 		one("strip_prefix", "", "Take the path off. Default false.", boolean(),
 			func(r *registry.Route, v bool) { r.StripPrefix = v }),
@@ -232,6 +236,24 @@ func routeTargetKeys() []key {
 			one("by", "", "Of each client (the default), for each value of a field (header:NAME), or of all together (route).", text(),
 				func(l *registry.RouteLimit, v string) { l.By = v }),
 		),
+	}
+}
+
+// instanceTLSKeys are the members of one way of speaking to instances over TLS.
+func instanceTLSKeys() []key {
+	return []key{
+		must(one("name", "", "What routes call it.", label(),
+			func(t *InstanceTLS, v string) { t.Name = v })),
+		one("server_name", "", "The name that instances are asked for (SNI) and must have in their certificate. Default: the service's, as web.svc.internal.", text(),
+			func(t *InstanceTLS, v string) { t.ServerName = v }),
+		one("ca", "", "A PEM file with those who may sign instances' certificates. Default: whom the system trusts.", file(""),
+			func(t *InstanceTLS, v string) { t.CA = v }),
+		one("cert", "", "A PEM file with a certificate for instances that ask for one, and those that it is signed with.", file(""),
+			func(t *InstanceTLS, v string) { t.Cert = v }),
+		one("key", "", "A PEM file with its private key.", file(""),
+			func(t *InstanceTLS, v string) { t.Key = v }),
+		one("insecure", "", "Take any certificate of an instance: who can stand in between reads and changes everything. Default false.", boolean(),
+			func(t *InstanceTLS, v bool) { t.Insecure = v }),
 	}
 }
 

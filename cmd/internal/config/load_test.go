@@ -93,7 +93,8 @@ proxy:
     - {name: dsr, listen: "10.0.0.100:80", mode: dsr, service: web, interface: eth0, attach: tcx}
   vips: [{address: 10.0.0.100/24, interface: eth0, lease: 6s, priority: 20}]
   routes:
-    - {name: users, hosts: ["*.Example.com"], path: /api/users, headers: [{name: X-V, value: "2"}], service: users, set_request: {X-From: muster}, retries: 0, limit: {rate: 0.5, by: route}}
+    - {name: users, hosts: ["*.Example.com"], path: /api/users, headers: [{name: X-V, value: "2"}], service: users, set_request: {X-From: muster}, retries: 0, limit: {rate: 0.5, by: route}, tls: Mesh, protocol: h2}
+  instance_tls: [{name: mesh, server_name: users.example, ca: ca.pem, cert: i.pem, key: i.key}, {name: any, insecure: true}]
 `)})
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -177,7 +178,12 @@ proxy:
 			Routes: []registry.Route{{
 				Name: "users", Hosts: []string{"*.example.com"}, Path: "/api/users", Headers: []registry.RouteMatch{{Name: "X-V", Value: "2"}},
 				Service: "users", SetRequest: map[string]string{"X-From": "muster"}, Retries: new(int), Limit: &registry.RouteLimit{Rate: 0.5, By: "route"},
+				TLS: "mesh", Protocol: "h2",
 			}},
+			InstanceTLS: []config.InstanceTLS{
+				{Name: "mesh", ServerName: "users.example", CA: filepath.Join(cwd, "ca.pem"), Cert: filepath.Join(cwd, "i.pem"), Key: filepath.Join(cwd, "i.key")},
+				{Name: "any", Insecure: true},
+			},
 		},
 	}
 	sameConfig(t, want, c)

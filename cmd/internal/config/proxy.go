@@ -14,6 +14,8 @@ type Proxy struct {
 	Listeners []Listener
 	VIPs      []VIP
 	Routes    []registry.Route // beside those in etcd, which win by name
+
+	InstanceTLS []InstanceTLS // by name, for routes
 	// SecretFile has what sticky cookies are signed with; empty: a random one
 	// that no other server knows. Absolute.
 	SecretFile string
@@ -139,6 +141,15 @@ const (
 type ListenerName struct {
 	Names   []string
 	Service string
+}
+
+// InstanceTLS is a way of speaking to instances over TLS.
+type InstanceTLS struct {
+	Name       string
+	ServerName string // empty: the service's
+	CA         string // absolute; empty: the system's
+	Cert, Key  string // absolute; empty: none
+	Insecure   bool
 }
 
 // Certificate is a certificate chain and its key: as PEM files, absolute, or in the

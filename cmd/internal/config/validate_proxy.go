@@ -27,6 +27,7 @@ func (v *validator) proxy() {
 		v.kernelListener(at, i)
 	}
 	v.vips()
+	ways := v.instanceTLS()
 	routes := map[string]bool{}
 	for i := range p.Routes {
 		r, at := &p.Routes[i], index("proxy.routes", i)
@@ -40,6 +41,9 @@ func (v *validator) proxy() {
 				v.bad(index(at+".listeners", j), quote(name)+": there is no http listener of that name", "")
 			}
 		}
+		if r.TLS != "" && !ways[r.TLS] {
+			v.bad(at+".tls", quote(r.TLS)+": there is nothing of that name in proxy.instance_tls", "")
+		}
 		if field, ok := errors.AsType[*registry.FieldError](r.Validate()); ok {
 			reason := field.Reason
 			if field.Value != "" {
@@ -51,6 +55,26 @@ func (v *validator) proxy() {
 	if len(p.Routes) > 0 && !slices.ContainsFunc(p.Listeners, func(l Listener) bool { return l.Mode == ModeHTTP || l.Mode == "" }) {
 		v.bad("proxy.routes", "have no effect: there is no listener of mode http", "add one, or take them out")
 	}
+}
+
+// instanceTLS checks the ways of speaking to instances over TLS, and returns
+// their names.
+func (v *validator) instanceTLS() map[string]bool {
+	names := map[string]bool{}
+	for i := range v.c.Proxy.InstanceTLS {
+		t, at := &v.c.Proxy.InstanceTLS[i], index("proxy.instance_tls", i)
+		if names[t.Name] {
+			v.bad(at+".name", quote(t.Name)+": is there twice", "give each a name of its own")
+		}
+		names[t.Name] = true
+		if (t.Cert == "") != (t.Key == "") {
+			v.bad(at, "cert or key is missing", "name the files of both, or of none")
+		}
+		if t.Insecure && t.CA != "" {
+			v.bad(at+".ca", "has no effect: insecure takes any certificate", "take one out")
+		}
+	}
+	return names
 }
 
 // serviceZone checks that services can be found: in the zone named, or in the
