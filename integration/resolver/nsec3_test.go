@@ -70,9 +70,9 @@ var signers = []struct {
 	{"ldns-signzone", "ldns-signzone", "ldnsutils", []string{"-n", "-s", "c0ffee", "-t", "3", "-o", "still.test", "-f", "signed", "still", "KEY"}},
 }
 
-// TestDelv_ValidatesNSEC3 serves zones that others have signed, and has every answer
-// validated.
-func TestDelv_ValidatesNSEC3(t *testing.T) {
+// TestNSEC3_EveryAnswerIsValid serves zones that others have signed, and has every answer
+// validated by delv and unbound.
+func TestNSEC3_EveryAnswerIsValid(t *testing.T) {
 	delv, keygen := find(t, "delv", "bind9-dnsutils"), find(t, "dnssec-keygen", "bind9-utils")
 	for _, s := range signers {
 		t.Run(s.name, func(t *testing.T) {
@@ -107,6 +107,7 @@ func TestDelv_ValidatesNSEC3(t *testing.T) {
 				t.Fatal(err)
 			}
 			anchor := exe("sed", "-n", "/^;/d; s/ \\([^ ]*\\)$/\\1/p", key+".key") // the key in one piece
+			unbound := startValidating(t, host, port, map[string]string{"still.test": anchor})
 			for _, q := range hashedQuestions {
 				err := validate(t, delv, host, port, anchor, q[0], q[1])
 				if strings.Contains(s.name, "opt-out") && strings.HasSuffix(q[0], ".wild.still.test") && q[1] == "A" {
@@ -118,6 +119,10 @@ func TestDelv_ValidatesNSEC3(t *testing.T) {
 				}
 				if err != nil {
 					t.Error(err)
+				}
+				// With opt-out what is not there is not authenticated (RFC 5155 section 9.2).
+				if err := unbound(q[0], q[1]); err != nil && (!strings.Contains(s.name, "opt-out") || !errors.Is(err, errNotValid)) {
+					t.Errorf("unbound, %s %s: %v", q[0], q[1], err)
 				}
 			}
 		})
