@@ -65,6 +65,14 @@ func (l *listener) listen(ctx context.Context) (err error) {
 	return nil
 }
 
+// unbind takes back what listen has done.
+func (l *listener) unbind() {
+	l.l.Close()
+	l.l = nil
+	l.park.close()
+	l.park.release()
+}
+
 // socketName is what the socket is handed over as. The address is in it, so
 // that a listener that has moved takes no old one over.
 func (l *listener) socketName() string {

@@ -169,6 +169,14 @@ func (p *Proxy) SetRoutes(routes []registry.Route) (problems []error) {
 	return problems
 }
 
+// SetInstanceTLS puts other ways of speaking to instances in the place of
+// Config.InstanceTLS, for the routes that are set from then on.
+func (p *Proxy) SetInstanceTLS(ways map[string]*InstanceTLS) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cfg.InstanceTLS = ways
+}
+
 // forget gives up what no route uses any more.
 func (p *Proxy) forget(usedBackends map[backendKey]bool, usedRates map[rateKey]bool) {
 	for key, b := range p.backends {
@@ -304,15 +312,22 @@ func (p *Proxy) Listen(ctx context.Context) error {
 	for i, l := range p.listeners {
 		if err := l.listen(ctx); err != nil {
 			for _, bound := range p.listeners[:i] {
-				bound.l.Close()
-				bound.l = nil
-				bound.park.close()
-				bound.park.release()
+				bound.unbind()
 			}
 			return fmt.Errorf("listener %q: %w", l.cfg.Name, err)
 		}
 	}
 	return nil
+}
+
+// Close gives up a Proxy whose Run was not called. Run does it itself.
+func (p *Proxy) Close() {
+	for _, l := range p.listeners {
+		if l.l != nil {
+			l.unbind()
+		}
+	}
+	p.release()
 }
 
 // Addr is where a listener listens; nil when there is none of that name or

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -26,11 +27,11 @@ const demoListen = "127.0.0.1:8080"
 // proxies is the companion proxy: listeners over one dispatcher.
 type proxies struct {
 	dispatch *dispatch.Dispatcher
-	streams  []*stream // of modes tcp and udp
-	http     []*httpProxy
-	kernel   *kernelProxies // modes nat and dsr, virtual addresses
-	tls      map[string]*l7.InstanceTLS
-	reloaded chan struct{} // 1-slot: the configuration's routes may have changed
+	secret   []byte                      // of sticky cookies; nil: a random one
+	now      atomic.Pointer[listenerSet] // reloads alone store once the server runs
+	starts   chan []*unit                // to runProxies
+	kernel   *kernelProxies              // modes nat and dsr, virtual addresses
+	reloaded chan struct{}               // 1-slot: the configuration was read again
 	// problems are the routes that cannot be used and why, by name. The map is
 	// immutable; followRoutes alone stores.
 	problems atomic.Pointer[map[string]string]
@@ -38,6 +39,8 @@ type proxies struct {
 
 // httpProxy is one listener of mode http.
 type httpProxy struct {
+	*unit
+
 	cfg          config.Listener
 	proxy        *l7.Proxy
 	certificates *l7.Certificates // nil: cleartext
@@ -49,40 +52,16 @@ func (s *server) buildProxies(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	s.proxies = &proxies{dispatch: d, reloaded: make(chan struct{}, 1)}
-	if err := s.loadInstanceTLS(cfg); err != nil {
-		return err
-	}
-	secret, err := cfg.Proxy.Secret()
-	if err != nil {
+	s.proxies = &proxies{dispatch: d, starts: make(chan []*unit), reloaded: make(chan struct{}, 1)}
+	if s.proxies.secret, err = cfg.Proxy.Secret(); err != nil {
 		return fmt.Errorf("proxy.secret_file: %w", err)
 	}
-	for _, l := range s.listeners(cfg) {
-		switch {
-		case l.Mode == config.ModeHTTP:
-			err = s.buildHTTP(&l, secret)
-		case !l.Mode.Kernel():
-			err = s.buildStream(&l)
-		}
-		if err != nil {
-			return fmt.Errorf("proxy.listeners: %s: %w", l.Name, err)
-		}
+	set, err := s.buildSet(cfg, &listenerSet{})
+	if err != nil {
+		return err
 	}
+	s.proxies.now.Store(set)
 	return s.buildKernel(cfg)
-}
-
-// loadInstanceTLS reads the ways of speaking to instances over TLS.
-func (s *server) loadInstanceTLS(cfg *config.Config) error {
-	s.proxies.tls = map[string]*l7.InstanceTLS{}
-	for _, c := range cfg.Proxy.InstanceTLS {
-		files := l7.InstanceTLSFiles{ServerName: c.ServerName, CA: c.CA, Certificate: c.Cert, Key: c.Key, Insecure: c.Insecure}
-		t, err := l7.LoadInstanceTLS(files, s.log.With("part", "proxy", "instance_tls", c.Name))
-		if err != nil {
-			return fmt.Errorf("proxy.instance_tls: %s: %w", c.Name, err)
-		}
-		s.proxies.tls[c.Name] = t
-	}
-	return nil
 }
 
 // listeners are those of the configuration; without any, muster dev has one for
@@ -97,20 +76,21 @@ func (s *server) listeners(cfg *config.Config) []config.Listener {
 	}}
 }
 
-// buildHTTP makes a listener of mode http.
-func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
+// buildHTTP makes a listener of mode http. inherited has its socket, if it is
+// there.
+func (s *server) buildHTTP(l *config.Listener, ways map[string]*l7.InstanceTLS, inherited func(name string) *os.File) (*httpProxy, error) {
 	h := &httpProxy{cfg: *l}
 	listener := l7.Listener{Name: l.Name, Address: l.Listen.String(), Service: l.Service, Trusted: l.Trusted}
 	if len(l.Certificates) > 0 {
 		var err error
 		if h.certificates, err = s.certificates(l.Certificates, s.log.With("part", "proxy", "listener", l.Name)); err != nil {
-			return err
+			return nil, err
 		}
 		listener.Certificate = h.certificates.Get
 	}
 	cfg := l7.Config{
 		Dispatcher: s.proxies.dispatch, Listeners: []l7.Listener{listener}, Source: s.sourceID(l.Zone), Zones: map[string]registry.SourceID{},
-		InstanceTLS: s.proxies.tls, Secret: secret, Inherited: s.opt.Sockets.Take, Log: s.log.With("part", "proxy", "listener", l.Name),
+		InstanceTLS: ways, Secret: s.proxies.secret, Inherited: inherited, Log: s.log.With("part", "proxy", "listener", l.Name),
 		Limits: l7.Limits{
 			Connections: l.MaxConnections, Active: int64(l.MaxPerInstance), Idle: l.IdleTimeout, Connect: l.ConnectTimeout, Drain: l.StopTimeout,
 		},
@@ -123,33 +103,39 @@ func (s *server) buildHTTP(l *config.Listener, secret []byte) error {
 	}
 	var err error
 	if h.proxy, err = l7.New(cfg); err != nil {
-		return err
+		return nil, err
 	}
-	s.proxies.http = append(s.proxies.http, h)
-	return nil
+	h.unit = newUnit(h.run, h.proxy.Close)
+	return h, nil
+}
+
+// run serves until ctx ends and what is in flight has ended.
+func (h *httpProxy) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.proxy.Run(ctx) })
+	if h.certificates != nil {
+		group.Go(func() error { return h.certificates.Run(ctx) })
+	}
+	return group.Wait()
 }
 
 // listenProxies binds every listener. That of muster dev takes a free port
 // where its own is busy.
 func (s *server) listenProxies(ctx context.Context) error {
-	for _, st := range s.proxies.streams {
-		if err := st.listen(); err != nil {
-			return fmt.Errorf("proxy.listeners: %s: %w", st.cfg.Name, err)
+	set := s.proxies.now.Load()
+	err := set.listen(ctx, set.units())
+	if errors.Is(err, syscall.EADDRINUSE) && len(s.cfg.Load().Proxy.Listeners) == 0 {
+		h := set.http[0]
+		l := h.cfg
+		l.Listen = netip.AddrPortFrom(l.Listen.Addr(), 0)
+		if set.http[0], err = s.buildHTTP(&l, set.ways(), s.opt.Sockets.Take); err == nil {
+			set.http[0].want = h.want
+			err = set.listen(ctx, set.units())
 		}
+		h.proxy.Close()
 	}
-	for _, h := range s.proxies.http {
-		err := h.proxy.Listen(ctx)
-		if errors.Is(err, syscall.EADDRINUSE) && len(s.cfg.Load().Proxy.Listeners) == 0 {
-			l := h.cfg
-			l.Listen = netip.AddrPortFrom(l.Listen.Addr(), 0)
-			s.proxies.http = nil
-			if err = s.buildHTTP(&l, nil); err == nil {
-				err = s.proxies.http[0].proxy.Listen(ctx)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("proxy.listeners: %s: %w", h.cfg.Name, err)
-		}
+	if err != nil {
+		return err
 	}
 	if err := s.listenKernel(); err != nil {
 		return fmt.Errorf("proxy.listeners: %w", err)
@@ -157,26 +143,22 @@ func (s *server) listenProxies(ctx context.Context) error {
 	return nil
 }
 
-// runProxies serves until ctx ends and what is in flight has ended.
+// runProxies serves until ctx ends and what is in flight has ended. Listeners
+// come by starts, and end when they are retired.
 func (s *server) runProxies(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, st := range s.proxies.streams {
-		group.Go(func() error { return st.run(ctx) })
-	}
-	for _, h := range s.proxies.http {
-		group.Go(func() error { return h.proxy.Run(ctx) })
-		if h.certificates != nil {
-			group.Go(func() error { return h.certificates.Run(ctx) })
+	group.Go(func() error { return s.runKernel(ctx) })
+	group.Go(func() error { return s.followRoutes(ctx) })
+	for units := s.proxies.now.Load().units(); ; {
+		for _, u := range units {
+			group.Go(func() error { return u.live(ctx) })
+		}
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case units = <-s.proxies.starts:
 		}
 	}
-	for _, t := range s.proxies.tls {
-		group.Go(func() error { return t.Run(ctx) })
-	}
-	group.Go(func() error { return s.runKernel(ctx) })
-	if len(s.proxies.http) > 0 {
-		group.Go(func() error { return s.followRoutes(ctx) })
-	}
-	return group.Wait()
 }
 
 // followRoutes puts the routes of the configuration and of etcd in force
@@ -194,6 +176,7 @@ func (s *server) followRoutes(ctx context.Context) error {
 			return nil
 		case <-changed:
 		case <-s.proxies.reloaded:
+			last = nil // there may be other listeners, or other ways to instances
 		}
 	}
 }
@@ -202,7 +185,7 @@ func (s *server) followRoutes(ctx context.Context) error {
 // be used. Each is logged when that becomes so, or the reason another.
 func (s *server) setRoutes(routes []registry.Route) {
 	before, now := s.proxies.problems.Load(), map[string]string{}
-	for _, h := range s.proxies.http {
+	for _, h := range s.proxies.now.Load().http {
 		for _, err := range h.proxy.SetRoutes(routes) {
 			bad, ok := errors.AsType[*l7.RouteError](err)
 			if !ok {
@@ -242,12 +225,15 @@ func (s *server) routeFindings() []api.Finding {
 
 // routeLists are the routes by where they come from, the first going before the
 // others: the service zones' in etcd, then the configuration's.
-func (s *server) routeLists() [][]registry.Route {
+func (s *server) routeLists() [][]registry.Route { return s.routeListsWith(s.cfg.Load()) }
+
+// routeListsWith is routeLists as a configuration will make them.
+func (s *server) routeListsWith(cfg *config.Config) [][]registry.Route {
 	lists := make([][]registry.Route, 0, len(s.sources)+1)
 	for i := range s.sources {
 		lists = append(lists, s.pool.View().Routes(s.sources[i].etcd.ID()))
 	}
-	return append(lists, s.cfg.Load().Proxy.Routes)
+	return append(lists, cfg.Proxy.Routes)
 }
 
 // sameList reports whether two lists, neither of which is ever written to, are

@@ -18,7 +18,7 @@ func (s *server) proxyFamilies() []metrics.Family {
 	http := func(name, help string, f func(*l7.Stats) float64) metrics.Family {
 		kind := one(name, help, nil).Kind
 		return metrics.Family{Name: name, Help: help, Kind: kind, Labels: []string{"listener"}, Collect: func(emit metrics.Emit) {
-			for _, h := range s.proxies.http {
+			for _, h := range s.proxies.now.Load().http {
 				st := h.proxy.Stats()
 				emit(f(&st), h.cfg.Name)
 			}
@@ -41,7 +41,7 @@ func (s *server) proxyFamilies() []metrics.Family {
 		{
 			Name: "muster_proxy_http_responses_total", Help: "Responses by the class of their status; 0xx: the client had left.", Kind: metrics.Counter,
 			Labels: []string{"listener", "class"}, Collect: func(emit metrics.Emit) {
-				for _, h := range s.proxies.http {
+				for _, h := range s.proxies.now.Load().http {
 					st := h.proxy.Stats()
 					for class, n := range st.Responses {
 						emit(float64(n), h.cfg.Name, strconv.Itoa(class)+"xx")

@@ -18,10 +18,10 @@ import (
 // proxyState is the companion proxy as the API shows it.
 func (s *server) proxyState() api.Proxy {
 	out := api.Proxy{Listeners: []api.ProxyListener{}, Routes: []api.ProxyRoute{}, Services: []api.ProxyService{}}
-	for _, st := range s.proxies.streams {
+	for _, st := range s.proxies.now.Load().streams {
 		out.Listeners = append(out.Listeners, st.state())
 	}
-	for _, h := range s.proxies.http {
+	for _, h := range s.proxies.now.Load().http {
 		st := h.proxy.Stats()
 		out.Listeners = append(out.Listeners, api.ProxyListener{
 			Name: h.cfg.Name, Mode: string(h.cfg.Mode), Address: h.addr().String(), Service: h.cfg.Service,
@@ -102,18 +102,18 @@ func (s *server) explainProxy(q admin.ProxyQuestion) (api.ProxyExplanation, erro
 		return s.explainURL(q, u)
 	}
 	if addr, err := netip.ParseAddrPort(q.Target); err == nil {
-		for _, h := range s.proxies.http {
+		for _, h := range s.proxies.now.Load().http {
 			if sameListener(h.addr(), addr) {
 				return s.explainHTTP(h, q, "http://"+q.Target+"/")
 			}
 		}
 	}
-	for _, h := range s.proxies.http {
+	for _, h := range s.proxies.now.Load().http {
 		if h.cfg.Name == q.Target {
 			return s.explainHTTP(h, q, "http://"+h.addr().String()+"/")
 		}
 	}
-	for _, st := range s.proxies.streams {
+	for _, st := range s.proxies.now.Load().streams {
 		addr, err := netip.ParseAddrPort(q.Target)
 		if st.cfg.Name == q.Target || err == nil && sameListener(st.addr(), addr) {
 			return st.explain(q), nil
@@ -134,7 +134,7 @@ func sameListener(bound, to netip.AddrPort) bool {
 // first that its scheme fits, as behind a name in DNS.
 func (s *server) explainURL(q admin.ProxyQuestion, u *url.URL) (api.ProxyExplanation, error) {
 	var fits *httpProxy
-	for _, h := range s.proxies.http {
+	for _, h := range s.proxies.now.Load().http {
 		if addr, err := netip.ParseAddrPort(u.Host); err == nil && sameListener(h.addr(), addr) {
 			return s.explainHTTP(h, q, q.Target)
 		}

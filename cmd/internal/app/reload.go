@@ -148,6 +148,12 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 		s.reloadsFailed.Add(1)
 		s.log.Error("a zone file is refused, the old zone stays", "error", err)
 	}
+	// Addresses are bound before anything is changed too.
+	renewal, err := s.renewProxies(ctx, cfg)
+	if err != nil {
+		return notListening("proxy.listeners", err)
+	}
+	defer renewal.discard()
 	if err := s.authority.SetConfig(authorityConfig(cfg, s.opt.Version)); err != nil {
 		return err
 	}
@@ -167,6 +173,7 @@ func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
 	if err := s.applyKeys(cfg); err != nil {
 		return err
 	}
+	s.commit(ctx, renewal, cfg)
 	s.authority.SetTree(tree)
 	s.push.Wake()
 	s.level.Set(cfg.Log.Level)
@@ -220,8 +227,7 @@ func needRestart(old, now *config.Config) []string {
 		{"health.exec", old.Health.Exec, now.Health.Exec},
 		{"health.share", old.Health.Share, now.Health.Share},
 		{"admin", old.Admin, now.Admin},
-		{"proxy.listeners", old.Proxy.Listeners, now.Proxy.Listeners},
-		{"proxy.instance_tls", old.Proxy.InstanceTLS, now.Proxy.InstanceTLS},
+		{"proxy.listeners (of modes nat and dsr)", kernelListeners(old), kernelListeners(now)},
 		{"proxy.vips", old.Proxy.VIPs, now.Proxy.VIPs},
 		{"proxy.secret_file", old.Proxy.SecretFile, now.Proxy.SecretFile},
 		{"log.format", old.Log.Format, now.Log.Format},

@@ -1,8 +1,8 @@
 package app
 
 import (
-	"context"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 
@@ -16,17 +16,20 @@ import (
 
 // stream is one listener of mode tcp or udp.
 type stream struct {
+	*unit
+
 	cfg   config.Listener
 	proxy *l4.Proxy
 }
 
-// buildStream makes a listener of mode tcp or udp.
-func (s *server) buildStream(l *config.Listener) error {
+// buildStream makes a listener of mode tcp or udp. inherited has its sockets, if
+// they are there.
+func (s *server) buildStream(l *config.Listener, inherited func(name string) *os.File) (*stream, error) {
 	ref := func(service string) dispatch.Ref {
 		return dispatch.Ref{Source: s.sourceID(l.Zone), Service: service, Port: l.Port, UDP: l.Mode == config.ModeUDP, Tag: l.Tag}
 	}
 	cfg := l4.Config{
-		Name: l.Name, Listen: l.Listen, UDP: l.Mode == config.ModeUDP, Inherited: s.opt.Sockets.Take, Dispatcher: s.proxies.dispatch,
+		Name: l.Name, Listen: l.Listen, UDP: l.Mode == config.ModeUDP, Inherited: inherited, Dispatcher: s.proxies.dispatch,
 		Log:            s.log.With("part", "proxy", "listener", l.Name),
 		ConnectTimeout: l.ConnectTimeout, IdleTimeout: l.IdleTimeout, DrainTimeout: l.DrainTimeout, StopTimeout: l.StopTimeout,
 		ConnsMax: l.MaxConnections, ConnsPerClient: l.MaxPerClient, InstanceMax: int64(l.MaxPerInstance),
@@ -43,15 +46,13 @@ func (s *server) buildStream(l *config.Listener) error {
 	}
 	p, err := l4.New(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.proxies.streams = append(s.proxies.streams, &stream{*l, p})
-	return nil
+	return &stream{newUnit(p.Run, p.Close), *l, p}, nil
 }
 
-func (st *stream) listen() error                 { return st.proxy.Listen() }
-func (st *stream) addr() netip.AddrPort          { return st.proxy.Addr() }
-func (st *stream) run(ctx context.Context) error { return st.proxy.Run(ctx) }
+func (st *stream) listen() error        { return st.proxy.Listen() }
+func (st *stream) addr() netip.AddrPort { return st.proxy.Addr() }
 
 // sockets are the listener's sockets by name, for a process to follow this one.
 func (st *stream) sockets() map[string]syscall.Conn { return st.proxy.Sockets() }
@@ -90,7 +91,7 @@ func (s *server) streamFamilies() []metrics.Family {
 	family := func(name, help string, f func(*l4.Stats) float64) metrics.Family {
 		kind := one(name, help, nil).Kind
 		return metrics.Family{Name: name, Help: help, Kind: kind, Labels: []string{"listener"}, Collect: func(emit metrics.Emit) {
-			for _, st := range s.proxies.streams {
+			for _, st := range s.proxies.now.Load().streams {
 				n := st.proxy.Stats()
 				emit(f(&n), st.cfg.Name)
 			}

@@ -3,9 +3,9 @@
 package app
 
 import (
-	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"github.com/musterdns/muster/cmd/internal/admin"
@@ -15,15 +15,18 @@ import (
 )
 
 // stream is one listener of mode tcp or udp, which need epoll and splice.
-type stream struct{ cfg config.Listener }
+type stream struct {
+	*unit
 
-func (s *server) buildStream(l *config.Listener) error {
-	return errors.New("mode " + string(l.Mode) + " needs Linux")
+	cfg config.Listener
 }
 
-func (*stream) listen() error             { return nil }
-func (*stream) addr() netip.AddrPort      { return netip.AddrPort{} }
-func (*stream) run(context.Context) error { return nil }
+func (s *server) buildStream(l *config.Listener, _ func(string) *os.File) (*stream, error) {
+	return nil, errors.New("mode " + string(l.Mode) + " needs Linux")
+}
+
+func (*stream) listen() error        { return nil }
+func (*stream) addr() netip.AddrPort { return netip.AddrPort{} }
 
 func (*stream) state() api.ProxyListener                         { return api.ProxyListener{} }
 func (*stream) explain(admin.ProxyQuestion) api.ProxyExplanation { return api.ProxyExplanation{} }

@@ -49,10 +49,10 @@ func (s *server) upgrade(ctx context.Context) (pid int, err error) {
 	sockets := map[string]syscall.Conn{admin.SocketName(s.cfg.Load().Admin.Listen): s.admin.Socket()}
 	maps.Copy(sockets, s.dns.Sockets())
 	maps.Copy(sockets, s.encrypted.sockets())
-	for _, h := range s.proxies.http {
+	for _, h := range s.proxies.now.Load().http {
 		maps.Copy(sockets, h.proxy.Sockets())
 	}
-	for _, st := range s.proxies.streams {
+	for _, st := range s.proxies.now.Load().streams {
 		maps.Copy(sockets, st.sockets())
 	}
 	maps.Copy(sockets, s.proxies.kernel.sockets())

@@ -12,7 +12,7 @@ import (
 
 func proxyKeys() key {
 	return under("proxy", "The companion proxy, for clients that do not ask DNS again.", func(c *Config) *Proxy { return &c.Proxy },
-		each("listeners", "[]", "Where the proxy takes connections, and for which service.",
+		each("listeners", "[]", "Where the proxy takes connections, and for which service. A reload starts, stops and changes listeners of modes tcp, udp and http; those that have not changed keep their connections.",
 			func(p *Proxy, v []Listener) { p.Listeners = v }, slices.Concat(listenerKeys(), listenerModeKeys(), kernelKeys())...),
 		each("vips", "[]", "Virtual addresses, each held by one of the servers that name it: by a lease in etcd, at /muster/v1/vips/ADDRESS. Listeners of modes nat and dsr at such an address forward only where it is held.",
 			func(p *Proxy, v []VIP) { p.VIPs = v },
@@ -55,7 +55,7 @@ func listenerKeys() []key {
 			func(l *Listener, v time.Duration) { l.ConnectTimeout = v }),
 		one("idle_timeout", "", "tcp, udp, http: what is silent for so long is ended. Default: tcp 10m, udp 30s, http 1m.", duration(time.Second, 24*time.Hour, ""),
 			func(l *Listener, v time.Duration) { l.IdleTimeout = v }),
-		one("stop_timeout", "", "tcp, udp, http: how long what is in flight may go on when the server stops. Default: 30s.", duration(time.Second, 24*time.Hour, ""),
+		one("stop_timeout", "", "tcp, udp, http: how long what is in flight may go on when the server stops, or a reload takes the listener away or changes it. Default: 30s.", duration(time.Second, 24*time.Hour, ""),
 			func(l *Listener, v time.Duration) { l.StopTimeout = v }),
 	}
 }

@@ -223,6 +223,15 @@ func conns(sockets map[string]syscall.Conn, names []string) []syscall.Conn {
 	return list
 }
 
+// Duplicate returns a socket as a file of its own, of a name.
+func Duplicate(c syscall.Conn, name string) (*os.File, error) {
+	fd, err := duplicate(c)
+	if err != nil {
+		return nil, fmt.Errorf("duplicating socket %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // duplicate returns another descriptor of a socket, closed on exec.
 func duplicate(c syscall.Conn) (fd int, err error) {
 	raw, err := c.SyscallConn()
