@@ -1,8 +1,11 @@
 package zones_test
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -27,18 +30,18 @@ func name(tb testing.TB, s string) wire.Name {
 func records(tb testing.TB, lines ...string) []zones.Record {
 	tb.Helper()
 	var out []zones.Record
+	buf := make([]byte, dns.MaxMsgSize)
 	for _, line := range lines {
 		rr, err := dns.NewRR(line)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		buf := make([]byte, 65535)
 		end, err := dns.PackRR(rr, buf, 0, nil, false)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		start := end - int(rr.Header().Rdlength)
-		out = append(out, zones.Record{Owner: buf[:start-10], Type: wire.Type(rr.Header().Rrtype), TTL: rr.Header().Ttl, RData: buf[start:end]})
+		start, record := end-int(rr.Header().Rdlength), bytes.Clone(buf[:end])
+		out = append(out, zones.Record{Owner: record[:start-10], Type: wire.Type(rr.Header().Rrtype), TTL: rr.Header().Ttl, RData: record[start:]})
 	}
 	return out
 }
@@ -320,6 +323,40 @@ func (m model) lookup(qname string, qtype wire.Type) (zones.Kind, wire.Type, int
 		return zones.Found, qtype, 0
 	}
 	return zones.NoData, qtype, 0
+}
+
+// BenchmarkTree_Lookup_many looks up names of a large zone in no order, so that little of
+// it is in a core's caches, and says what a name takes of the heap.
+func BenchmarkTree_Lookup_many(b *testing.B) {
+	for _, n := range []int{1000, 1_000_000} {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			lines := make([]string, n)
+			for i := range lines {
+				lines[i] = fmt.Sprintf("host-%d.a.test. 60 A 192.0.2.1", i)
+			}
+			tr := tree(b, zone(b, "a.test.", lines...))
+			lines = nil
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			asked := make([]wire.Name, 1<<16)
+			random := rand.New(rand.NewPCG(1, 2))
+			for i := range asked {
+				asked[i] = name(b, fmt.Sprintf("host-%d.a.test.", random.IntN(n)))
+			}
+			var a zones.Answer
+			i := 0
+			for b.Loop() {
+				if tr.Lookup(&asked[i&(1<<16-1)], wire.TypeA, &a); a.Kind != zones.Found {
+					b.Fatal("not found")
+				}
+				i++
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/name")
+		})
+	}
 }
 
 func BenchmarkTree_Lookup(b *testing.B) {
