@@ -338,7 +338,6 @@ func BenchmarkTree_Lookup_many(b *testing.B) {
 				lines[i] = fmt.Sprintf("host-%d.a.test. 60 A 192.0.2.1", i)
 			}
 			tr := tree(b, zone(b, "a.test.", lines...))
-			lines = nil
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			asked := make([]wire.Name, 1<<16)

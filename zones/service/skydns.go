@@ -32,7 +32,8 @@ type SkyConfig struct {
 // It differs from CoreDNS on purpose: a bad record is left out alone, a name has one
 // CNAME at most and none beside addresses, a host and a text are both answered, a record
 // does not hide behind those below it, weights are given as they are, a set has one TTL,
-// its least, and what has no TTL the zone's.
+// its least, no more than an hour, and what has no TTL the zone's; a pattern is looked
+// for among some thousand names, and SERVFAIL if it is none of those.
 type Sky struct {
 	apex   apex
 	view   *pool.View
@@ -101,9 +102,14 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
 	for i := range below {
 		if isAny(name.Label(i)) {
-			if all := root.matching(nil, name, below-1); len(all) > 0 {
+			visits := skyVisits
+			all := root.matching(nil, name, below-1, &visits)
+			switch {
+			case len(all) > 0:
 				a.Kind = zones.NoData
 				answerSky(&skyNode{set: newSkySet(z.tree, all)}, typ, a)
+			case visits < 0:
+				a.Kind = zones.ServFail // what there is was not all looked at
 			}
 			return
 		}

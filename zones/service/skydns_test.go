@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -89,6 +90,23 @@ func TestSkyTree_IsWhatItsRecordsAre(t *testing.T) {
 	})
 }
 
+// TestSky_Lookup_patterns: what stands for every name is not looked for in all the zone.
+func TestSky_Lookup_patterns(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(registry.Batch{Reset: true})
+	records := map[string]string{}
+	for i := range 5000 {
+		records[fmt.Sprintf("h%04d/a", i)] = `{"host":"10.9.0.1"}`
+	}
+	s.applySky(true, records)
+	for name, want := range map[string]string{"nosuch.*.sky.test": "SERVFAIL", "a.*.sky.test": "NOERROR", "nosuch.h0001.sky.test": "NXDOMAIN", "a.b.*.h0001.sky.test": "NXDOMAIN"} {
+		if a := s.ask(name, "A"); a.kind != want {
+			t.Errorf("%s: %s, want %s", name, a.kind, want)
+		}
+	}
+}
+
 func TestSky_Lookup(t *testing.T) {
 	s, stop := newServer(t, registry.Service{})
 	defer stop()
@@ -101,7 +119,8 @@ func TestSky_Lookup(t *testing.T) {
 		"web/a": `{"host":"10.9.0.1","port":80,"ttl":9}`, "web/b": `{"host":"10.9.0.1","port":81,"priority":1,"weight":3,"targetstrip":1}`,
 		"web/c": `{"host":"fd00::1","port":-1}`, "both": `{"host":"www.example.com","text":"x"}`, "long": `{"text":"` + long + `"}`,
 		"own": `{"text":"\"heritage=external-dns,external-dns/owner=me\""}`, "dns/apex/x": `{"host":"10.9.9.9"}`,
-		"p": `{"host":"10.9.1.1"}`, "p/q": `{"host":"10.9.1.2"}`,
+		"old": `{"host":"10.9.2.1","ttl":2000000000}`,
+		"p":   `{"host":"10.9.1.1"}`, "p/q": `{"host":"10.9.1.2"}`,
 	})
 	for _, tt := range []struct {
 		name, typ, kind string
@@ -119,6 +138,7 @@ func TestSky_Lookup(t *testing.T) {
 		{"p.sky.test", "A", "NOERROR", []string{"p.sky.test. 5 IN A 10.9.1.1", "p.sky.test. 5 IN A 10.9.1.2"}},
 		{"*.p.sky.test", "A", "NOERROR", []string{"*.p.sky.test. 5 IN A 10.9.1.2"}},
 		{"web.sky.test", "HINFO", "NODATA", nil},
+		{"old.sky.test", "A", "NOERROR", []string{"old.sky.test. 3600 IN A 10.9.2.1"}},
 		{"nosuch.sky.test", "A", "NXDOMAIN", nil},
 		{"x.a.web.sky.test", "A", "NXDOMAIN", nil},
 	} {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/zones"
 )
 
@@ -38,7 +40,7 @@ func (r *skyRecord) ttl(z *Sky) uint32 {
 	if r.TTL == 0 {
 		return z.apex.ttl
 	}
-	return r.TTL
+	return min(r.TTL, uint32(registry.TTLMax/time.Second))
 }
 
 // begin is the result of a set of records that are of a kind, with their least TTL.

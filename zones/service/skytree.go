@@ -280,9 +280,17 @@ func (n *skyNode) child(label []byte) *skyNode {
 	return nil
 }
 
+// skyVisits is how many names are looked at for a pattern: *.*.nosuch stands for none, and
+// would be looked for in all the zone.
+const skyVisits = 4096
+
 // matching appends the records at and below the names that a pattern stands for: its
-// labels * and any are for every label.
-func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int) []*skyRecord {
+// labels * and any are for every label. It takes the names that it looks at off visits,
+// and looks at no more than that.
+func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int, visits *int) []*skyRecord {
+	if *visits--; *visits < 0 {
+		return dst
+	}
 	switch {
 	case len(dst) >= skyMax:
 		return dst
@@ -290,12 +298,15 @@ func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int) []*skyReco
 		return append(dst, n.all[:min(len(n.all), skyMax-len(dst))]...)
 	case isAny(name.Label(at)):
 		for _, c := range n.children {
-			dst = c.matching(dst, name, at-1)
+			if *visits < 0 {
+				break
+			}
+			dst = c.matching(dst, name, at-1, visits)
 		}
 		return dst
 	}
 	if c := n.child(name.Label(at)); c != nil {
-		return c.matching(dst, name, at-1)
+		return c.matching(dst, name, at-1, visits)
 	}
 	return dst
 }
