@@ -29,7 +29,11 @@ type Certificates struct {
 	log   *slog.Logger
 	now   atomic.Pointer[certificates]
 
-	secrets map[string][]byte // what was read last, by name; Run's alone
+	// By the secrets' names, and Run's alone: what was read last, the last that was good,
+	// and why one could not be read.
+	secrets map[string][]byte
+	good    map[string]*tls.Certificate
+	failing map[string]string
 }
 
 // certificates are those in force. They are immutable.
@@ -47,61 +51,72 @@ func LoadCertificates(files []CertificateFile, read func(ctx context.Context, se
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certificates{files: files, read: read, log: log, secrets: map[string][]byte{}}
+	c := &Certificates{files: files, read: read, log: log, secrets: map[string][]byte{}, good: map[string]*tls.Certificate{}, failing: map[string]string{}}
 	if len(files) == 0 {
 		return nil, errors.New("l7: TLS needs a certificate")
 	}
 	return c, c.Reload()
 }
 
-// Reload reads the files again. When one is bad, or a secret is, those before stay in
-// force.
+// Reload reads the files again. When one is bad, all stay as they were; a secret that is
+// bad stays as it was, alone.
 func (c *Certificates) Reload() error {
 	stamps := c.stamps() // before reading: a change meanwhile is seen next time
 	next := &certificates{byName: map[string]*tls.Certificate{}, stamps: stamps}
+	var bad error
 	for _, f := range c.files {
 		pair, err := c.load(f)
-		if err == nil && pair != nil {
-			err = next.add(pair)
-		}
 		if err != nil {
-			return fmt.Errorf("loading certificate %s%s: %w", f.Certificate, f.Secret, err)
+			err = fmt.Errorf("loading certificate %s%s: %w", f.Certificate, f.Secret, err)
+			if f.Secret == "" {
+				return err
+			}
+			bad, pair = errors.Join(bad, err), c.good[f.Secret]
 		}
+		if pair == nil {
+			continue
+		}
+		if f.Secret != "" {
+			c.good[f.Secret] = pair
+		}
+		next.add(pair)
 	}
 	c.now.Store(next)
-	return nil
+	return bad
 }
 
 // load is one certificate; nil: the secret is not known yet.
 func (c *Certificates) load(f CertificateFile) (*tls.Certificate, error) {
+	var pair tls.Certificate
+	var err error
 	if f.Secret == "" {
-		pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
-		return &pair, err
+		pair, err = tls.LoadX509KeyPair(f.Certificate, f.Key)
+	} else {
+		text := c.secrets[f.Secret]
+		if text == nil {
+			return nil, nil
+		}
+		pair, err = tls.X509KeyPair(text, text)
 	}
-	text := c.secrets[f.Secret]
-	if text == nil {
-		return nil, nil
+	if err == nil {
+		pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0])
 	}
-	pair, err := tls.X509KeyPair(text, text)
-	return &pair, err
+	if err != nil {
+		return nil, err
+	}
+	return &pair, nil
 }
 
 // add files a certificate under its names; the first of a name stays.
-func (c *certificates) add(pair *tls.Certificate) error {
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return err
-	}
-	pair.Leaf = leaf
+func (c *certificates) add(pair *tls.Certificate) {
 	if c.first == nil {
 		c.first = pair
 	}
-	for _, name := range leaf.DNSNames {
+	for _, name := range pair.Leaf.DNSNames {
 		if name = strings.ToLower(name); c.byName[name] == nil {
 			c.byName[name] = pair
 		}
 	}
-	return nil
 }
 
 // stamps are what of the files tells that they have changed.
@@ -160,7 +175,7 @@ func (c *Certificates) Run(ctx context.Context) error {
 func (c *Certificates) again() {
 	if err := c.Reload(); err != nil {
 		// A pair of files is written one by one: the next look finds it whole.
-		c.log.Warn("certificates stay as they were", "error", err)
+		c.log.Warn("a certificate stays as it was", "error", err)
 		return
 	}
 	if first := c.now.Load().first; first != nil {
@@ -181,13 +196,13 @@ func (c *Certificates) readSecrets(ctx context.Context) {
 			err = errors.New("is not there")
 		}
 		if err != nil {
-			level := slog.LevelDebug // it is known from before
-			if c.secrets[f.Secret] == nil {
-				level = slog.LevelWarn
+			if why := err.Error(); c.failing[f.Secret] != why && c.secrets[f.Secret] == nil { // else it is known from before
+				c.log.Warn("a certificate's secret cannot be read; trying again", "secret", f.Secret, "error", err)
+				c.failing[f.Secret] = why
 			}
-			c.log.Log(ctx, level, "a certificate's secret cannot be read; trying again", "secret", f.Secret, "error", err)
 			continue
 		}
+		delete(c.failing, f.Secret)
 		c.secrets[f.Secret] = text
 	}
 }

@@ -106,6 +106,53 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// TestCertificates_Run/a secret that is bad stays as it was, alone.
+func TestCertificates_Run(t *testing.T) {
+	dir := t.TempDir()
+	secrets := map[string][]byte{"bad": []byte("half")}
+	for name, n := range map[string]int64{"one": 1, "two": 2} {
+		f := writeCertificate(t, dir, name, n, name+".test")
+		for _, path := range []string{f.Certificate, f.Key} {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			secrets[name] = append(secrets[name], text...)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		read := func(_ context.Context, name string) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return secrets[name], nil
+		}
+		c, err := l7.LoadCertificates([]l7.CertificateFile{{Secret: "bad"}, {Secret: "one"}, {Secret: "two"}}, read, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = c.Run(ctx) })
+		check := func() {
+			t.Helper()
+			time.Sleep(6 * time.Second)
+			for name, want := range map[string]int64{"one.test": 1, "two.test": 2} {
+				if got := serial(t, c, name); got != want {
+					t.Errorf("%q gets certificate %d, want %d", name, got, want)
+				}
+			}
+		}
+		check()
+		mu.Lock()
+		secrets["one"] = []byte("half")
+		mu.Unlock()
+		check()
+		cancel()
+		running.Wait()
+	})
+}
+
 // TestProxy_TLS/both protocols by ALPN, a certificate that changes under open
 // connections, and what the instance is told of it.
 func TestProxy_TLS(t *testing.T) {
