@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -135,12 +136,17 @@ func (k *Key) SetTimes(t Times) error {
 		}
 	}
 	b.WriteString(t.text())
+	info, err := os.Stat(k.File)
+	if err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(k.File), ".key-*") // for its owner alone
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(b.String())
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	// Whoever reads it goes on to.
+	if err = errors.Join(err, keepOwner(f, info), f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), k.File)
 	}
 	if err != nil {
@@ -148,4 +154,18 @@ func (k *Key) SetTimes(t Times) error {
 	}
 	k.Times = t
 	return nil
+}
+
+// keepOwner gives a file the owner and group of another.
+func keepOwner(f *os.File, of os.FileInfo) error {
+	own, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	is, ok := own.Sys().(*syscall.Stat_t)
+	want, wanted := of.Sys().(*syscall.Stat_t)
+	if !ok || !wanted || is.Uid == want.Uid && is.Gid == want.Gid {
+		return nil
+	}
+	return f.Chown(int(want.Uid), int(want.Gid))
 }

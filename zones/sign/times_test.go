@@ -1,6 +1,7 @@
 package sign_test
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -45,8 +46,14 @@ func TestKey_SetTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := sign.Times{Created: at, SyncPublish: at.Add(time.Hour), SyncStop: at.Add(2 * time.Hour), Inactive: at.Add(3 * time.Hour), Delete: at.Add(4 * time.Hour)}
+	if err := os.Chmod(k.File, 0o640); err != nil { // the server's group reads it
+		t.Fatal(err)
+	}
 	if err := k.SetTimes(want); err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(k.File); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v; want the mode that it had", info.Mode(), err)
 	}
 	keys, err := sign.ReadDir(dir, name(t, "example.test."))
 	if err != nil || len(keys) != 1 || keys[0].Times != want || keys[0].Tag != k.Tag {
