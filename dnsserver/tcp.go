@@ -346,6 +346,7 @@ func (c *conn) deferQuery(ctx context.Context) (reply []byte, ok bool) {
 		<-c.slots
 		return c.fail(c.buffer()), true
 	}
+	c.counters.add(&c.tally) // it may be answered before what is gathered
 	c.working.Add(1)
 	c.slow.Add(1)
 	c.srv.slow.start(ctx, c.query.Msg, c.client, c.signed(&tcpWriter{c}), func() {

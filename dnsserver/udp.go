@@ -164,6 +164,7 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int) []byte {
 	if w.batch.wildcard {
 		writer.control = append(writer.control, w.batch.sourceControl(i)...)
 	}
+	w.counters.add(&w.tally) // it may be answered before the batch is
 	w.srv.slow.start(ctx, w.query.Msg, w.client, w.signed(writer), nil)
 	return nil
 }

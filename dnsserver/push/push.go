@@ -304,10 +304,10 @@ func (s *Session) push() bool {
 	s.mu.Unlock()
 	for len(changes) > 0 {
 		part := cut(changes, messageMax-headSize-tlvSize)
+		s.hub.pushed.Add(1) // before writing: who has a message finds it counted
 		if s.w.WriteMsg(appendTLV(header(0, false, 0), typePush, changes[:part])) != nil {
 			return false
 		}
-		s.hub.pushed.Add(1)
 		changes = changes[part:]
 	}
 	return true
