@@ -12,7 +12,7 @@ import (
 )
 
 // TestServer_NoFileDescriptorsLeft: UDP goes on untouched, accepting does not
-// spin, and TCP is back within two seconds. The limit is that of the whole
+// spin, and TCP is back when they are. The limit is that of the whole
 // process, so this test is not parallel to any.
 func TestServer_NoFileDescriptorsLeft(t *testing.T) {
 	s := dnstest.Start(t, handlerFunc(address), func(c *dnsserver.Config) { c.FirstByteTimeout = time.Minute })
@@ -68,7 +68,7 @@ func TestServer_NoFileDescriptorsLeft(t *testing.T) {
 	restore()
 	began = time.Now()
 	dnstest.Want(t, s.Query(t, "a. A +tcp"), "NOERROR", "answer a. 5 IN A 10.0.0.1")
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 8*time.Second { // a second's wait at most, and a busy machine
 		t.Errorf("TCP is back after %s", took)
 	}
 }

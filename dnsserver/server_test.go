@@ -86,6 +86,10 @@ func TestServer_ErrorsAreTheSameOverBothTransports(t *testing.T) {
 	s.Silent(t, "udp", response)
 	s.Silent(t, "tcp", response)
 	s.Silent(t, "udp", response[:11])
+	eventually(t, "what nobody answers is counted", func() bool {
+		st := s.Server.Stats()
+		return st.UDP.Ignored == 2 && st.TCP.Ignored == 1
+	})
 	if st := s.Server.Stats(); st.UDP.Ignored != 2 || st.UDP.Rejected != 4 || st.TCP.Rejected != 4 || st.TCP.Ignored != 1 || st.UDP.RCodes[wire.RCodeNotImp] != 2 {
 		t.Errorf("stats %+v", st)
 	}
@@ -131,9 +135,10 @@ func TestServer_DropSendsNothing(t *testing.T) {
 	query := []byte("\x4d\x55\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01")
 	s.Silent(t, "udp", query)
 	s.Silent(t, "tcp", query)
-	if st := s.Server.Stats(); st.UDP.Dropped != 1 || st.TCP.Dropped != 1 {
-		t.Errorf("stats %+v", st)
-	}
+	eventually(t, "one is dropped over each", func() bool {
+		st := s.Server.Stats()
+		return st.UDP.Dropped == 1 && st.TCP.Dropped == 1
+	})
 }
 
 // TestServer_Listen_AllOrNone: a port that is taken, for either transport, is an
@@ -202,7 +207,9 @@ func TestNew_NamesTheBadField(t *testing.T) {
 // TestServer_Run_AnswersWhatWasReceivedBeforeTheStop: queries that wait in the
 // kernel when the order to stop comes get their answers.
 func TestServer_Run_AnswersWhatWasReceivedBeforeTheStop(t *testing.T) {
-	s, err := dnsserver.New(dnsserver.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address)})
+	s, err := dnsserver.New(dnsserver.Config{
+		Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address), FirstByteTimeout: time.Minute,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +239,7 @@ func TestServer_Run_AnswersWhatWasReceivedBeforeTheStop(t *testing.T) {
 	if err := s.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // far from what the connection may be silent
 		t.Errorf("stopping took %s", took)
 	}
 	buf := make([]byte, 512)
@@ -253,7 +260,23 @@ func TestServer_Run_AnswersWhatWasReceivedBeforeTheStop(t *testing.T) {
 // closed after 50 ms, so that an upgrade under load reset clients whose query was
 // on its way.
 func TestServer_Run_WaitsForTheFirstQueryOfAConnectionWhenItStops(t *testing.T) {
-	s, err := dnsserver.New(dnsserver.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address)})
+	for range 5 {
+		closed, err := askWhileStopping(t)
+		if err == nil {
+			return
+		}
+		if closed < time.Second {
+			t.Fatalf("the query of a connection made before the stop is not answered: %v after %s", err, closed)
+		} // else the machine was held up for all the time that the connection got
+	}
+	t.Fatal("the query of a connection made before the stop is never answered")
+}
+
+// askWhileStopping connects to a server, stops it, and asks then. The error is that
+// of reading the answer, and came so long after the order to stop.
+func askWhileStopping(t *testing.T) (after time.Duration, err error) {
+	t.Helper()
+	s, err := dnsserver.New(dnsserver.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Handler: handlerFunc(address), FirstByteTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,6 +284,7 @@ func TestServer_Run_WaitsForTheFirstQueryOfAConnectionWhenItStops(t *testing.T) 
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	tcp, err := net.Dial("tcp", s.Addrs()[0].String())
@@ -268,19 +292,20 @@ func TestServer_Run_WaitsForTheFirstQueryOfAConnectionWhenItStops(t *testing.T) 
 		t.Fatal(err)
 	}
 	defer tcp.Close()
+	eventually(t, "the connection is accepted", func() bool { return s.Stats().Conns == 1 })
+	stopped := time.Now()
 	cancel()
 	<-time.After(200 * time.Millisecond) // well beyond what an idle connection gets
 	query := "\x00\x13\x4d\x55\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
-	if _, err := tcp.Write([]byte(query)); err != nil {
+	if err := tcp.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if err := tcp.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
+	if _, err = io.WriteString(tcp, query); err == nil {
+		_, err = io.ReadFull(tcp, make([]byte, 2+12))
 	}
-	if _, err := io.ReadFull(tcp, make([]byte, 2+12)); err != nil {
-		t.Errorf("the query of a connection made before the stop is not answered: %v", err)
-	}
+	after = time.Since(stopped)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	return after, err
 }

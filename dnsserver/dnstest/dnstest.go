@@ -46,13 +46,17 @@ type Server struct {
 func At(addr netip.AddrPort) *Server { return &Server{Addr: addr} }
 
 // Start runs a server with handler h on a free port of 127.0.0.1, until the test
-// ends; Stop ends it earlier. edit, if given, changes its configuration first.
+// ends; Stop ends it earlier. It waits for the first query of a connection as long
+// as tests wait for answers, since a test may be held up between connecting and
+// asking. edit, if given, changes its configuration first.
 func Start(t testing.TB, h dnsserver.Handler, edit ...func(*dnsserver.Config)) *Server {
 	t.Helper()
 	cfg := dnsserver.Config{
 		Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")},
 		Workers: 2,
 		Handler: h,
+
+		FirstByteTimeout: patience,
 	}
 	for _, f := range edit {
 		f(&cfg)

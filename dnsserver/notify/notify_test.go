@@ -81,11 +81,17 @@ func TestNotifier_Run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
+	before := ""
 	for i := range 2 {
 		want := fmt.Sprintf("NOTIFY example.test. %d", i+1)
-		if got := <-heard; got != want {
+		got := <-heard
+		for got == before { // the secondary was held up, and what it had heard came again
+			got = <-heard
+		}
+		if got != want {
 			t.Errorf("the secondary hears %q, want %q", got, want)
 		}
+		before = got
 		serve()
 	}
 	cancel()
