@@ -178,7 +178,7 @@ func ask(name string, edns bool) *dns.Msg {
 	return m
 }
 
-const long = 5 * time.Second // a timeout that the test does not wait for
+const long = time.Minute // a timeout that the test does not wait for
 
 func TestHandler_ServeSlow(t *testing.T) {
 	const qname = "WWW.elsewhere.test."
@@ -275,7 +275,7 @@ func TestHandler_ServeSlow_failures(t *testing.T) {
 	const qname = "www.elsewhere.test."
 	t.Run("the next resolver is asked when one is silent, and first from then on", func(t *testing.T) {
 		first, second := newResolver(t, silent), newResolver(t, answering("192.0.2.2"))
-		h := forwarding(t, 100*time.Millisecond, first, second)
+		h := forwarding(t, 2*time.Second, first, second) // which the second must keep, on a busy machine
 		for range 3 {
 			if got, want := status(forward(t, h, ask(qname, false), dnsserver.UDP)), "NOERROR qr rd ra"; got != want {
 				t.Errorf("got %q, want %q", got, want)
@@ -312,12 +312,13 @@ func TestHandler_ServeSlow_failures(t *testing.T) {
 		}
 	})
 	t.Run("nobody listens: SERVFAIL and EDE 23", func(t *testing.T) {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		// A socket that is connected elsewhere: the port stays taken, and is refused.
+		held, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 9})
 		if err != nil {
 			t.Fatal(err)
 		}
-		gone := &resolver{addr: netip.MustParseAddrPort(pc.LocalAddr().String())}
-		pc.Close()
+		defer held.Close()
+		gone := &resolver{addr: netip.MustParseAddrPort(held.LocalAddr().String())}
 		m := forward(t, forwarding(t, long, gone), ask(qname, true), dnsserver.UDP)
 		if got, want := status(m), "SERVFAIL qr rd ra"; got != want || !slices.Equal(edes(m), []string{"23"}) {
 			t.Errorf("got %q %q, want %q and 23", got, edes(m), want)

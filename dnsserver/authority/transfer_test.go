@@ -89,7 +89,7 @@ func (p *primary) transfer(zone string, since int, s signer) ([]string, int, err
 	if since > 0 {
 		m.SetIxfr(zone, uint32(since), ".", ".")
 	}
-	tr := &dns.Transfer{}
+	tr := &dns.Transfer{DialTimeout: long, ReadTimeout: long, WriteTimeout: long}
 	if s.key != "" {
 		tr.TsigSecret = map[string]string{s.key: base64.StdEncoding.EncodeToString([]byte(s.secret))}
 		m.SetTsig(s.key, dns.HmacSHA256, 300, time.Now().Unix())
@@ -147,7 +147,7 @@ func TestHandler_ServeSlow_transfers(t *testing.T) {
 	t.Run("over UDP there is the SOA alone", func(t *testing.T) {
 		m := new(dns.Msg)
 		m.SetIxfr("open.test.", 1, ".", ".")
-		r, err := dns.Exchange(m, p.server.Addr.String())
+		r, _, err := (&dns.Client{Timeout: long}).Exchange(m, p.server.Addr.String())
 		if err != nil || len(r.Answer) != 1 || r.Answer[0].(*dns.SOA).Serial != 3 {
 			t.Errorf("IXFR: %v, %v", r, err)
 		}
@@ -213,7 +213,7 @@ func TestServer_checks_signatures(t *testing.T) {
 			m.SetQuestion("h1.open.test.", dns.TypeA)
 			m.SetEdns0(1232, false)
 			m.SetTsig(tt.by.key, dns.HmacSHA256, 300, time.Now().Add(tt.at).Unix())
-			c := &dns.Client{Net: network, TsigSecret: map[string]string{tt.by.key: base64.StdEncoding.EncodeToString([]byte(tt.by.secret))}}
+			c := &dns.Client{Net: network, Timeout: long, TsigSecret: map[string]string{tt.by.key: base64.StdEncoding.EncodeToString([]byte(tt.by.secret))}}
 			r, _, err := c.Exchange(m, p.server.Addr.String())
 			if r == nil {
 				t.Fatalf("%s, %s: %v", network, tt.what, err)
