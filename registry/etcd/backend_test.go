@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -56,7 +54,7 @@ func startEmbedded(t testing.TB, dir, addr string) (string, func()) {
 
 func startDebian(t testing.TB, dir, addr string) (string, func()) {
 	t.Helper()
-	peer := "http://" + freeAddr(t)
+	peer := "http://" + registrytest.FreeAddr(t)
 	return startChild(t, dir, addr, peer, "only="+peer, "only")
 }
 
@@ -69,7 +67,7 @@ func startChild(t testing.TB, dir, addr, peer, cluster, name string, more ...str
 		t.Fatalf("%v\nthis test runs against a real etcd: apt-get install etcd-server", err)
 	}
 	if strings.HasSuffix(addr, ":0") {
-		addr = freeAddr(t)
+		addr = registrytest.FreeAddr(t)
 	}
 	url := "http://" + addr
 	if len(more) > 0 {
@@ -96,23 +94,6 @@ func startChild(t testing.TB, dir, addr, peer, cluster, name string, more ...str
 	return url, stop
 }
 
-// freeAddr is an address that is free, for a child process, which cannot be
-// handed a listener. Its port is below those that the kernel gives to outgoing
-// connections (32768 and up), so that none of the many of a test run takes it
-// before the child does.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 // connect returns a plain etcd client of a server that answers.
 func connect(t testing.TB, urls ...string) *clientv3.Client {
 	t.Helper()
@@ -121,7 +102,7 @@ func connect(t testing.TB, urls ...string) *clientv3.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := conn.Get(ctx, "ready"); err != nil {
 		t.Fatalf("etcd on %v does not answer: %v", urls, err)

@@ -44,7 +44,7 @@ func TestSource_Watch(t *testing.T) {
 			url, _ = b.start(t, dir, "127.0.0.1:0")
 			network.Retarget(host(url))
 			store{t, connect(t, url)}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
-			if took := r.Await("what came after the restart", has("a", "b")); took > 5*time.Second {
+			if took := r.Await("what came after the restart", has("a", "b")); took > 5*time.Second+registrytest.Busy {
 				t.Errorf("caught up %s after etcd answered, want 5 s", took)
 			}
 			if resets := r.State().Resets; resets != 1 {
@@ -73,7 +73,7 @@ func TestSource_Watch(t *testing.T) {
 			url, _ = b.start(t, backup, "127.0.0.1:0")
 			connect(t, url)
 			network.Retarget(host(url))
-			if took := r.Await("the state that was restored", has("old")); took > 10*time.Second {
+			if took := r.Await("the state that was restored", has("old")); took > 10*time.Second+registrytest.Busy {
 				t.Errorf("took %s, want 10 s", took)
 			}
 			if source.Stats().Rollbacks != 1 {
@@ -102,7 +102,7 @@ func TestSource_Watch(t *testing.T) {
 			url, _ := b.start(t, t.TempDir(), "127.0.0.1:0")
 			connect(t, url)
 			network.Retarget(host(url))
-			if took := r.Await("the state", func(s registrytest.State) bool { return s.Resets == 1 }); took > 5*time.Second {
+			if took := r.Await("the state", func(s registrytest.State) bool { return s.Resets == 1 }); took > 5*time.Second+registrytest.Busy {
 				t.Errorf("took %s, want 5 s", took)
 			}
 		})
@@ -126,7 +126,7 @@ func TestSource_Watch(t *testing.T) {
 		store{t, conn}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
 		took := r.Await("the update", has("a", "b"))
 		t.Logf("visible after %s (members %s)", took, cluster)
-		if took > 15*time.Second {
+		if took > 15*time.Second+registrytest.Busy {
 			t.Errorf("the update took %s, want 15 s", took)
 		}
 		if resets := r.State().Resets; resets != 1 {
@@ -174,7 +174,7 @@ func overtaken(t *testing.T, b backend, change func(store), before []string) {
 	if mixed {
 		t.Error("what came after the backup was mixed with what it lacks")
 	}
-	if took > 10*time.Second {
+	if took > 10*time.Second+registrytest.Busy {
 		t.Errorf("took %s, want 10 s", took)
 	}
 	if source.Stats().Rollbacks != 1 {
@@ -187,7 +187,7 @@ func threeMembers(t *testing.T) (urls []string, cluster string) {
 	t.Helper()
 	var peers, parts []string
 	for i := range 3 {
-		peer := "http://" + freeAddr(t)
+		peer := "http://" + registrytest.FreeAddr(t)
 		peers, parts = append(peers, peer), append(parts, fmt.Sprintf("m%d=%s", i, peer))
 	}
 	cluster = strings.Join(parts, ",")

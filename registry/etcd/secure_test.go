@@ -88,7 +88,7 @@ func TestSource_secured(t *testing.T) {
 	ca.issue("muster", &x509.Certificate{ExtKeyUsage: usage})
 	ca.write("password", []byte("s3cret\n"))
 
-	network, peer := registrytest.NewProxy(t, ""), "http://"+freeAddr(t)
+	network, peer := registrytest.NewProxy(t, ""), "http://"+registrytest.FreeAddr(t)
 	cfg := etcd.Config{
 		Endpoints: []string{"https://" + network.Addr()}, CAFile: ca.file("ca.crt"), CertFile: ca.file("muster.crt"), KeyFile: ca.file("muster.key"),
 		Username: "reader", PasswordFile: ca.file("password"),

@@ -12,8 +12,9 @@ import (
 	"github.com/musterdns/muster/registry/etcd"
 )
 
-// termTTL is short, so that a test takes few seconds.
-const termTTL = 2 * time.Second
+// termTTL is short, so that a test takes few seconds, and long enough for a busy
+// machine to renew it.
+const termTTL = 4 * time.Second
 
 // vip is the address that the tests are about.
 const (
@@ -30,7 +31,7 @@ func campaign(t *testing.T, s *etcd.Source, name string) (won func() *etcd.Term)
 
 func campaignAs(t *testing.T, s *etcd.Source, c etcd.Candidate) (won func() *etcd.Term) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	type outcome struct {
 		term *etcd.Term
 		err  error

@@ -12,9 +12,14 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// awaitMax is how long a state is waited for. It is longer than any source may
-// take, and shorter than a test run.
-const awaitMax = 30 * time.Second
+const (
+	// Busy is what the time that a source may take is longer by in a test: the
+	// machine may be busy with others.
+	Busy = 10 * time.Second
+	// awaitMax is how long a state is waited for. It is longer than any source may
+	// take, and shorter than a test run.
+	awaitMax = time.Minute
+)
 
 // State is what a receiver of batches has, by key.
 type State struct {

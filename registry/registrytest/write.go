@@ -7,9 +7,15 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// leaseTTL is the shortest lease that every etcd grants as asked: the default
-// election timeout of 1 s makes 2 s the least.
-const leaseTTL = 2 * time.Second
+const (
+	// leaseTTL is longer than a busy machine may keep a holder from renewing it: none
+	// of these leases is to be lost by itself. What is revoked is noticed when it is
+	// renewed next, after a third of it.
+	leaseTTL = 15 * time.Second
+	// leaseTTLMin is the shortest lease that every etcd grants as asked: the default
+	// election timeout of 1 s makes 2 s the least.
+	leaseTTLMin = 2 * time.Second
+)
 
 func applyConditions(b *bench) {
 	key := instance("web", "a")
@@ -125,7 +131,10 @@ func holdExpires(b *bench) {
 		return
 	}
 	key := instance("web", "a")
-	lease := b.hold(key, `10.0.0.1:80`)
+	lease, err := b.source.Hold(b.ctx(), key, []byte(`10.0.0.1:80`), leaseTTLMin)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	b.network.Stall()
 	select {
 	case <-lease.Lost():
