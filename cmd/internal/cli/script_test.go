@@ -88,13 +88,8 @@ func fakeAPI(dir string) http.Handler {
 // fakeDNS answers from a few records over UDP and TCP: big.example. fits no
 // datagram, stale.example. has an extended error.
 func fakeDNS() (addr string, stop func(), err error) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, udp, err := onePort()
 	if err != nil {
-		return "", nil, err
-	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String())
-	if err != nil {
-		tcp.Close()
 		return "", nil, err
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
@@ -141,6 +136,24 @@ func fakeDNS() (addr string, stop func(), err error) {
 			_ = s.Shutdown()
 		}
 	}, nil
+}
+
+// onePort binds TCP and UDP to the same free port of loopback.
+func onePort() (net.Listener, net.PacketConn, error) {
+	for try := 1; ; try++ { // a port that is free for one may be taken for the other
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, nil, err
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err == nil {
+			return tcp, udp, nil
+		}
+		tcp.Close()
+		if try == 100 {
+			return nil, nil, err
+		}
+	}
 }
 
 // worker is the command of the register tests: it says that it runs, and ends
