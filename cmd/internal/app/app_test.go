@@ -19,6 +19,9 @@ import (
 	"github.com/musterdns/muster/cmd/internal/config"
 )
 
+// patience is how long what must happen is waited for, on a busy machine.
+const patience = 30 * time.Second
+
 // running is a server in this process.
 type running struct {
 	*api.Client
@@ -66,6 +69,18 @@ func start(t *testing.T, text, token string, dev bool) *running {
 	}, token, dev)
 }
 
+// replace replaces a configuration file at once: the server may still be reading it
+// for the order before.
+func replace(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startWith is start with the configuration that load returns.
 func startWith(t *testing.T, load func() (*config.Config, config.Problems), token string, dev bool) *running {
 	t.Helper()
@@ -97,7 +112,7 @@ func startWith(t *testing.T, load func() (*config.Config, config.Problems), toke
 	case err := <-done:
 		done <- err
 		t.Fatalf("the server did not start: %v\n%s", err, r.log)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("the server does not answer\n%s", r.log)
 	}
 	client, err := api.NewClient(api.ClientConfig{Addr: r.Admin, Token: token})
@@ -113,7 +128,7 @@ func startWith(t *testing.T, load func() (*config.Config, config.Problems), toke
 func (r *running) ask(t *testing.T, name string, qtype uint16) (string, []string) {
 	t.Helper()
 	m := new(dns.Msg).SetQuestion(name, qtype)
-	resp, _, err := new(dns.Client).ExchangeContext(t.Context(), m, r.DNS[0])
+	resp, _, err := (&dns.Client{Timeout: patience}).ExchangeContext(t.Context(), m, r.DNS[0])
 	if err != nil {
 		t.Fatalf("asking %s: %v", name, err)
 	}
@@ -128,7 +143,7 @@ func (r *running) ask(t *testing.T, name string, qtype uint16) (string, []string
 // given, with spaces between.
 func (r *running) until(t *testing.T, name string, qtype uint16, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -149,7 +164,7 @@ func (r *running) until(t *testing.T, name string, qtype uint16, want string) {
 // passing waits until so many of a service's instances pass their checks.
 func (r *running) passing(t *testing.T, service string, want int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -221,17 +236,18 @@ func TestRun_registers_serves_and_forgets(t *testing.T) {
 }
 
 func TestRun_drops_a_registration_without_heartbeats(t *testing.T) {
+	const ttl = api.Duration(6 * time.Second) // in which a busy machine comes to the one heartbeat
 	r := start(t, fmt.Sprintf(basics, ""), "", false)
 	ctx := t.Context()
 	_, err := r.Register(ctx, api.RegisterRequest{
-		Service: "mail", ID: "m1", Instance: []byte(`{"address":"10.0.0.25","port":25}`), TTL: api.LeaseTTLMin,
+		Service: "mail", ID: "m1", Instance: []byte(`{"address":"10.0.0.25","port":25}`), TTL: ttl,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.until(t, "mail.svc.internal.", dns.TypeA, "NOERROR 10.0.0.25")
 	beat, err := r.Heartbeat(ctx, api.HeartbeatRequest{Service: "mail", Instance: "m1"})
-	if err != nil || !beat.Held || beat.Next != api.LeaseTTLMin {
+	if err != nil || !beat.Held || beat.Next != ttl {
 		t.Errorf("heartbeat: %+v, %v", beat, err)
 	}
 	r.until(t, "mail.svc.internal.", dns.TypeA, "NXDOMAIN")
@@ -324,7 +340,7 @@ func TestRun_needs_the_token_for_writing(t *testing.T) {
 
 func TestRun_tells_events_and_resumes_them(t *testing.T) {
 	r := start(t, fmt.Sprintf(basics, ""), "", false)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err := r.Register(ctx, api.RegisterRequest{Service: "web", ID: "a", Instance: []byte(`{"address":"10.0.0.1"}`)})
 	if err != nil {
@@ -372,9 +388,7 @@ func TestRun_keeps_the_old_configuration_when_the_new_one_is_bad(t *testing.T) {
 	}
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(st.Config.File, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		replace(t, st.Config.File, text)
 		r.hup <- os.Interrupt
 	}
 	ttl := func() time.Duration {

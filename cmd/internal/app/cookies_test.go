@@ -19,7 +19,7 @@ func (r *running) cookie(t *testing.T, sent string) (string, string) {
 	m := new(dns.Msg).SetEdns0(1232, false)
 	m.Id = dns.Id()
 	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: sent}}
-	resp, _, err := new(dns.Client).ExchangeContext(t.Context(), m, r.DNS[0])
+	resp, _, err := (&dns.Client{Timeout: patience}).ExchangeContext(t.Context(), m, r.DNS[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ admin: {listen: "127.0.0.1:0"}
 registry: {mode: etcd, etcd: {endpoints: [%q]}}
 `, store.URL())
 	one, other := start(t, text, "", false), start(t, text, "", false)
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		_, given := one.cookie(t, clientCookie)
 		if code, _ := other.cookie(t, given); code == "NOERROR" {

@@ -26,9 +26,7 @@ func (r *running) reload(t *testing.T, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(st.Config.File, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, st.Config.File, text)
 	r.hup <- os.Interrupt
 	r.hup <- os.Interrupt // taken when the first has been carried out
 }
@@ -65,7 +63,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(patience)
 	for !ok() {
 		select {
 		case <-tick.C:
@@ -88,7 +86,7 @@ func dial(t *testing.T, addr string) *line {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(4 * patience)) // some are used for the whole of a test
 	return &line{c, bufio.NewReader(c)}
 }
 
@@ -136,7 +134,7 @@ func echoes(t *testing.T, addr string, then func() bool) bool {
 		return false // reset at once
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintln(c, "hello")
 	if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
 		return false
@@ -288,9 +286,7 @@ func TestRun_speaks_TLS_to_instances(t *testing.T) {
 	eventually(t, "TLS is spoken", answered(http.StatusOK, "/hello"))
 	r.reload(t, secure("example.net"))
 	eventually(t, "the instance is not trusted", answered(http.StatusBadGateway, "the instance's certificate is for other names"))
-	if !strings.Contains(r.log.String(), `"instance":"web-1"`) {
-		t.Error("the log does not name the instance")
-	}
+	eventually(t, "the log names the instance", func() bool { return strings.Contains(r.log.String(), `"instance":"web-1"`) })
 	if r.listener(t, "web") != at {
 		t.Error("the listener has moved")
 	}
