@@ -97,7 +97,8 @@ type Source interface {
 // Signer signs what a zone answers and keeps the signatures. It is safe for concurrent
 // use. Times are in nanoseconds since 1970.
 type Signer interface {
-	// Find returns the signatures of a set that was written as those octets, each RRSIG
+	// Find returns the signatures of a set that was written as those octets, or in another
+	// order of its records where its kind lets that be known, each RRSIG
 	// RDATA behind its length in two octets; nil: there are none yet, or they are old.
 	// It takes no lock and allocates nothing. key is for Sign.
 	Find(owner, written []byte, now int64) (signatures []byte, key uint64)

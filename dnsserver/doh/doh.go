@@ -325,10 +325,12 @@ func (s *Server) exchange(r *http.Request, query []byte) (reply []byte, ok bool)
 // once keeps the one message that answers a request.
 type once struct{ msg []byte }
 
+var errTwice = errors.New("doh: a request has one message for an answer")
+
 // WriteMsg implements dnsserver.Writer.
 func (o *once) WriteMsg(msg []byte) error {
 	if o.msg != nil {
-		return errors.New("doh: a request has one message for an answer")
+		return errTwice
 	}
 	o.msg = append([]byte(nil), msg...)
 	return nil

@@ -93,7 +93,6 @@ func (s *Server) serveHTTP2(_ *http.Server, nc *tls.Conn, h http.Handler) {
 	}
 	defer s.track(c, false)
 	c.run()
-	cancel()
 	nc.Close()
 }
 

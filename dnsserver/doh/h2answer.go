@@ -28,7 +28,7 @@ func (s *h2Stream) serve() error {
 		return nil
 	}
 	now := &inline{s: s}
-	answered, waits, err := s.c.srv.cfg.Exchanger.Begin(s.c.ctx, query, s.c.from, dnsserver.HTTPS, now, s, s.finishLater)
+	answered, waits, err := s.c.srv.cfg.Exchanger.Begin(s.c.ctx, query, s.c.from, dnsserver.HTTPS, now, &s.later, s.finishLater)
 	switch {
 	case waits:
 		return nil
@@ -70,25 +70,6 @@ func (w *inline) WriteMsg(msg []byte) error {
 // Limit implements dnsserver.Writer.
 func (*inline) Limit() int { return wire.MaxMessage }
 
-var (
-	errTwice = errors.New("doh: a request has one message for an answer")
-
-	_ dnsserver.Writer = (*inline)(nil)
-	_ dnsserver.Writer = (*h2Stream)(nil)
-)
-
-// WriteMsg implements dnsserver.Writer, for an answer that had to be waited for.
-func (s *h2Stream) WriteMsg(msg []byte) error {
-	if s.later != nil {
-		return errTwice
-	}
-	s.later = bytes.Clone(msg)
-	return nil
-}
-
-// Limit implements dnsserver.Writer.
-func (*h2Stream) Limit() int { return wire.MaxMessage }
-
 // finishLater sends the answer that had to be waited for.
 func (s *h2Stream) finishLater() {
 	s.c.mu.Lock()
@@ -97,10 +78,10 @@ func (s *h2Stream) finishLater() {
 		return // the client has gone
 	}
 	var err error
-	if s.later == nil {
+	if s.later.msg == nil {
 		err = s.error(http.StatusBadRequest, noQuery)
 	} else {
-		err = s.message(s.later)
+		err = s.message(s.later.msg)
 	}
 	s.c.flushed(err)
 }
@@ -249,10 +230,10 @@ func (s *h2Stream) httpRequest() (*http.Request, error) {
 		Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(s.body)), ContentLength: int64(len(s.body)),
 	}
 	for _, f := range s.fields {
-		if f.name == "host" && r.Host == "" {
-			r.Host = f.value
+		if f.Name == "host" && r.Host == "" {
+			r.Host = f.Value
 		}
-		r.Header.Add(f.name, f.value)
+		r.Header.Add(f.Name, f.Value)
 	}
 	return r.WithContext(s.c.ctx), nil
 }

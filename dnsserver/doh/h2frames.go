@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 )
@@ -17,21 +18,18 @@ type h2Stream struct {
 	method  string
 	path    string
 	host    string
-	typ     string // content type
-	fields  []field
-	length  int64 // of the body as the client says; -1: it does not
+	typ     string              // content type
+	fields  []hpack.HeaderField // but for those that begin with a colon
+	length  int64               // of the body as the client says; -1: it does not
 	body    []byte
 	got     int64 // octets of the body
 	ended   bool  // the request has come in whole
 	replied bool  // the answer is on its way
-	later   []byte
+	later   once  // the answer, if it has to be waited for
 	credit  int64 // octets that the client may send
 	window  int64 // octets that may be sent
 	out     []byte
 }
-
-// field is a field of a request's header.
-type field struct{ name, value string }
 
 // take does what a frame asks for.
 func (c *h2Conn) take(f http2.Frame) error {
@@ -132,7 +130,8 @@ func (s *h2Stream) request(f *http2.MetaHeadersFrame) bool {
 	if s.method == "" || s.path == "" || f.PseudoValue("scheme") == "" || len(f.PseudoFields()) != pseudo {
 		return false
 	}
-	for _, h := range f.RegularFields() {
+	s.fields = f.RegularFields()
+	for _, h := range s.fields {
 		switch h.Name {
 		case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 			return false // RFC 9113 section 8.2.2
@@ -149,7 +148,6 @@ func (s *h2Stream) request(f *http2.MetaHeadersFrame) bool {
 			}
 			s.length = int64(n)
 		}
-		s.fields = append(s.fields, field{h.Name, h.Value})
 	}
 	return true
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/integration/fault"
-	"github.com/musterdns/muster/integration/program"
 )
 
 // What is asked in an attack; the first two kinds of all are those of the benchmark
@@ -39,10 +38,9 @@ const (
 // attack is a Muster that is attacked.
 type attack struct {
 	*lab
-	c          *contender
-	o          dnsOptions
-	dot, https int // ports
-	client     *tls.Config
+	c      *contender
+	o      dnsOptions
+	client *tls.Config
 }
 
 // runAttack measures what floods, slow clients and resets leave to those who ask as
@@ -64,13 +62,16 @@ func runAttack(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer a.close()
 	peak, signing, missed := a.kinds(ctx, out)
+	if peak == 0 {
+		return missed
+	}
 	for _, f := range []func() error{
 		func() error { return a.slowClients(ctx, out) },
 		func() error { return a.flood(ctx, out, peak) },
 		func() error { return a.signingFlood(ctx, out, peak, signing) },
 		func() error { return a.resets(ctx, out) },
 	} {
-		if peak == 0 || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			break
 		}
 		missed = errors.Join(missed, f())
@@ -117,41 +118,21 @@ func (a *attack) start(ctx context.Context) (err error) {
 	if text, err := exec.CommandContext(ctx, a.muster, "keys", "generate", "--zone", zoneName+".", "--dir", keys).CombinedOutput(); err != nil {
 		return fmt.Errorf("making a key: %w\n%s", err, text)
 	}
-	for _, port := range []*int{&a.dot, &a.https} {
-		if *port, err = program.FreePort(); err != nil {
-			return err
-		}
-	}
-	a.c, err = a.startServer(ctx, server{name: "muster", answers: true, argv: a.command})
+	a.c, err = a.contend(ctx, server{name: "muster", answers: true, argv: signedStreams}, "attack")
 	return err
 }
 
-func (a *attack) command(l *lab, dir string, port int) ([]string, error) {
-	argv, err := musterCommand(l, dir, port)
+// signedStreams is musterStreams with the zone signed.
+func signedStreams(l *lab, dir string, port int) ([]string, error) {
+	argv, err := musterStreams(l, dir, port)
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, "attacked.yaml")
-	text := fmt.Sprintf(`log: {level: error}
-dns:
-  listen: ["127.0.0.1:%d"]
-  tls: ["127.0.0.1:%d"]
-  https: ["127.0.0.1:%d"]
-  certificates: [{cert: %q, key: %q}]
-  workers: 1
-zones:
-  - {name: %s., source: muster, prefix: /muster/v1, ttl: %ds, dnssec: %q}
-registry:
-  mode: etcd
-  etcd: {endpoints: [%q]}
-  snapshot: "off"
-admin: {listen: %q}
-`, port, a.dot, a.https, filepath.Join(a.dir, fault.CertFile), filepath.Join(a.dir, fault.KeyFile), zoneName, ttl, filepath.Join(a.dir, "keys"), l.etcd, l.admin)
-	return append(argv[:len(argv)-1], file), os.WriteFile(file, []byte(text), 0o600)
+	return argv, replace(filepath.Join(dir, "muster.yaml"), "source: muster", fmt.Sprintf("source: muster, dnssec: %q", filepath.Join(l.dir, "keys")))
 }
 
 // kinds measures each kind of question alone, and returns the rate of hits and that
-// of names that are to be signed.
+// of names that are to be signed; 0: nothing could be measured.
 func (a *attack) kinds(ctx context.Context, out io.Writer) (peak, signing float64, missed error) {
 	kinds := []struct {
 		kind  int

@@ -26,7 +26,7 @@ const (
 	dripEvery   = 100 * time.Millisecond // an octet each
 	slowTime    = 5 * time.Second
 	plainRate   = 2000 // questions a second over UDP
-	newQueries  = 100  // over a new connection each
+	newConns    = 100  // with a question each
 	// The limits (RFC 9210 section 4.4 has the defences).
 	newQueryMax = time.Second
 	slowerMax   = 2
@@ -49,7 +49,7 @@ func (a *attack) slowClients(ctx context.Context, out io.Writer) error {
 		}},
 		{"TLS", func(ctx context.Context, from net.Addr) (net.Conn, error) {
 			d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: from}, Config: a.client}
-			return d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.dot))
+			return d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.c.dot))
 		}},
 	} {
 		beside, times, err := a.besideSlow(ctx, t.dial)
@@ -131,7 +131,7 @@ func drip(ctx context.Context, conn net.Conn) {
 // newQueries asks over one new connection after the other.
 func (a *attack) newQueries(ctx context.Context, dial func(context.Context, net.Addr) (net.Conn, error)) (times fault.Times, err error) {
 	q := sized(query(a.data.service(0)+"."+zoneName, typeA))
-	for range newQueries {
+	for range newConns {
 		began := time.Now()
 		conn, err := dial(ctx, nil)
 		if err == nil {
@@ -176,7 +176,7 @@ func (a *attack) resets(ctx context.Context, out io.Writer) error {
 	config.NextProtos = []string{"h2"}
 	sent, connections := 0, 0
 	for ; sent < resetsCount && connections < resetsCount/10; connections++ {
-		conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.https))
+		conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.c.doh))
 		if err != nil {
 			return fmt.Errorf("connection %d: %w", connections, err)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -97,13 +98,25 @@ func sized(q []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, u
 func withDO(input []byte) []byte {
 	opt := []byte{0, 0, 41, 1232 >> 8, 1232 & 255, 0, 0, 0x80, 0, 0, 0}
 	var b []byte
-	for len(input) > 0 {
-		n := 2 + int(binary.BigEndian.Uint16(input))
-		q := append(slices.Clone(input[2:n]), opt...)
+	for q := range queriesOf(input) {
+		q = append(slices.Clone(q[2:]), opt...)
 		q[11]++ // ARCOUNT
-		b, input = append(b, sized(q)...), input[n:]
+		b = append(b, sized(q)...)
 	}
 	return b
+}
+
+// queriesOf yields the queries of a generator's input, each behind its length.
+func queriesOf(input []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(input) > 0 {
+			n := 2 + int(binary.BigEndian.Uint16(input))
+			if !yield(input[:n]) {
+				return
+			}
+			input = input[n:]
+		}
+	}
 }
 
 // query is a question in wire form (RFC 1035 section 4.1) with id 0.

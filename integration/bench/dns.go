@@ -148,20 +148,8 @@ func runDNS(ctx context.Context, args []string, out io.Writer) error {
 func (l *lab) startServers(ctx context.Context, o dnsOptions, out io.Writer) ([]*contender, error) {
 	var all []*contender
 	for _, s := range servers {
-		if !o.takesPart(s.name) {
+		if !o.takesPart(s.name) || !l.have(s, out) {
 			continue
-		}
-		if s.program == "" && s.mend != "" {
-			fmt.Fprintf(out, "%s does not take part: %s\n", s.name, s.mend)
-			continue
-		}
-		if s.program != "" {
-			p, err := program.Find(s.program)
-			if err != nil {
-				fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
-				continue
-			}
-			l.programs[s.program] = p
 		}
 		c, err := l.startServer(ctx, s)
 		if err != nil {
@@ -170,6 +158,23 @@ func (l *lab) startServers(ctx context.Context, o dnsOptions, out io.Writer) ([]
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// have reports whether a server's program is there, and says how to get it if not.
+func (l *lab) have(s server, out io.Writer) bool {
+	switch {
+	case s.program != "":
+		p, err := program.Find(s.program)
+		if err != nil {
+			fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
+			return false
+		}
+		l.programs[s.program] = p
+	case s.mend != "":
+		fmt.Fprintf(out, "%s does not take part: %s\n", s.name, s.mend)
+		return false
+	}
+	return true
 }
 
 func (l *lab) startServer(ctx context.Context, s server) (*contender, error) {
@@ -223,13 +228,20 @@ func (l *lab) round(ctx context.Context, all []*contender, k int, o dnsOptions) 
 
 // measure runs the generator once.
 func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (sample, error) {
+	return c.measure(func() ([]byte, error) {
+		return command(ctx, loadCore, l.load, strconv.Itoa(c.port), l.queries[k],
+			strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64), strconv.Itoa(o.rate))
+	})
+}
+
+// measure has a load run, which prints a sample, and counts the CPU that it takes.
+func (c *contender) measure(load func() ([]byte, error)) (sample, error) {
 	s := sample{cpuRatio: 1, rateRatio: 1}
 	from, err := cpu(c.proc)
 	if err != nil {
 		return s, err
 	}
-	text, err := command(ctx, loadCore, l.load, strconv.Itoa(c.port), l.queries[k],
-		strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64), strconv.Itoa(o.rate))
+	text, err := load()
 	if err != nil {
 		return s, fmt.Errorf("load on %s: %w", c.name, err)
 	}

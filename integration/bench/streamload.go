@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -48,11 +49,7 @@ func streamLoadMain(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	g := &streamGenerator{addr: "127.0.0.1:" + args[0], window: window}
-	for len(input) > 0 {
-		n := 2 + int(binary.BigEndian.Uint16(input))
-		g.queries, input = append(g.queries, input[:n]), input[n:]
-	}
+	g := &streamGenerator{addr: "127.0.0.1:" + args[0], window: window, queries: slices.Collect(queriesOf(input))}
 	if args[4] != "" {
 		text, err := os.ReadFile(args[4])
 		if err != nil {

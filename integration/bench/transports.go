@@ -98,13 +98,14 @@ func (l *lab) transport(ctx context.Context, t *transport, o dnsOptions, out io.
 	}()
 	var all []*contender
 	for _, s := range t.servers {
-		c, err := l.contend(ctx, s, t.name, out)
+		if !l.have(s, out) {
+			continue
+		}
+		c, err := l.contend(ctx, s, t.name)
 		if err != nil {
 			return err
 		}
-		if c != nil {
-			all = append(all, c)
-		}
+		all = append(all, c)
 	}
 	for range o.rounds {
 		var own float64
@@ -129,20 +130,8 @@ func (l *lab) transport(ctx context.Context, t *transport, o dnsOptions, out io.
 	return nil
 }
 
-// contend starts a server, with a directory for this transport; nil: it is not there.
-func (l *lab) contend(ctx context.Context, s server, transport string, out io.Writer) (*contender, error) {
-	if s.program == "" && s.mend != "" {
-		fmt.Fprintf(out, "%s does not take part: %s\n", s.name, s.mend)
-		return nil, nil //nolint:nilnil // as it says
-	}
-	if s.program != "" {
-		p, err := program.Find(s.program)
-		if err != nil {
-			fmt.Fprintf(out, "%s does not take part: %v (%s)\n", s.name, err, s.mend)
-			return nil, nil //nolint:nilnil // as it says
-		}
-		l.programs[s.program] = p
-	}
+// contend starts a server, with a directory for this transport.
+func (l *lab) contend(ctx context.Context, s server, transport string) (*contender, error) {
 	var err error
 	if l.dot, err = program.FreePort(); err != nil {
 		return nil, err
@@ -164,33 +153,20 @@ func (l *lab) contend(ctx context.Context, s server, transport string, out io.Wr
 func (l *lab) stream(ctx context.Context, c *contender, t *transport, o dnsOptions) (sample, error) {
 	port := c.port
 	switch {
-	case strings.HasPrefix(t.name, "dot"):
+	case t.secure():
 		port = c.dot
 	case t.name == "doh":
 		port = c.doh
 	}
-	var s sample
-	from, err := cpu(c.proc)
-	if err != nil {
-		return s, err
+	s, err := c.measure(func() ([]byte, error) { return t.run(ctx, l, t, port, o.seconds) })
+	if err == nil && s.wrong() > 0 {
+		err = fmt.Errorf("%s: of %d answers %d were wrong", c.name, s.Received, s.wrong())
 	}
-	text, err := t.run(ctx, l, t, port, o.seconds)
-	if err != nil {
-		return s, fmt.Errorf("load on %s: %w", c.name, err)
-	}
-	to, err := cpu(c.proc)
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("load on %s printed %q: %w", c.name, text, err)
-	}
-	if s.Received == 0 || s.wrong() > 0 {
-		return s, fmt.Errorf("%s: of %d answers %d were wrong", c.name, s.Received, s.wrong())
-	}
-	s.cpu = float64((to - from).Microseconds()) / float64(s.Received)
-	return s, nil
+	return s, err
 }
+
+// secure reports whether the transport is DNS over TLS.
+func (t *transport) secure() bool { return strings.HasPrefix(t.name, "dot") }
 
 func printTransport(out io.Writer, t *transport, all []*contender) {
 	fmt.Fprintf(out, "\n%s\n", t.title)
@@ -215,7 +191,7 @@ func streamLoad(ctx context.Context, l *lab, t *transport, port int, seconds flo
 		return nil, err
 	}
 	roots := ""
-	if strings.HasPrefix(t.name, "dot") {
+	if t.secure() {
 		roots = filepath.Join(l.dir, fault.CertFile)
 	}
 	return command(ctx, loadCore, self, streamLoadVerb, strconv.Itoa(port), l.queries[0], strconv.Itoa(t.window), strconv.FormatFloat(seconds, 'f', -1, 64), roots)

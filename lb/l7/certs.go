@@ -153,15 +153,21 @@ const (
 // Run reads the secrets, and everything again when it changes, until ctx ends; it returns
 // nil. New connections get what was read, those that there are keep what they have.
 func (c *Certificates) Run(ctx context.Context) error {
+	return follow(ctx, c.now.Load().stamps, func() string {
+		c.readSecrets(ctx)
+		return c.stamps()
+	}, c.again)
+}
+
+// follow calls changed when what stamps says is not what was tried last, now and again
+// until ctx ends; it returns nil.
+func follow(ctx context.Context, tried string, stamps func() string, changed func()) error {
 	ticker := time.NewTicker(certificatePoll)
 	defer ticker.Stop()
-	tried := c.now.Load().stamps
 	for {
-		c.readSecrets(ctx)
-		stamps := c.stamps()
-		if stamps != tried {
-			tried = stamps
-			c.again()
+		if now := stamps(); now != tried {
+			tried = now
+			changed()
 		}
 		select {
 		case <-ctx.Done():

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"time"
 )
 
 // InstanceTLSFiles says how instances are spoken to over TLS. Zero fields are
@@ -32,6 +31,8 @@ type InstanceTLS struct {
 	files InstanceTLSFiles
 	log   *slog.Logger
 	now   atomic.Pointer[tls.Config] // is never written to
+
+	loaded string // the files' stamps before they were read first
 }
 
 // LoadInstanceTLS reads the files. log may be nil.
@@ -40,6 +41,7 @@ func LoadInstanceTLS(files InstanceTLSFiles, log *slog.Logger) (*InstanceTLS, er
 		log = slog.New(slog.DiscardHandler)
 	}
 	t := &InstanceTLS{files: files, log: log}
+	t.loaded = t.stamps()
 	return t, t.Reload()
 }
 
@@ -70,27 +72,17 @@ func (t *InstanceTLS) Reload() error {
 
 // Run reads the files again when they change, until ctx ends; it returns nil.
 func (t *InstanceTLS) Run(ctx context.Context) error {
-	ticker := time.NewTicker(certificatePoll)
-	defer ticker.Stop()
-	tried := t.stamps()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		stamps := t.stamps()
-		if stamps == tried {
-			continue
-		}
-		tried = stamps
-		if err := t.Reload(); err != nil {
-			// A pair of files is written one by one: the next look finds it whole.
-			t.log.Warn("the settings of TLS to instances stay as they were", "error", err)
-			continue
-		}
-		t.log.Info("the settings of TLS to instances were loaded again")
+	return follow(ctx, t.loaded, t.stamps, t.again)
+}
+
+// again loads what has changed.
+func (t *InstanceTLS) again() {
+	if err := t.Reload(); err != nil {
+		// A pair of files is written one by one: the next look finds it whole.
+		t.log.Warn("the settings of TLS to instances stay as they were", "error", err)
+		return
 	}
+	t.log.Info("the settings of TLS to instances were loaded again")
 }
 
 // stamps are what of the files tells that they have changed.
