@@ -22,12 +22,18 @@ import (
 // are checked twice a second.
 func proxied(t *testing.T) (l *fault.Lab, e *fault.Etcd, s *fault.Server, backends []*program.Process) {
 	t.Helper()
+	return proxiedEvery(t, "500ms")
+}
+
+// proxiedEvery is proxied with another interval between checks.
+func proxiedEvery(t *testing.T, interval string) (l *fault.Lab, e *fault.Etcd, s *fault.Server, backends []*program.Process) {
+	t.Helper()
 	l = newLab(t)
 	var err error
 	e, err = l.Etcd(t.Context())
 	must(t, err)
 	t.Cleanup(func() { e.Close() })
-	put(t, e, fault.Keys+"services/web", `{"checks":[{"type":"http","interval":"500ms","timeout":"400ms","fall":2,"rise":1}]}`)
+	put(t, e, fault.Keys+"services/web", fmt.Sprintf(`{"checks":[{"type":"http","interval":%q,"timeout":"400ms","fall":2,"rise":1}]}`, interval))
 	for i := range byte(3) {
 		host := 100 + i
 		p, err := l.StartBackend(t.Context(), host)
@@ -123,6 +129,32 @@ func TestProxy_FailsOverWithoutAFailedRequest(t *testing.T) {
 	failed, answered = each()
 	if len(failed) > 4 || len(answered) != 3 {
 		t.Errorf("over TCP %d connections failed and %v answered; want at most 4, and all three: %v", len(failed), answered, failed)
+	}
+}
+
+// TestProxy_FindsAnInstanceThatHangs: of an instance that accepts and does not
+// answer the proxy alone learns, when its next check is far away and requests to
+// it have 30 s.
+func TestProxy_FindsAnInstanceThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, over := range []string{"http", "tcp"} {
+		t.Run(over, func(t *testing.T) {
+			t.Parallel()
+			l, _, s, backends := proxiedEvery(t, "10m")
+			addr := map[string]string{"http": l.HTTPAddr(), "tcp": l.TCPAddr()}[over]
+			for i := range backends { // each is well, as far as the proxy knows
+				awaitAnswer(t, "http://"+addr, l.Addr(byte(100+i)).String())
+			}
+			must(t, backends[0].Signal(syscall.SIGSTOP))
+			t.Cleanup(func() { _ = backends[0].Signal(syscall.SIGCONT) })
+			stop := clients(t.Context(), addr, over == "http")
+			logged(t, s, "health changed", l.Addr(100).String(), `"to":"failing"`)
+			failed, _ := stop()
+			// A request is taken back, a connection that was asked is reset with its instance.
+			if allowed := map[string]int{"http": 0, "tcp": 4}[over]; len(failed) > allowed {
+				t.Errorf("%d requests failed, want at most %d: %v", len(failed), allowed, failed)
+			}
+		})
 	}
 }
 

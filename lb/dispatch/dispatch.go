@@ -9,7 +9,8 @@
 // and counts; the Choice is given back with its outcome. Instances whose
 // requests fail are ejected for a while (outlier detection), which lowers their
 // weight in DNS and brings their checks nearer, but is no verdict: the last
-// instance is never ejected.
+// instance is never ejected. One that is silent for long has its checks brought
+// nearer, and no more: it may hang, or have nothing to say yet.
 //
 // Choosing costs a lookup and a pick. What is built for a Backend is built anew
 // when its service was published anew, by the first who chooses or by Run; it
@@ -87,7 +88,7 @@ type Dispatcher struct {
 
 // counters are a Dispatcher's, for metrics.
 type counters struct {
-	choices, none, busy, ejections, returns atomic.Uint64
+	choices, none, busy, ejections, returns, silences atomic.Uint64
 }
 
 // Stats are figures of a Dispatcher: counts since the start, and what is now.
@@ -97,6 +98,7 @@ type Stats struct {
 	Busy      uint64 // that found all at their limit
 	Ejections uint64
 	Returns   uint64 // of ejected instances
+	Silences  uint64 // of instances, that were told to their checks
 	Active    int64  // in flight now
 	Ejected   int    // instances ejected now
 	Backends  int
@@ -204,7 +206,7 @@ func (d *Dispatcher) all() []*Backend {
 func (d *Dispatcher) Stats() Stats {
 	s := Stats{
 		Choices: d.counts.choices.Load(), None: d.counts.none.Load(), Busy: d.counts.busy.Load(),
-		Ejections: d.counts.ejections.Load(), Returns: d.counts.returns.Load(),
+		Ejections: d.counts.ejections.Load(), Returns: d.counts.returns.Load(), Silences: d.counts.silences.Load(),
 	}
 	for _, b := range d.all() {
 		s.Backends++

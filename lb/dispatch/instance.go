@@ -58,8 +58,9 @@ type instance struct {
 	okRound, failedRound, row atomic.Uint32
 	ejection                  ejection
 
-	told atomic.Int64 // when a failure was last reported, ns since 1970
-	term atomic.Pointer[term]
+	told       atomic.Int64 // when a failure was last reported, ns since 1970
+	toldSilent atomic.Int64 // and when a silence was
+	term       atomic.Pointer[term]
 }
 
 // term is one time of an instance, from when it came in to its end.

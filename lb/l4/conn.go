@@ -5,6 +5,7 @@ package l4
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,6 +54,9 @@ type conn struct {
 	last     int64 // when an octet was moved last
 	asked    int64 // when the client's last octet before the first answer was passed on
 	answered int64 // how long the first octet of the answer took, ns
+	owed     int64 // since when the instance has owed an octet; 0: it owes none
+	silent   bool  // that it does was told
+	soon     bool  // the timer fires when it is to be told
 	drainBy  int64 // 0: no limit
 	queued   bool  // it is in the loop's turn
 }
@@ -203,6 +207,7 @@ func (c *conn) move(f *flow) (more bool) {
 		if c.down.octets == 0 {
 			c.asked = c.l.now
 		}
+		c.owes()
 		c.l.counts.bytesIn.Add(uint64(n))
 		c.choice.AddBytes(n, 0)
 		return more
@@ -211,6 +216,7 @@ func (c *conn) move(f *flow) (more bool) {
 		c.answered = max(1, c.l.p.clock()-c.asked)
 		c.choice.Answered()
 	}
+	c.owed, c.silent = 0, false
 	c.l.counts.bytesOut.Add(uint64(n))
 	c.choice.AddBytes(0, n)
 	return more
@@ -240,11 +246,34 @@ func (c *conn) deadline() int64 {
 	if c.drainBy > 0 {
 		at = min(at, c.drainBy)
 	}
+	if c.awaited() {
+		at = min(at, c.owed+int64(c.choice.Patience()))
+	}
 	return at
 }
 
-// expire ends the connection if its deadline has come.
+// owes notes that the instance owes an octet from now on: something was sent to
+// it. Of one-way streams the time begins anew each time, so that their
+// instance's silence is told only when they are silent, too.
+func (c *conn) owes() {
+	c.owed = c.l.now
+	if !c.soon && c.awaited() { // not at each request: the timer finds the time by itself
+		c.soon = true
+		c.l.wheel.set(&c.timer, c.deadline())
+	}
+}
+
+// awaited reports whether an octet of the instance is waited for, and that was
+// not told yet.
+func (c *conn) awaited() bool { return c.owed > 0 && !c.silent && !c.down.finished() }
+
+// expire tells of the instance's silence, and ends the connection if its
+// deadline has come.
 func (c *conn) expire(now int64) int64 {
+	if c.phase == phaseRelaying && c.awaited() {
+		c.silent = c.choice.Silent(time.Duration(now-c.owed), time.Now())
+	}
+	c.soon = c.awaited()
 	if at := c.deadline(); at > now {
 		return at
 	}

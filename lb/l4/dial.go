@@ -138,6 +138,7 @@ func (c *conn) connected() {
 	}
 	c.l.counts.connected.Add(1)
 	c.phase, c.since, c.last, c.asked = phaseRelaying, c.l.now, c.l.now, c.l.now
+	c.owed, c.silent, c.soon = c.l.now, false, true // a greeting, where the client says nothing
 	c.begun()
 	l, to, attempt := c.l, c.ref, c.attempt
 	c.stopEnd = c.choice.OnEnd(func(e dispatch.End) { l.post(message{to: to, attempt: attempt, end: e}) })

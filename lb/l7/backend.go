@@ -90,6 +90,10 @@ type instanceConn struct {
 type call struct {
 	state  atomic.Uint32
 	cancel func()
+	choice dispatch.Choice
+	begun  time.Time
+	body   *awaits // of a body that is sent; nil: none is
+	told   bool    // that the instance is silent; guarded by the backend's mu
 }
 
 // backend returns the backend of a key. p.mu is held.
@@ -257,12 +261,16 @@ func (c *instanceConn) closed() bool {
 func (c *instanceConn) plain() bool { return c.peer.b.tls == nil }
 
 // sweep closes what has been idle since before a time, or was closed by the
-// instance, and what no transport has asked for.
-func (b *backend) sweep(before time.Time) {
+// instance, and what no transport has asked for, and tells of instances that
+// are silent over HTTP/2: who waits over HTTP/1.1 wakes up and tells it itself.
+func (b *backend) sweep(now, before time.Time) {
 	var old []*instanceConn
 	var spares []*tls.Conn
 	b.mu.Lock()
 	for _, q := range b.peers {
+		for c := range q.calls {
+			c.silent(now)
+		}
 		kept := q.idle[:0]
 		for _, c := range q.idle {
 			if c.since.Before(before) || c.probe.closed() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterdns/muster/lb/dispatch"
@@ -83,13 +84,13 @@ func (p *Proxy) askHTTP1(ctx context.Context, x *exchange, c dispatch.Choice, fr
 		conn.state.Store(stateSteady)
 	}
 	a := &x.answer
-	*a = answerHTTP1{instanceConn: conn, x: x}
+	*a = answerHTTP1{instanceConn: conn, x: x, choice: c, begun: time.Now()}
 	if len(x.head) == 0 {
 		x.appendHead()
 	}
 	f := a.givenUp()
 	if !q.down.Load() || !x.repeatable() { // or it was marked down before the state could tell
-		f = a.ask(time.Now(), reused)
+		f = a.ask(a.begun, reused)
 	}
 	if f == nil {
 		return a, nil
@@ -104,6 +105,9 @@ type answerHTTP1 struct {
 	*instanceConn
 	x       *exchange
 	sending *sender // nil: the request is sent
+	choice  dispatch.Choice
+	begun   time.Time // the try
+	silent  bool      // the instance's silence was told
 }
 
 // ask writes the request and reads the response's head.
@@ -218,12 +222,36 @@ func (a *answerHTTP1) readFailed(err error, until time.Time, untouched bool) *fa
 	case a.x.to.gone():
 		return &failure{status: statusGone, why: "the client has left"}
 	}
+	if !a.silent {
+		a.silent = a.choice.Silent(a.waited(now), now)
+	}
 	a.stalls = minTime(until, now.Add(goneEvery))
 	a.c.SetReadDeadline(a.stalls)
 	if a.state.Load() == stateGivenUp { // meanwhile: the deadline that was to tell is gone
 		return a.givenUp()
 	}
 	return nil
+}
+
+// waited is how long the instance alone has been waited for.
+func (a *answerHTTP1) waited(now time.Time) time.Duration {
+	if a.sending == nil {
+		return now.Sub(a.begun)
+	}
+	return a.sending.awaits.since(now)
+}
+
+// awaits is since when the instance alone has been waited for while a request's
+// body is sent, ns since 1970; 0: it is the client that is waited for.
+type awaits struct{ atomic.Int64 }
+
+func (w *awaits) begin(now time.Time) { w.Store(now.UnixNano()) }
+
+func (w *awaits) since(now time.Time) time.Duration {
+	if at := w.Load(); at != 0 {
+		return time.Duration(now.UnixNano() - at)
+	}
+	return 0
 }
 
 func (a *answerHTTP1) givenUp() *failure {
@@ -313,6 +341,7 @@ type sender struct {
 	err    error // once done
 	sent   int64 // bytes of the body
 	client bool  // err is the client's doing
+	awaits awaits
 }
 
 // run copies the body to the instance.
@@ -340,10 +369,12 @@ func (s *sender) copy(stall time.Duration) error {
 	for until := (time.Time{}); ; {
 		n, err := payload.stream.Read((*buf)[chunkRoom : len(*buf)-2])
 		if n > 0 {
-			if now := time.Now(); until.Sub(now) < stall/stallSlack {
+			now := time.Now()
+			if until.Sub(now) < stall/stallSlack {
 				until = now.Add(stall)
 				s.c.SetWriteDeadline(until)
 			}
+			s.awaits.begin(now)
 			out := (*buf)[chunkRoom : chunkRoom+n]
 			if chunked {
 				out = frameChunk(*buf, n)
@@ -355,7 +386,9 @@ func (s *sender) copy(stall time.Duration) error {
 		}
 		switch {
 		case err == nil:
+			s.awaits.Store(0)
 		case errors.Is(err, io.EOF):
+			s.awaits.begin(time.Now())
 			if chunked {
 				_, err = s.c.Write(appendLastChunk((*buf)[:0], payload.trailers()))
 				return err

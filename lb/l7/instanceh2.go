@@ -71,6 +71,8 @@ type outbound struct {
 	err  error
 	n    int64
 
+	awaits awaits
+
 	trailer http.Header // the request's; nil: none are announced
 }
 
@@ -82,6 +84,8 @@ func (o *outbound) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	payload := &o.x.payload
+	o.awaits.Store(0)
+	defer func() { o.awaits.begin(time.Now()) }()
 	if !payload.begun {
 		payload.begun = true
 		if payload.await != nil {
@@ -124,9 +128,16 @@ func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice, fr
 	q := x.target.backend.peerOf(c)
 	ctx, cancel := context.WithCancel(ctx)
 	a := &answerHTTP2{x: x, q: q, fresh: fresh}
-	a.call.cancel = cancel
+	a.call.cancel, a.call.choice = cancel, c
 	if x.repeatable() {
 		a.call.state.Store(stateWaiting)
+	}
+	req := x.outgoing(ctx, a)
+	now := time.Now()
+	a.call.begun = now
+	if a.body != nil {
+		a.call.body = &a.body.awaits
+		a.body.awaits.begin(now)
 	}
 	q.track(&a.call)
 	if q.down.Load() && x.repeatable() { // before it could be told
@@ -134,8 +145,6 @@ func (p *Proxy) askHTTP2(ctx context.Context, x *exchange, c dispatch.Choice, fr
 		cancel()
 	}
 	a.stop = x.to.watch(cancel)
-	req := x.outgoing(ctx, a)
-	now := time.Now()
 	until := x.deadline(now)
 	timer := time.AfterFunc(until.Sub(now), cancel)
 	resp, err := q.transport().RoundTrip(req) //nolint:bodyclose // release closes it
@@ -158,6 +167,15 @@ func (q *peer) track(c *call) {
 	q.b.mu.Lock()
 	defer q.b.mu.Unlock()
 	q.calls[c] = struct{}{}
+}
+
+// silent tells of the instance's silence.
+func (c *call) silent(now time.Time) {
+	waited := now.Sub(c.begun)
+	if c.body != nil {
+		waited = c.body.since(now)
+	}
+	c.told = c.told || c.choice.Silent(waited, now)
 }
 
 func (q *peer) untrack(c *call) {

@@ -423,7 +423,7 @@ func (p *Proxy) await(running *sync.WaitGroup, ticker *time.Ticker) {
 func (p *Proxy) tick(now time.Time) {
 	p.now(now)
 	for _, b := range p.all() {
-		b.sweep(now.Add(-p.cfg.Limits.PoolIdle))
+		b.sweep(now, now.Add(-p.cfg.Limits.PoolIdle))
 	}
 	for _, l := range p.listeners {
 		l.park.expire(now.Add(-p.cfg.Limits.Idle), false)

@@ -13,8 +13,9 @@ type Passive struct {
 	// Factor multiplies the instance's weight from now on, in DNS as in the
 	// proxies; 1 takes that back, 0 leaves it as it is.
 	Factor float64
-	// Failed says that a request has failed: the instance's checks come sooner.
-	Failed bool
+	// Failed says that a request has failed, Silent that one has waited for its
+	// answer for long: the instance's checks come sooner.
+	Failed, Silent bool
 }
 
 // ObservePassive takes what a proxy has seen. It never blocks; several
@@ -29,6 +30,7 @@ func (p *Pool) ObservePassive(o Passive) {
 		seen.factor = o.Factor
 	}
 	seen.failed = seen.failed || o.Failed
+	seen.silent = seen.silent || o.Silent
 	p.passive[k] = seen
 	p.mu.Unlock()
 	p.wakeWriter()
@@ -42,8 +44,8 @@ type passiveKey struct {
 }
 
 type passiveSeen struct {
-	factor float64 // 0: none was told
-	failed bool
+	factor         float64 // 0: none was told
+	failed, silent bool
 }
 
 // seePassive applies an observation; one of an instance that is gone is
@@ -62,10 +64,14 @@ func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
 		return
 	}
 	in := &s.insts[at]
-	if seen.failed && w.targets.checker != nil {
+	if (seen.failed || seen.silent) && w.targets.checker != nil {
+		output := "a request through the proxy failed"
+		if !seen.failed {
+			output = "a request through the proxy waits for its answer"
+		}
 		for t := range in.targets() {
 			if t := t.key.Target(); t.Type != health.TypeTTL { // whose reports are verdicts
-				w.targets.checker.Report(t, health.Result{Output: "a request through the proxy failed", Load: -1})
+				w.targets.checker.Report(t, health.Result{Output: output, Load: -1})
 			}
 		}
 	}

@@ -36,6 +36,14 @@ func TestPool_ObservePassive(t *testing.T) {
 		if w := e.find("web").Endpoint(0).Weight; w != lb.WeightScale {
 			t.Errorf("taken back: weight %d, want %d", w, lb.WeightScale)
 		}
+		e.pool.ObservePassive(pool.Passive{Source: 1, Service: "web", Instance: "b", Silent: true})
+		e.wait()
+		if n := len(e.checker.reports); n != 2 || e.checker.reports[1].OK || e.checker.reports[1].Output != "a request through the proxy waits for its answer" {
+			t.Errorf("after a silence: %d reports, want another, of it: %+v", n, e.checker.reports)
+		}
+		if w := e.find("web").Endpoint(1).Weight; w != lb.WeightScale {
+			t.Errorf("silence has changed the weight to %d", w)
+		}
 		// Of what is not there it is nothing.
 		for _, o := range []pool.Passive{{Source: 9, Service: "web", Instance: "a"}, {Source: 1, Service: "no", Instance: "a"}, {Source: 1, Service: "web", Instance: "no"}} {
 			o.Factor = 0.1
