@@ -11,16 +11,23 @@ import (
 // is built and never afterwards.
 type index struct {
 	seed  maphash.Seed
-	slots []uint32 // entry number + 1; 0 is free. At most half are in use
+	slots []slot   // at most half are in use
 	at    []uint32 // where entry i begins in names
 	names []byte   // every name, one after the other
+}
+
+// slot is a place of the table. The hash spares a look at another entry's name, which
+// lies where no cache has it once there are many.
+type slot struct {
+	hash  uint32 // the upper half of the name's
+	entry uint32 // the entry's number + 1; 0: the slot is free
 }
 
 // slotsMin keeps the table's size a power of two with room from the start.
 const slotsMin = 8
 
 func newIndex() index {
-	return index{seed: maphash.MakeSeed(), slots: make([]uint32, slotsMin)}
+	return index{seed: maphash.MakeSeed(), slots: make([]slot, slotsMin)}
 }
 
 // len is the number of entries.
@@ -38,13 +45,14 @@ func (x *index) name(i uint32) []byte {
 // find returns the entry of a lower-cased name.
 func (x *index) find(name []byte) (i uint32, ok bool) {
 	mask := uint64(len(x.slots) - 1)
-	for h := maphash.Bytes(x.seed, name); ; h++ {
+	hash := maphash.Bytes(x.seed, name)
+	for h := hash; ; h++ {
 		s := x.slots[h&mask]
-		if s == 0 {
+		if s.entry == 0 {
 			return 0, false
 		}
-		if bytes.Equal(x.name(s-1), name) {
-			return s - 1, true
+		if s.hash == uint32(hash>>32) && bytes.Equal(x.name(s.entry-1), name) {
+			return s.entry - 1, true
 		}
 	}
 }
@@ -61,7 +69,7 @@ func (x *index) add(name []byte) uint32 {
 		x.place(i)
 		return i
 	}
-	x.slots = make([]uint32, 2*len(x.slots))
+	x.slots = make([]slot, 2*len(x.slots))
 	for j := range x.at {
 		x.place(uint32(j))
 	}
@@ -78,9 +86,10 @@ func (x *index) hide(name []byte) uint32 {
 // place enters i into a free slot.
 func (x *index) place(i uint32) {
 	mask := uint64(len(x.slots) - 1)
-	h := maphash.Bytes(x.seed, x.name(i))
-	for x.slots[h&mask] != 0 {
+	hash := maphash.Bytes(x.seed, x.name(i))
+	h := hash
+	for x.slots[h&mask].entry != 0 {
 		h++
 	}
-	x.slots[h&mask] = i + 1
+	x.slots[h&mask] = slot{hash: uint32(hash >> 32), entry: i + 1}
 }
