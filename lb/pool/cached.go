@@ -11,10 +11,12 @@ import (
 // carries that group's TTL or, by what is known of the future, less. So when a
 // group is replaced by one without the instance, or with a lower TTL, the old
 // TTL from that moment on is the longest that an answer of the old one can be
-// kept; while the instance is in, it is the present TTL from now on.
+// kept; while the instance is in, it is the present TTL from now on. Where
+// instances are answered with their own TTLs (Source.OwnTTLs) it is those, if they
+// are greater.
 //
-// Answers for the instance's own name are not meant: they are given for as long
-// as it is registered, whatever its state.
+// Answers for the instance's own name that are given for as long as it is
+// registered, whatever its state, are not meant.
 
 // noteCached notes what caches may hold of the groups of prev that next
 // replaces.
@@ -23,17 +25,17 @@ func (w *writer) noteCached(s *svc, prev, next *Service, now int64) {
 		return
 	}
 	b := &w.build
-	renumbered := s.regroup || len(prev.instances) != len(s.insts)
-	if renumbered {
+	c := &replacement{prev: prev, next: next, renumbered: s.regroup || len(prev.instances) != len(s.insts), now: now}
+	if c.renumbered {
 		b.renumber(s, prev)
 	}
-	b.noteSet(s, &prev.whole, &next.whole, renumbered, now)
+	b.noteSet(s, c, &prev.whole, &next.whole)
 	for i := range prev.filters {
 		var after *Set
-		if !renumbered && i < len(next.filters) {
+		if !c.renumbered && i < len(next.filters) {
 			after = &next.filters[i]
 		}
-		b.noteSet(s, &prev.filters[i], after, renumbered, now)
+		b.noteSet(s, c, &prev.filters[i], after)
 	}
 }
 
@@ -55,28 +57,34 @@ func (b *builder) renumber(s *svc, prev *Service) {
 	}
 }
 
+// replacement is a form of a service and the one that replaces it.
+type replacement struct {
+	prev, next *Service
+	renumbered bool // their instances have other numbers
+	now        int64
+}
+
 // noteSet is noteCached for one set; nil after: which one replaces it is not
 // known.
-func (b *builder) noteSet(s *svc, before, after *Set, renumbered bool, now int64) {
+func (b *builder) noteSet(s *svc, c *replacement, before, after *Set) {
 	for f, g := range before.groups {
 		if g == nil || f > 0 && g == before.groups[f-1] {
 			continue
 		}
 		var h *Group
-		if after != nil && !renumbered {
+		if after != nil && !c.renumbered {
 			h = after.groups[f]
 		}
 		if g != h {
-			b.noteGroup(s, g, h, renumbered, now)
+			b.noteGroup(s, c, g, h)
 		}
 	}
 }
 
 // noteGroup is noteCached for one group, which h replaces; nil: that is not
 // known, and every instance is taken to leave it.
-func (b *builder) noteGroup(s *svc, g, h *Group, renumbered bool, now int64) {
-	keeps := h != nil && h.ttl >= g.ttl
-	if keeps {
+func (b *builder) noteGroup(s *svc, c *replacement, g, h *Group) {
+	if h != nil {
 		b.stays = slices.Grow(b.stays[:0], len(s.insts))[:len(s.insts)]
 		clear(b.stays)
 		for t := range h.tiers {
@@ -85,21 +93,30 @@ func (b *builder) noteGroup(s *svc, g, h *Group, renumbered bool, now int64) {
 			}
 		}
 	}
-	until := now + int64(g.ttl)*int64(time.Second)
 	for t := range g.tiers {
 		for n := range g.tiers[t].Size() {
-			i := int(g.tiers[t].At(n))
-			if keeps && b.stays[i] {
+			i := g.tiers[t].At(n)
+			ttl := c.prev.sentTTL(g, i)
+			if h != nil && b.stays[i] && c.next.sentTTL(h, i) >= ttl {
 				continue
 			}
-			if renumbered {
-				if i = int(b.places[i]); i < 0 {
+			at := int(i)
+			if c.renumbered {
+				if at = int(b.places[i]); at < 0 {
 					continue
 				}
 			}
-			s.insts[i].cachedUntil = max(s.insts[i].cachedUntil, until)
+			s.insts[at].cachedUntil = max(s.insts[at].cachedUntil, c.now+int64(ttl)*int64(time.Second))
 		}
 	}
+}
+
+// sentTTL is the greatest TTL in seconds that an answer of a group with instance i has.
+func (s *Service) sentTTL(g *Group, i uint32) uint32 {
+	if s.settings.ownTTLs {
+		return max(g.ttl, s.InstanceTTL(i))
+	}
+	return g.ttl
 }
 
 // cachedFor is how long from now on a cache may hold an answer with instance i,
@@ -108,7 +125,7 @@ func (b *builder) noteGroup(s *svc, g, h *Group, renumbered bool, now int64) {
 func (o *seen) cachedFor(i uint32, began, now int64) time.Duration {
 	until := o.insts[i].cachedUntil
 	if !o.insts[i].late {
-		until = max(until, began+int64(o.settings.ttl)*int64(time.Second))
+		until = max(until, began+int64(o.pub.sentTTL(&o.settings.nobody, i))*int64(time.Second))
 	}
 	until = max(until, o.pub.whole.cachedUntil(i, now))
 	for n := range o.pub.filters {
@@ -122,7 +139,7 @@ func (o *seen) cachedFor(i uint32, began, now int64) time.Duration {
 func (s *Set) cachedUntil(i uint32, now int64) (until int64) {
 	for _, g := range s.groups {
 		if g != nil && g.has(i) {
-			until = max(until, now+int64(g.ttl)*int64(time.Second))
+			until = max(until, now+int64(s.service.sentTTL(g, i))*int64(time.Second))
 		}
 	}
 	return until

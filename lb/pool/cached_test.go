@@ -98,6 +98,32 @@ func TestPool_Service_cached(t *testing.T) {
 	})
 }
 
+// TestPool_Service_cachedOwnTTLs: SkyDNS records are answered by their own names too,
+// each with its own TTL, which may be far above the least of their service's.
+func TestPool_Service_cachedOwnTTLs(t *testing.T) {
+	own := pool.Settings{Sources: []pool.Source{{ID: 1, Zone: zone, OwnTTLs: true}}}
+	bubble(t, pool.Config{Settings: own}, func(t *testing.T, e *env) {
+		e.apply(registry.Batch{Reset: true, Instances: insts("web/a 10.0.0.1 ttl=300", "web/b 10.0.0.2 ttl=60", "web/c 10.0.0.3 ttl=60")})
+		want := func(id string, seconds float64) {
+			t.Helper()
+			if got := e.cached(id).Seconds(); got != seconds {
+				t.Errorf("%s: caches may hold it for %v s, want %v", id, got, seconds)
+			}
+		}
+		want("a", 300)
+		want("b", 60)
+		time.Sleep(time.Hour) // what was before the start is nothing any more
+		e.apply(registry.Batch{Admin: []registry.Admin{{Service: "web", Instance: "a", State: registry.AdminDrain}}})
+		time.Sleep(100 * time.Second)
+		want("a", 200)
+		want("b", 60)
+		e.apply(registry.Batch{Instances: insts("web/b 10.0.0.2 ttl=5")})
+		time.Sleep(10 * time.Second)
+		want("b", 50)
+		want("c", 60)
+	})
+}
+
 // Nothing is known of what was answered before a restart.
 func TestPool_Service_cachedBeforeTheStart(t *testing.T) {
 	bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {

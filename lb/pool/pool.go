@@ -86,6 +86,9 @@ type Source struct {
 	ID   registry.SourceID // not 0
 	Zone string            // absolute name of the zone, for people: "svc.internal."
 	TTL  time.Duration     // of answers, where nothing nearer says; 0: 5 s
+	// OwnTTLs says that an instance may be answered with its own TTL, and not only
+	// with the least of a set that it is in: as records of SkyDNS are, by their names.
+	OwnTTLs bool
 	// Defaults are the policies of the configuration, by name; "*" is for all.
 	Defaults []registry.Service
 	// Reserved are service names that the zone needs for itself ("ns1"); a

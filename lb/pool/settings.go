@@ -62,6 +62,7 @@ type settings struct {
 	places   []place // that it fails over to
 	tierRule lb.TierRule
 	failOpen bool
+	ownTTLs  bool // Source.OwnTTLs
 	slow     time.Duration
 	nobody   Group // of sets and families that have no instance
 }
@@ -141,7 +142,7 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 		Policy: "weighted", TTL: src.cfg.TTL, MaxAnswers: registry.MaxAnswersAuto, HashOn: "client",
 		Checks: []registry.Check{}, Fail: "open", PanicThreshold: &threshold, SlowStart: &slow, Spill: "auto",
 	}.Merge(p)
-	s := &settings{policy: p, ttl: clampTTL(p.TTL), slow: *p.SlowStart, failOpen: p.Fail == "open"}
+	s := &settings{policy: p, ttl: clampTTL(p.TTL), slow: *p.SlowStart, failOpen: p.Fail == "open", ownTTLs: src.cfg.OwnTTLs}
 	s.answers = max(p.MaxAnswers, 0)
 	for _, a := range p.VIP {
 		if a.Is4() {

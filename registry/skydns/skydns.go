@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/musterdns/muster/registry"
 )
@@ -183,6 +184,7 @@ func (r *Record) Instance() (in registry.Instance, ok bool) {
 	}
 	return registry.Instance{
 		Service: key.Service, ID: key.Name, Addresses: []netip.Addr{r.Addr}, Port: uint16(r.Port), Weight: r.Weight,
+		TTL: min(time.Duration(r.TTL)*time.Second, registry.TTLMax),
 	}, true
 }
 

@@ -53,6 +53,8 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 		Encode: service.Encode,
 		Settings: pool.Settings{Reverse: true, Sources: []pool.Source{{
 			ID: 1, Zone: "svc.test.", Defaults: []registry.Service{defaults}, Reserved: service.Reserved(),
+		}, {
+			ID: 2, Zone: "sky.test.", Defaults: []registry.Service{defaults}, OwnTTLs: true,
 		}}},
 	})
 	if err != nil {
@@ -76,7 +78,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	}
 	apex = mustName("sky.test.")
 	sky := service.NewSkyTree(apex)
-	of, err := service.NewSky(service.SkyConfig{Apex: apex, View: p.View(), Source: 1, Tree: sky})
+	of, err := service.NewSky(service.SkyConfig{Apex: apex, View: p.View(), Source: 2, Tree: sky})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,12 +89,20 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	return &server{t: t, pool: p, tree: tree, sky: sky, sink: p.Sink(ctx), size: 1232}, func() { cancel(); <-done }
+	s := &server{t: t, pool: p, tree: tree, sky: sky, sink: p.Sink(ctx), size: 1232}
+	s.feed(registry.Batch{Source: 2, Reset: true})
+	return s, func() { cancel(); <-done }
 }
 
 func (s *server) apply(b registry.Batch) {
 	s.t.Helper()
 	b.Source = 1
+	s.feed(b)
+}
+
+// feed sinks a batch of a source and waits until the writer has it.
+func (s *server) feed(b registry.Batch) {
+	s.t.Helper()
 	if b.AsOf.IsZero() {
 		b.AsOf = time.Now()
 	}

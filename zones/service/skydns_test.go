@@ -1,11 +1,14 @@
 package service_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -39,7 +42,24 @@ func (s *server) applySky(whole bool, records map[string]string) {
 		}
 		b.Notes = append(b.Notes, registry.Note{Key: key, Value: note})
 	}
-	s.sky.Apply(b)
+	s.feedSky(b)
+}
+
+// feedSky has a batch of notes taken in as the server does, the instances among them too.
+func (s *server) feedSky(b registry.Batch) {
+	s.t.Helper()
+	b.Source = 2
+	err := skydns.Watch(once(b), s.sky.Apply).Watch(s.t.Context(), func(b registry.Batch) error { s.feed(b); return nil })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// once is a watcher with one batch.
+type once registry.Batch
+
+func (o once) Watch(_ context.Context, sink func(registry.Batch) error) error {
+	return sink(registry.Batch(o))
 }
 
 // However records came, one after the other or all at once, the answers are the same.
@@ -146,6 +166,42 @@ func TestSky_Lookup(t *testing.T) {
 			t.Errorf("%s %s: %s %q, want %s %q", tt.name, tt.typ, a.kind, a.answer, tt.kind, tt.want)
 		}
 	}
+}
+
+// TestSky_Append_ttl: what is known to change lowers the TTL, as of a service's (DESIGN's
+// rule of TTLs: a failure that is counted, the end of an administrator's word).
+func TestSky_Append_ttl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := newServer(t, registry.Service{})
+		defer stop()
+		s.applySky(true, map[string]string{
+			"web/a": `{"host":"10.9.0.1","port":80,"ttl":60}`, "web/b": `{"host":"10.9.0.2","port":80,"ttl":90}`, "other": `{"host":"10.9.0.3","ttl":60}`,
+		})
+		want := func(name, typ string, ttl uint32) {
+			t.Helper()
+			a := s.ask(name, typ)
+			if len(a.msg.Answer) == 0 || a.res.TTL != ttl || a.msg.Answer[0].Header().Ttl != ttl {
+				t.Errorf("%s %s: %s, TTL %d; want %d", name, typ, a, a.res.TTL, ttl)
+			}
+		}
+		want("web.sky.test", "A", 60)
+		want("b.web.sky.test", "A", 90)
+		s.feed(registry.Batch{Source: 2, Admin: []registry.Admin{
+			{Service: "web", Instance: "b", State: registry.AdminUp, Until: time.Now().Add(8500 * time.Millisecond)},
+		}})
+		want("web.sky.test", "A", 8)
+		want("web.sky.test", "SRV", 8)
+		want("sky.test", "A", 8)
+		want("b.web.sky.test", "A", 8)
+		want("a.web.sky.test", "A", 60)
+		want("other.sky.test", "A", 60)
+		time.Sleep(5 * time.Second)
+		want("web.sky.test", "A", 3)
+		time.Sleep(5 * time.Second)
+		want("web.sky.test", "A", 60)
+		s.feed(registry.Batch{Source: 2, Admin: []registry.Admin{{Service: "web", Instance: "a", State: registry.AdminDrain}}})
+		want("web.sky.test", "A", 90) // of those that are answered
+	})
 }
 
 // The snapshot file has every record, whatever its kind and however many one name has.

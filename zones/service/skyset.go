@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/zones"
 )
@@ -24,31 +25,45 @@ type (
 
 // in reports whether the record may be answered: it is no instance, or one that is in.
 func (r *skyRecord) in(z *Sky) bool {
+	s, i := r.instance(z)
+	return s == nil || s.In(i) // nil: it is as new as that
+}
+
+// instance is the instance that the record is, as the view has it; nil: the view has
+// none, or the record is none.
+func (r *skyRecord) instance(z *Sky) (*pool.Service, uint32) {
 	if len(r.service) == 0 {
-		return true
+		return nil, 0
 	}
 	s := z.view.Find(z.source, r.service)
 	if s == nil || s.Ancestor() {
-		return true // it is as new as that
+		return nil, 0
 	}
 	i := s.Instance(r.id)
-	return i < 0 || s.In(uint32(i))
+	if i < 0 {
+		return nil, 0
+	}
+	return s, uint32(i)
 }
 
-// ttl is the TTL that the record asks for.
-func (r *skyRecord) ttl(z *Sky) uint32 {
+// ttl is the TTL of the record: of one that is an instance that of the instance, lowered
+// to the first moment at which what is said of it may change; of another what it asks for.
+func (r *skyRecord) ttl(z *Sky, now int64) uint32 {
+	if s, i := r.instance(z); s != nil {
+		return pool.LeftTTL(s.InstanceTTL(i), s.Deadline(i), now)
+	}
 	if r.TTL == 0 {
 		return z.apex.ttl
 	}
 	return min(r.TTL, uint32(registry.TTLMax/time.Second))
 }
 
-// begin is the result of a set of records that are of a kind, with their least TTL.
+// begin is the result of the records of a kind that may be answered, with their least TTL.
 func (s *skySet) begin(z *Sky, r *zones.Request, kind *skyKind) zones.Result {
 	res := zones.Result{TTL: ^uint32(0), EDE: zones.EDENone}
 	for _, rec := range s.records {
-		if kind.of(rec) {
-			res.TTL = min(res.TTL, rec.ttl(z)) // RFC 2181 section 5.2
+		if kind.of(rec) && rec.in(z) {
+			res.TTL = min(res.TTL, rec.ttl(z, r.Now)) // RFC 2181 section 5.2
 		}
 	}
 	if state := z.view.Source(z.source); state != nil {
@@ -293,7 +308,7 @@ func (r *skyPTR) Version() uint64 { return versionOf(r.All) }
 // pointer writes the one name that a record leads to.
 func (r *skyRecord) pointer(b *wire.Builder, owner wire.Ref, q *zones.Request, typ wire.Type) zones.Result {
 	z := r.tree.zone.Load()
-	res := zones.Result{TTL: r.ttl(z), EDE: zones.EDENone}
+	res := zones.Result{TTL: r.ttl(z, q.Now), EDE: zones.EDENone}
 	if state := z.view.Source(z.source); state != nil {
 		stateOf(state, &res, q.Now)
 	}

@@ -110,7 +110,7 @@ func (s *server) settings(cfg *config.Config) pool.Settings {
 		case config.SourceReverse:
 			out.Reverse = true
 		case config.SourceMuster, config.SourceNaming, config.SourceSkyDNS:
-			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name)}
+			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name), OwnTTLs: z.Source == config.SourceSkyDNS}
 			for j := range cfg.Services {
 				if cfg.Services[j].Zone == z.Name {
 					src.Defaults = append(src.Defaults, cfg.Services[j].Service)
