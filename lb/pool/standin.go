@@ -49,20 +49,16 @@ func (s *Service) well() bool {
 }
 
 // at is the service of a place, seen from a service of a source; nil: there is none.
+// Of zones that lie in one another the nearest has the name (RFC 1034 section 4.3.2
+// step 2).
 func (v *View) at(p place, from *SourceView) *Service {
 	if !p.absolute {
 		return v.Find(from.id, p.name)
 	}
-	for _, src := range v.Sources() {
-		if src == nil || len(src.apex) >= len(p.name) {
-			continue
-		}
-		// The zone's name must begin where a label does.
-		for at := 0; at < len(p.name)-1; at += 1 + int(p.name[at]) {
-			if string(p.name[at:]) == src.apex {
-				if s := v.Find(src.id, p.name[:at]); s != nil {
-					return s
-				}
+	for at := 0; at < len(p.name)-1; at += 1 + int(p.name[at]) { // a zone's name begins where a label does
+		for _, src := range v.Sources() {
+			if src != nil && src.apex == string(p.name[at:]) {
+				return v.Find(src.id, p.name[:at])
 			}
 		}
 	}
