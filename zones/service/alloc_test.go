@@ -42,6 +42,7 @@ var questions = [][2]string{
 	{"sky.test", "MX"},
 	{"sky.test", "TXT"},
 	{"old.sky.test", "CNAME"},
+	{"away.sky.test", "A"},
 	{"nosuch.sky.test", "A"},
 }
 
@@ -61,6 +62,7 @@ func TestZone_Lookup_allocates(t *testing.T) {
 		"web/a": `{"host":"10.9.0.1","port":80}`, "web/b": `{"host":"fd00::1","port":80}`, "old": `{"host":"www.example.com"}`,
 		"mail": `{"host":"mail.example.com","mail":true,"text":"x"}`,
 	})
+	s.feed(registry.Batch{Source: 2, Services: []registry.Service{{Name: "away", Failover: []string{"web"}}}})
 	s.req.Now = time.Now().UnixNano()
 	s.req.Client = netip.MustParseAddr("192.0.2.1")
 	for _, q := range questions {

@@ -26,8 +26,9 @@ type SkyConfig struct {
 
 // Sky answers the names of a zone of SkyDNS records. A name is answered with the record
 // at it and all below; CNAME and PTR with the record at it alone. A record that is an
-// instance is left out while the instance may not be answered. It is immutable and safe
-// for concurrent use.
+// instance is left out while the instance may not be answered. The name of a service that
+// another stands in for has that one's instances as A, AAAA and SRV, as the proxies have.
+// It is immutable and safe for concurrent use.
 //
 // It differs from CoreDNS on purpose: a bad record is left out alone, a name has one
 // CNAME at most and none beside addresses, a host and a text are both answered, a record
@@ -76,7 +77,14 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 		return
 	}
 	n := root.find(name, below)
+	s, standin := z.service(name, below), (*pool.Service)(nil)
+	if s != nil && ofInstances(typ) {
+		standin = z.view.Standin(s)
+	}
 	switch {
+	case standin != s && standin != nil: // as the proxies forward
+		a.Kind = zones.NoData
+		answer(standin.Set(), typ, a)
 	case below == 0:
 		n = root
 		if own := root.child([]byte("dns")); own != nil && own.child([]byte("apex")) != nil {
@@ -87,6 +95,8 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 	case n != nil:
 		a.Kind = zones.NoData
 		answerSky(n, typ, a)
+	case s != nil:
+		a.Kind = zones.NoData // it has a policy, and no record
 	case z.apex.lookup(name, below, typ, a):
 		return
 	default:
@@ -96,6 +106,24 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 	if a.Kind == zones.NoData || a.Kind == zones.NXDomain {
 		explain(state, a)
 	}
+}
+
+// service is the service of a name; nil: there is none.
+func (z *Sky) service(name *wire.Name, below int) *pool.Service {
+	if below == 0 {
+		return nil
+	}
+	s := z.view.Find(z.source, relative(name, 0, below))
+	if s == nil || s.Ancestor() {
+		return nil
+	}
+	return s
+}
+
+// ofInstances reports whether records of a type are what another service's instances may
+// stand in with.
+func ofInstances(typ wire.Type) bool {
+	return typ == wire.TypeA || typ == wire.TypeAAAA || typ == wire.TypeSRV
 }
 
 // pattern answers a question with a label that stands for every one.

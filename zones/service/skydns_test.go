@@ -204,6 +204,36 @@ func TestSky_Append_ttl(t *testing.T) {
 	})
 }
 
+// TestSky_Lookup_failover: what stands in for a service that is not well does so in DNS as
+// it does in the proxies.
+func TestSky_Lookup_failover(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(registry.Batch{Reset: true, Instances: []registry.Instance{instance("spare", "x", "10.7.0.1")}})
+	s.applySky(true, map[string]string{"web/a": `{"host":"10.9.0.1","port":80}`, "web": `{"text":"x"}`, "near/n": `{"host":"10.9.0.5","port":81,"ttl":7}`})
+	s.feed(registry.Batch{Source: 2, Services: []registry.Service{
+		{Name: "web", Failover: []string{"nosuch", "spare.svc.test."}}, {Name: "gone", Failover: []string{"near"}}, {Name: "policy"},
+	}})
+	want := func(name, typ, want string) {
+		t.Helper()
+		if got := s.ask(name, typ).String(); got != want {
+			t.Errorf("%s %s: %s, want %s", name, typ, got, want)
+		}
+	}
+	want("web.sky.test", "A", "NOERROR\nweb.sky.test. 5 IN A 10.9.0.1")
+	want("gone.sky.test", "A", "NOERROR\ngone.sky.test. 7 IN A 10.9.0.5")
+	want("gone.sky.test", "SRV", "NOERROR\ngone.sky.test. 7 IN SRV 0 100 81 n.near.sky.test.\n+ n.near.sky.test. 7 IN A 10.9.0.5")
+	want("gone.sky.test", "TXT", "NODATA")
+	want("policy.sky.test", "A", "NODATA")
+	s.feed(registry.Batch{Source: 2, Admin: []registry.Admin{{Service: "web", Instance: "*", State: registry.AdminDrain}}})
+	want("web.sky.test", "A", "NOERROR\nweb.sky.test. 5 IN A 10.7.0.1")
+	want("web.sky.test", "SRV", "NOERROR\nweb.sky.test. 5 IN SRV 0 1 80 x.spare.svc.test.\n+ x.spare.svc.test. 5 IN A 10.7.0.1")
+	want("web.sky.test", "TXT", `NOERROR`+"\n"+`web.sky.test. 5 IN TXT "x"`)
+	want("a.web.sky.test", "A", "NODATA")
+	s.feed(registry.Batch{Source: 2, Deleted: []registry.Key{{Source: 2, Kind: registry.KindAdmin, Service: "web", Name: "*"}}})
+	want("web.sky.test", "A", "NOERROR\nweb.sky.test. 5 IN A 10.9.0.1")
+}
+
 // The snapshot file has every record, whatever its kind and however many one name has.
 func TestSkyTree_Restore(t *testing.T) {
 	s, stop := newServer(t, registry.Service{})
