@@ -15,8 +15,8 @@ import (
 const skyMax = 128
 
 // SkyTree is the records of a zone of source skydns by their paths. One goroutine calls
-// Apply; what is published is never written to again, and a change makes the nodes from
-// the record to the zone anew: it costs as much as each has children.
+// Apply; what is published is never written to again, and a batch makes the nodes from its
+// records to the zone anew: it costs as much as each of those has children, once.
 type SkyTree struct {
 	apex wire.Name
 	root atomic.Pointer[skyNode] // nil: nothing is known yet
@@ -62,7 +62,7 @@ func (t *SkyTree) Apply(b registry.Batch) {
 			}
 		}
 		if !b.More {
-			t.root.Store(t.build(t.state))
+			t.root.Store(t.build())
 			t.state = nil
 		}
 		return
@@ -71,15 +71,16 @@ func (t *SkyTree) Apply(b registry.Batch) {
 	if root == nil || len(b.Notes)+len(b.Deleted) == 0 {
 		return
 	}
+	changes := make([]skyChange, 0, len(b.Notes)+len(b.Deleted))
 	for _, k := range b.Deleted {
-		root = t.with(root, strings.Split(k.Service, "/"), nil)
+		changes = append(changes, skyChange{strings.Split(k.Service, "/"), nil})
 	}
 	for _, n := range b.Notes {
 		if r := t.record(n.Value); r != nil {
-			root = t.with(root, strings.Split(r.Path, "/"), r)
+			changes = append(changes, skyChange{strings.Split(r.Path, "/"), r})
 		}
 	}
-	t.root.Store(root)
+	t.root.Store(t.with(root, changes))
 }
 
 // Notes are all records, each with its message as the value: for the snapshot file.
@@ -177,68 +178,69 @@ func skyText(text string) []byte {
 	return out
 }
 
-// build makes the nodes of a complete state.
-func (t *SkyTree) build(records map[string]*skyRecord) *skyNode {
-	type pathed struct {
-		path   []string
-		record *skyRecord
+// build makes the nodes of the complete state.
+func (t *SkyTree) build() *skyNode {
+	if len(t.state) == 0 {
+		return &skyNode{set: newSkySet(t, nil)}
 	}
-	sorted := make([]pathed, 0, len(records))
-	for _, r := range records {
-		sorted = append(sorted, pathed{strings.Split(r.Path, "/"), r})
+	changes := make([]skyChange, 0, len(t.state))
+	for _, r := range t.state {
+		changes = append(changes, skyChange{strings.Split(r.Path, "/"), r})
 	}
-	slices.SortFunc(sorted, func(a, b pathed) int { return slices.Compare(a.path, b.path) })
-	var build func(label string, depth int, part []pathed) *skyNode
-	build = func(label string, depth int, part []pathed) *skyNode {
-		n := &skyNode{label: label}
-		for len(part) > 0 && len(part[0].path) == depth {
-			n.record, part = part[0].record, part[1:]
-		}
-		for len(part) > 0 {
-			label := part[0].path[depth]
-			end := 1
-			for end < len(part) && part[end].path[depth] == label {
-				end++
-			}
-			n.children = append(n.children, build(label, depth+1, part[:end]))
-			part = part[end:]
-		}
-		n.gather(t)
-		return n
-	}
-	return build("", 0, sorted)
+	return t.with(&skyNode{}, changes)
 }
 
-// with returns a node with another record at a path below it; nil: without. What is
-// left of no record is nil, but for the root.
-func (t *SkyTree) with(n *skyNode, path []string, r *skyRecord) *skyNode {
+// skyChange is what is to be at a path; nil: no record.
+type skyChange struct {
+	path   []string
+	record *skyRecord
+}
+
+// with returns the tree of a root with changes, of which there is one a path.
+func (t *SkyTree) with(root *skyNode, changes []skyChange) *skyNode {
+	slices.SortFunc(changes, func(a, b skyChange) int { return slices.Compare(a.path, b.path) })
+	return t.merge(root, 0, changes)
+}
+
+// merge returns a node at a depth with changes at and below it, sorted by path. It makes
+// each node on the way to a change anew, once however many there are, and shares the
+// others with n. What is left of no record is nil, but for the root.
+func (t *SkyTree) merge(n *skyNode, depth int, changes []skyChange) *skyNode {
 	out := &skyNode{label: n.label, children: n.children, record: n.record}
-	if len(path) == 0 {
-		out.record = r
-	} else {
-		i, found := slices.BinarySearchFunc(n.children, path[0], func(c *skyNode, label string) int { return strings.Compare(c.label, label) })
-		child := &skyNode{label: path[0]}
-		if found {
-			child = n.children[i]
-		} else if r == nil {
-			return n
-		}
-		child = t.with(child, path[1:], r)
-		switch {
-		case child == nil && found:
-			out.children = slices.Concat(n.children[:i], n.children[i+1:])
-		case found:
-			out.children = slices.Clone(n.children)
-			out.children[i] = child
-		case child != nil:
-			out.children = slices.Insert(slices.Clone(n.children), i, child)
-		}
+	if len(changes[0].path) == depth {
+		out.record, changes = changes[0].record, changes[1:]
 	}
-	if out.record == nil && len(out.children) == 0 && n.label != "" {
+	if len(changes) > 0 {
+		out.children = t.mergeChildren(n.children, depth, changes)
+	}
+	if out.record == nil && len(out.children) == 0 && depth > 0 {
 		return nil
 	}
 	out.gather(t)
 	return out
+}
+
+// mergeChildren is merge for the children of a node, with changes below it.
+func (t *SkyTree) mergeChildren(old []*skyNode, depth int, changes []skyChange) []*skyNode {
+	out := make([]*skyNode, 0, len(old)+1)
+	for len(changes) > 0 {
+		label := changes[0].path[depth]
+		end := 1
+		for end < len(changes) && changes[end].path[depth] == label {
+			end++
+		}
+		at, found := slices.BinarySearchFunc(old, label, func(c *skyNode, label string) int { return strings.Compare(c.label, label) })
+		out, old = append(out, old[:at]...), old[at:]
+		child := &skyNode{label: label}
+		if found {
+			child, old = old[0], old[1:]
+		}
+		if child = t.merge(child, depth+1, changes[:end]); child != nil {
+			out = append(out, child)
+		}
+		changes = changes[end:]
+	}
+	return append(out, old...)
 }
 
 // gather finds what the node is answered with.
