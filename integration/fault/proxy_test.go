@@ -132,6 +132,42 @@ func TestProxy_FailsOverWithoutAFailedRequest(t *testing.T) {
 	}
 }
 
+func TestProxy_CountsByInstance(t *testing.T) {
+	t.Parallel()
+	l, e, s, _ := proxied(t)
+	put(t, e, fault.Instance("web", "dead"), l.Addr(110).String()+":8080") // nobody is there, and no check has seen that
+	put(t, e, fault.Keys+"services/web", `{"checks":[]}`)
+	series := func(name, id string) string {
+		return fmt.Sprintf(`muster_proxy_instance_%s{instance_id=%q,part="",service="web",zone="svc.internal."}`, name, id)
+	}
+	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error { // one after the other, or more than five would fail
+		if _, err := ask(http.DefaultClient, "http://"+l.HTTPAddr()+"/"); err != nil {
+			t.Errorf("a request failed: %v", err)
+		}
+		n, err := s.Metric(t.Context(), series("ejections_total", "dead"))
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%v ejections", n)
+		}
+		return err
+	}))
+	http.DefaultClient.CloseIdleConnections()
+	for name, want := range map[string]float64{"failures_total": 5, "requests_total": 5, "ejected": 1, "share": 0, "in_flight": 0} {
+		metric(t, s, series(name, "dead"), want)
+	}
+	if n, err := s.Metric(t.Context(), series("requests_total", "web-1")); err != nil || n < 1 {
+		t.Errorf("web-1 has had %v requests, %v", n, err)
+	}
+	metric(t, s, "muster_proxy_instances_left_out", 0)
+	_, err := e.Client.Delete(t.Context(), fault.Instance("web", "dead"))
+	must(t, err)
+	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {
+		if n, err := s.Metric(t.Context(), series("ejected", "dead")); err == nil {
+			return fmt.Errorf("the series of an instance that is gone is there: %v", n)
+		}
+		return nil
+	}))
+}
+
 // TestProxy_FindsAnInstanceThatHangs: of an instance that accepts and does not
 // answer the proxy alone learns, when its next check is far away and requests to
 // it have 30 s.

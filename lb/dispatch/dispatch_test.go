@@ -372,3 +372,28 @@ func TestBackend_Members(t *testing.T) {
 		}
 	})
 }
+
+func TestDispatcher_Figures(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		e.apply(registry.Batch{Reset: true, Instances: insts("a b c")})
+		whole := e.web()
+		part, err := e.dispatch.Acquire(dispatch.Ref{Source: 1, Service: "web", Port: "admin"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for most, want := range map[int]struct{ whole, part, left int }{9: {3, 3, 0}, 6: {3, 3, 0}, 4: {3, 1, 2}, 2: {2, 0, 4}} {
+			list, left := e.dispatch.Figures(most)
+			if len(list) != 2 || list[0].Ref != whole.Ref() || list[1].Ref != part.Ref() {
+				t.Fatalf("of two backends there is %+v", list)
+			}
+			if len(list[0].Instances) != want.whole || len(list[1].Instances) != want.part || left != want.left {
+				t.Errorf("%d at most: %d and %d, and %d left out; want %+v", most, len(list[0].Instances), len(list[1].Instances), left, want)
+			}
+		}
+		results(t, whole, "b", 5, dispatch.Failed)
+		list, _ := e.dispatch.Figures(9)
+		if b := list[0].Instances[1]; b.ID != "b" || !b.Ejected || b.Ejections != 1 || b.Failures != 5 || b.Why != "" {
+			t.Errorf("b is %+v, want ejected once", b)
+		}
+	})
+}

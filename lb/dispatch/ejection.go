@@ -101,6 +101,7 @@ func (b *Backend) eject(i *instance, now time.Time) {
 	i.ejection.state.Store(ejectOut)
 	row := i.row.Swap(0)
 	b.epoch.Add(1)
+	i.ejections.Add(1)
 	b.d.counts.ejections.Add(1)
 	b.tellFactor(i, ejectedFactor)
 	b.d.log.Warn("instance ejected: its requests fail", slog.String("service", b.ref.Service), slog.String("instance", i.id),

@@ -22,36 +22,60 @@ type Info struct {
 
 // InstanceInfo is one instance as a proxy sees it.
 type InstanceInfo struct {
-	ID       string
-	Addr     netip.AddrPort
-	In       bool    // it may be chosen
-	Share    float64 // of the choices of a proxy with nothing in flight
-	Active   int64   // requests or connections in flight
-	Total    int64   // since it came
-	Failures int64
-	BytesIn  int64 // from its clients
-	BytesOut int64 // to them
-	Ejected  bool  // on trial included
-	Why      string
+	ID        string
+	Addr      netip.AddrPort
+	In        bool    // it may be chosen
+	Share     float64 // of the choices of a proxy with nothing in flight
+	Active    int64   // requests or connections in flight
+	Total     int64   // since it came
+	Failures  int64
+	Ejections int64
+	BytesIn   int64 // from its clients
+	BytesOut  int64 // to them
+	Ejected   bool  // on trial included
+	Why       string
 }
 
 // Info lists what there is to choose from, of every Backend, by source, service
 // and part.
 func (d *Dispatcher) Info() []Info {
 	var out []Info
-	for _, b := range d.all() {
+	for _, b := range d.sorted() {
 		out = append(out, b.Info())
 	}
-	slices.SortFunc(out, func(x, y Info) int {
-		a, b := x.Ref, y.Ref
-		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port),
-			cmp.Compare(a.Tag, b.Tag))
-	})
 	return out
 }
 
 // Info returns what there is to choose from now.
-func (b *Backend) Info() Info {
+func (b *Backend) Info() Info { return b.info(true) }
+
+// Figures is Info without Why, which costs more than all else: for who asks often.
+// Of at most instances instances, with whole Backends before others; leftOut is
+// how many more there are.
+func (d *Dispatcher) Figures(instances int) (list []Info, leftOut int) {
+	for _, b := range d.sorted() {
+		in := b.info(false)
+		fits := min(len(in.Instances), instances)
+		leftOut += len(in.Instances) - fits
+		in.Instances = in.Instances[:fits]
+		instances -= fits
+		list = append(list, in)
+	}
+	return list, leftOut
+}
+
+// sorted are the Backends by source, service and part.
+func (d *Dispatcher) sorted() []*Backend {
+	list := d.all()
+	slices.SortFunc(list, func(x, y *Backend) int {
+		a, b := x.ref, y.ref
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port),
+			cmp.Compare(a.Tag, b.Tag))
+	})
+	return list
+}
+
+func (b *Backend) info(why bool) Info {
 	st := b.refresh()
 	out := Info{Ref: b.ref, Mode: st.mode, Active: b.active.Load()}
 	if st.service != nil {
@@ -62,8 +86,11 @@ func (b *Backend) Info() Info {
 	defer b.mu.Unlock()
 	for _, i := range b.instances {
 		in := InstanceInfo{
-			ID: i.id, Addr: i.addr, Share: shares[i], Active: i.load.Active.Load(), Total: i.total.Load(), Failures: i.failures.Load(),
-			BytesIn: i.in.Load(), BytesOut: i.out.Load(), Ejected: i.ejection.state.Load() != ejectNone, Why: b.why(i),
+			ID: i.id, Addr: i.addr, Share: shares[i], Active: i.load.Active.Load(), Total: i.total.Load(), Failures: i.failures.Load(), Ejections: i.ejections.Load(),
+			BytesIn: i.in.Load(), BytesOut: i.out.Load(), Ejected: i.ejection.state.Load() != ejectNone,
+		}
+		if why {
+			in.Why = b.why(i)
 		}
 		in.In = st.byID[i.id] == i && !i.ejection.out()
 		out.Instances = append(out.Instances, in)

@@ -48,11 +48,12 @@ type instance struct {
 	addr netip.AddrPort
 	b    *Backend
 
-	load     lb.Load // Active, Cost
-	total    atomic.Int64
-	failures atomic.Int64
-	in, out  atomic.Int64 // octets from and to the instance's clients
-	costAt   atomic.Int64 // ns since 1970
+	load      lb.Load // Active, Cost
+	total     atomic.Int64
+	failures  atomic.Int64
+	ejections atomic.Int64
+	in, out   atomic.Int64 // octets from and to the instance's clients
+	costAt    atomic.Int64 // ns since 1970
 
 	// Of the round of outlier detection, and what came of it.
 	okRound, failedRound, row atomic.Uint32

@@ -79,17 +79,18 @@ type ProxyService struct {
 
 // ProxyInstance is one instance as the proxy sees it.
 type ProxyInstance struct {
-	ID       string         `json:"id"`
-	Address  netip.AddrPort `json:"address"`
-	In       bool           `json:"in"`    // it may be chosen
-	Share    float64        `json:"share"` // of the choices while nothing is in flight, 0 to 1
-	Active   int64          `json:"active"`
-	Total    int64          `json:"total"`
-	Failures int64          `json:"failures"`
-	BytesIn  int64          `json:"bytes_in"`  // from clients
-	BytesOut int64          `json:"bytes_out"` // to clients
-	Ejected  bool           `json:"ejected"`
-	Why      string         `json:"why"`
+	ID        string         `json:"id"`
+	Address   netip.AddrPort `json:"address"`
+	In        bool           `json:"in"`    // it may be chosen
+	Share     float64        `json:"share"` // of the choices while nothing is in flight, 0 to 1
+	Active    int64          `json:"active"`
+	Total     int64          `json:"total"`
+	Failures  int64          `json:"failures"`
+	Ejections int64          `json:"ejections"` // since it came
+	BytesIn   int64          `json:"bytes_in"`  // from clients
+	BytesOut  int64          `json:"bytes_out"` // to clients
+	Ejected   bool           `json:"ejected"`
+	Why       string         `json:"why"`
 }
 
 // ProxyExplanation answers PathProxyExplain: which way a request or connection

@@ -51,5 +51,5 @@ func (s *server) proxyFamilies() []metrics.Family {
 			},
 		},
 	}
-	return slices.Concat(families, s.streamFamilies(), s.kernelFamilies())
+	return slices.Concat(families, s.instanceFamilies(), s.streamFamilies(), s.kernelFamilies())
 }

@@ -54,13 +54,22 @@ func (s *server) proxyService(info *dispatch.Info) api.ProxyService {
 	if info.Policy != "" {
 		out.Mode = api.Mode(info.Mode.String())
 	}
-	switch {
-	case info.Ref.Port != "":
-		out.Part = "port " + info.Ref.Port
-	case info.Ref.Tag != "":
-		out.Part = "tag " + info.Ref.Tag
-	}
+	out.Part = partOf(info.Ref)
 	return out
+}
+
+// partOf is which instances of its service a Ref is of; empty: all.
+func partOf(r dispatch.Ref) string {
+	switch {
+	case r.Port != "" && r.UDP:
+		return "port " + r.Port + "/udp"
+	case r.Port != "":
+		return "port " + r.Port
+	case r.Tag != "":
+		return "tag " + r.Tag
+	default:
+		return ""
+	}
 }
 
 // zoneOf is the zone of a service.
@@ -78,7 +87,7 @@ func proxyInstances(list []dispatch.InstanceInfo) []api.ProxyInstance {
 	for i := range list {
 		in := &list[i]
 		out = append(out, api.ProxyInstance{
-			ID: in.ID, Address: in.Addr, In: in.In, Share: in.Share, Active: in.Active, Total: in.Total, Failures: in.Failures,
+			ID: in.ID, Address: in.Addr, In: in.In, Share: in.Share, Active: in.Active, Total: in.Total, Failures: in.Failures, Ejections: in.Ejections,
 			BytesIn: in.BytesIn, BytesOut: in.BytesOut, Ejected: in.Ejected, Why: in.Why,
 		})
 	}

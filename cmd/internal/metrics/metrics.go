@@ -6,10 +6,12 @@
 //
 // Invariant: no label may name a service, an instance, a question or a client,
 // because their number is not Muster's to bound. Add refuses such labels, and
-// a family shows at most SeriesMax series.
+// a family shows at most SeriesMax series. The one exception is a family that
+// bounds them itself, and says by Bound to how many.
 package metrics
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -83,6 +85,10 @@ type Family struct {
 	Kind Kind
 	// Labels are the label names; nil for a single series.
 	Labels []string
+	// Bound is how many series Collect emits at most, by a rule of its own, in
+	// place of SeriesMax; 0: it has none. With it labels may name services and
+	// instances.
+	Bound int
 	// Collect calls emit once a series. It is called once a scrape, perhaps by
 	// several scrapes at a time, and must not block for longer than it takes to
 	// read counters. emit must not be called after it has returned.
@@ -93,8 +99,12 @@ type Family struct {
 // what is registered or asked. See the package's invariant.
 var unbounded = []string{
 	"address", "client", "client_ip", "domain", "fqdn", "host", "instance",
-	"ip", "key", "name", "path", "qname", "question", "service", "source_ip", "target", "url", "user",
+	"instance_id", "ip", "key", "name", "path", "qname", "question", "service", "source_ip", "target", "url", "user",
 }
+
+// bounded are those of them that a family with a Bound may have. "instance" is
+// not among them: Prometheus means the scraped server by it.
+var bounded = []string{"instance_id", "service"}
 
 // ErrLabel is the error of a label whose values nobody bounds.
 var ErrLabel = errors.New("label would have a value for each name or client")
@@ -114,7 +124,7 @@ func (f *Family) validate() error {
 		return fmt.Errorf("metric %q: collect is nil", f.Name)
 	}
 	for _, l := range f.Labels {
-		if slices.Contains(unbounded, l) {
+		if slices.Contains(unbounded, l) && (f.Bound == 0 || !slices.Contains(bounded, l)) {
 			return fmt.Errorf("metric %q: label %q: %w", f.Name, l, ErrLabel)
 		}
 	}
@@ -217,13 +227,13 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
 // Collect sends the family's series (prometheus.Collector).
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	kind, n := c.fam.Kind.valueType(), 0
+	kind, n, most := c.fam.Kind.valueType(), 0, cmp.Or(c.fam.Bound, SeriesMax)
 	c.fam.Collect(func(value float64, labels ...string) {
 		if len(labels) != c.labels {
 			c.reg.wrong.Add(1)
 			return
 		}
-		if n == SeriesMax {
+		if n == most {
 			c.reg.dropped.Add(1)
 			return
 		}

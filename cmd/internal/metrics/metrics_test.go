@@ -94,6 +94,8 @@ func TestRegistry_Add_RefusesWhatBreaksTheRules(t *testing.T) {
 		{"gauge with _total", metrics.Family{Name: "muster_x_total", Help: "h", Kind: metrics.Gauge, Collect: one(1)}, "end in _total"},
 		{"no collect", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge}, "collect is nil"},
 		{"label per question", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"qname"}, Collect: one(1)}, metrics.ErrLabel.Error()},
+		{"label per address, though bounded", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"address"}, Bound: 9, Collect: one(1)}, metrics.ErrLabel.Error()},
+		{"label that the scraper has", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"instance"}, Bound: 9, Collect: one(1)}, metrics.ErrLabel.Error()},
 		{"bad name", metrics.Family{Name: "muster_x\xff", Help: "h", Kind: metrics.Gauge, Collect: one(1)}, "muster_x"},
 		{"name twice", metrics.Family{Name: "muster_build_info", Help: "h", Kind: metrics.Gauge, Collect: one(1)}, "muster_build_info"},
 	}
@@ -104,6 +106,28 @@ func TestRegistry_Add_RefusesWhatBreaksTheRules(t *testing.T) {
 				t.Fatalf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestRegistry_Add_TakesAFamilysOwnBound(t *testing.T) {
+	r := newRegistry(t)
+	err := r.Add(metrics.Family{
+		Name: "muster_a_in_flight", Kind: metrics.Gauge, Labels: []string{"service", "instance_id"}, Help: "h", Bound: metrics.SeriesMax + 9,
+		Collect: func(emit metrics.Emit) {
+			for i := range metrics.SeriesMax + 10 {
+				emit(1, "web", strconv.Itoa(i))
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := scrape(t, r)
+	if n := strings.Count(out, "muster_a_in_flight{"); n != metrics.SeriesMax+9 {
+		t.Errorf("%d series, want as many as its bound, %d", n, metrics.SeriesMax+9)
+	}
+	if strings.Contains(scrape(t, r), `muster_metrics_series_dropped_total{reason="limit"} 0`) {
+		t.Error("what is beyond the bound is not counted")
 	}
 }
 

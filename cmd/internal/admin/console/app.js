@@ -57,7 +57,7 @@ function choose(k) {
   state.seen.clear();
   history.replaceState(null, "", `#${k}`);
   showServices();
-  showService().catch(failed);
+  Promise.all([showService(), showProxy()]).catch(failed);
 }
 
 const percent = (x) => (x === undefined ? "" : `${(100 * x).toFixed(1)} %`);
@@ -111,13 +111,13 @@ async function showProxy() {
   const p = state.proxy ? await get("/v1/proxy") : {};
   const mine = (p.services ?? []).filter((s) => `${s.zone}/${s.service}` === state.chosen);
   $("proxies").replaceChildren(...mine.map((s) => element("div", { class: "wide" }, element("table", {},
-    element("caption", {}, `Proxy${s.port ? `, port ${s.port}` : ""}${s.tag ? `, tag ${s.tag}` : ""}: ${s.policy}, ${s.active} in flight`),
-    element("thead", {}, element("tr", {}, ...[["Instance"], ["Chosen"], ["In flight", "number"], ["Requests", "number"], ["Failures", "number"], ["Share", "number"], ["Why"]]
+    element("caption", {}, `Proxy${s.part ? `, ${s.part}` : ""}: ${s.policy}, ${s.active} in flight`),
+    element("thead", {}, element("tr", {}, ...[["Instance"], ["Chosen"], ["In flight", "number"], ["Requests", "number"], ["Failures", "number"], ["Ejections", "number"], ["Share", "number"], ["Why"]]
       .map(([name, kind]) => element("th", { scope: "col", class: kind }, name)))),
-    element("tbody", {}, ...(s.instances ?? []).map((i) => element("tr", {},
+    element("tbody", {}, ...(s.instances ?? []).map((i) => element("tr", { "data-proxied": i.id },
       element("td", {}, i.id),
       element("td", {}, element("span", { class: `state ${i.ejected ? "warn" : i.in ? "good" : "bad"}` }, i.ejected ? "ejected" : i.in ? "in" : "out")),
-      element("td", { class: "number" }, i.active), element("td", { class: "number" }, i.total), element("td", { class: "number" }, i.failures),
+      element("td", { class: "number" }, i.active), element("td", { class: "number" }, i.total), element("td", { class: "number" }, i.failures), element("td", { class: "number" }, i.ejections),
       element("td", { class: "number" }, percent(i.share)), element("td", { class: "why" }, i.why))))))));
 }
 
