@@ -42,7 +42,7 @@ type merger struct {
 
 // part is what is known of one of the watchers.
 type part struct {
-	keys  map[Key]struct{}    // of the records delivered
+	keys  map[Key]bool        // of the records delivered; true: an instance under a lease
 	bad   map[string]struct{} // RawKeys of the problems
 	state []Batch             // pages of a complete state that is not delivered yet
 	later []Batch             // changes since the first state, while others still list
@@ -92,7 +92,7 @@ func (m *merger) begin() error {
 	for i := range m.parts {
 		p := &m.parts[i]
 		pages, later = append(pages, p.state...), append(later, p.later...)
-		p.keys, p.bad = map[Key]struct{}{}, map[string]struct{}{}
+		p.keys, p.bad = map[Key]bool{}, map[string]struct{}{}
 		for _, list := range [][]Batch{p.state, p.later} {
 			for k := range list {
 				p.note(&list[k])
@@ -151,9 +151,12 @@ func (p *part) difference() Batch {
 		}
 		out.add(b)
 	}
-	for k := range p.keys {
+	for k, leased := range p.keys {
 		if _, ok := there[k]; !ok {
 			out.Deleted = append(out.Deleted, k)
+			if leased { // nobody saw how it went
+				out.Lost = append(out.Lost, k)
+			}
 		}
 	}
 	for raw := range p.bad {
@@ -180,7 +183,11 @@ func (b *Batch) add(page *Batch) {
 
 // note keeps the keys that a batch adds and takes away.
 func (p *part) note(b *Batch) {
-	b.eachKey(func(k Key) { p.keys[k] = struct{}{} })
+	b.eachKey(func(k Key) { p.keys[k] = false })
+	for i := range b.Instances {
+		in := &b.Instances[i]
+		p.keys[Key{Source: b.Source, Kind: KindInstance, Service: in.Service, Name: in.ID}] = in.Leased
+	}
 	for _, k := range b.Deleted {
 		delete(p.keys, k)
 	}

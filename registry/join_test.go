@@ -112,6 +112,17 @@ func TestJoin(t *testing.T) {
 		two <- registry.Batch{Reset: true, Revision: 9}
 		expect("of its own part alone", "-x -y ~bad")
 
+		leased := named("l")
+		leased[0].Leased = true
+		one <- registry.Batch{Revision: 10, Instances: append(named("d"), leased...)}
+		synctest.Wait()
+		got = nil
+		one <- registry.Batch{Reset: true, Revision: 11}
+		synctest.Wait()
+		if len(got) != 1 || len(got[0].Deleted) != 3 || len(got[0].Lost) != 1 || got[0].Lost[0].Name != "l" {
+			t.Errorf("of what a later state lacks, that under a lease is lost: %+v", got)
+		}
+
 		close(one)
 		if err := <-done; !errors.Is(err, errEnded) {
 			t.Errorf("Watch returned %v, want what ended it", err)

@@ -80,8 +80,8 @@ type Batch struct {
 	Reports   []Report
 	Notes     []Note
 	Deleted   []Key
-	// Lost are those instances of Deleted that went since the lease ended that
-	// they were under, without a word of their registrant's. The others of
+	// Lost are those instances and notes of Deleted that went since the lease ended
+	// that they were under, without a word of their registrant's. The others of
 	// Deleted were deleted.
 	Lost []Key
 

@@ -16,6 +16,9 @@ import (
 // network, or a broken check, than the end of half of a zone. Deletions and
 // administrators' words are never held.
 
+// LostWindow is within what time of its end a lost instance may be brought back.
+const LostWindow = health.FallWindow
+
 // kept says why answers do not go by an instance's health. Zero: they do.
 type kept uint8
 

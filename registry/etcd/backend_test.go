@@ -200,6 +200,79 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// texts is a format of records that are their values.
+type texts struct{}
+
+func (texts) Root() string { return "/texts/" }
+
+func (texts) Parse(raw string) (registry.Key, bool, error) {
+	return registry.Key{Kind: registry.KindService, Service: strings.TrimPrefix(raw, "/texts/")}, true, nil
+}
+
+func (texts) Note(_ string, value []byte) (any, error) { return string(value), nil }
+
+// TestClient_Notes_lost: of others' records too, those are told that went with their lease.
+func TestClient_Notes_lost(t *testing.T) {
+	url, _ := startEmbedded(t, t.TempDir(), "127.0.0.1:0")
+	conn := connect(t, url)
+	client, err := etcd.New(etcd.Config{Endpoints: []string{url}, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	s := store{t, conn}
+	for _, name := range []string{"lost", "deleted"} {
+		lease, err := conn.Grant(t.Context(), 60)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Put(t.Context(), "/texts/"+name, "x", clientv3.WithLease(lease.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Put("/texts/plain", "x")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	batches := make(chan registry.Batch)
+	done := make(chan error, 1)
+	go func() {
+		done <- client.Notes(1, texts{}).Watch(ctx, func(b registry.Batch) error {
+			select {
+			case batches <- b:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+	}()
+	next := func() registry.Batch {
+		for {
+			select {
+			case b := <-batches:
+				if len(b.Notes)+len(b.Deleted) > 0 {
+					return b
+				}
+			case err := <-done:
+				t.Fatal(err)
+			}
+		}
+	}
+	if b := next(); len(b.Notes) != 3 {
+		t.Errorf("%d notes, want 3", len(b.Notes))
+	}
+	for name, lost := range map[string]bool{"lost": true, "deleted": false, "plain": false} {
+		if lost {
+			s.RevokeLease("/texts/" + name)
+		} else {
+			s.Delete("/texts/" + name)
+		}
+		if b := next(); len(b.Deleted) != 1 || b.Deleted[0].Service != name || (len(b.Lost) == 1) != lost {
+			t.Errorf("%s: deleted %v, lost %v; want it lost: %t", name, b.Deleted, b.Lost, lost)
+		}
+	}
+	cancel()
+	<-done
+}
+
 // fill puts n instances below a prefix, in transactions.
 func fill(t testing.TB, conn *clientv3.Client, prefix string, n int) {
 	t.Helper()

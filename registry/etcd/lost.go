@@ -31,9 +31,10 @@ const (
 	lookupsMax = 16
 )
 
-// leave notes a deleted key.
+// leave notes a deleted key. A note may be an instance: who reads it knows.
 func (t *tracker) leave(key registry.Key, lease clientv3.LeaseID) {
-	if key.Kind == registry.KindInstance && lease != 0 {
+	_, noted := t.format.(notes)
+	if (key.Kind == registry.KindInstance || noted) && lease != 0 {
 		t.left = append(t.left, leftover{key, lease})
 	}
 }

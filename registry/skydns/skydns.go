@@ -219,8 +219,8 @@ type watcher struct {
 func (w *watcher) Watch(ctx context.Context, sink func(registry.Batch) error) error {
 	return w.Watcher.Watch(ctx, func(b registry.Batch) error {
 		w.tree(b)
-		deleted := b.Deleted
-		b.Deleted = nil
+		deleted, lost := b.Deleted, b.Lost
+		b.Deleted, b.Lost = nil, nil
 		gone := func(path string) {
 			if key, ok := instanceKey(path); ok && !b.Reset && !b.More {
 				key.Source = b.Source
@@ -229,6 +229,12 @@ func (w *watcher) Watch(ctx context.Context, sink func(registry.Batch) error) er
 		}
 		for _, k := range deleted {
 			gone(k.Service)
+		}
+		for _, k := range lost {
+			if key, ok := instanceKey(k.Service); ok {
+				key.Source = b.Source
+				b.Lost = append(b.Lost, key)
+			}
 		}
 		for i := range b.Notes {
 			n := &b.Notes[i]

@@ -51,7 +51,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	defaults.Name = "*"
 	p, err := pool.New(pool.Config{
 		Encode: service.Encode,
-		Settings: pool.Settings{Reverse: true, Sources: []pool.Source{{
+		Settings: pool.Settings{Reverse: true, ChurnHold: time.Minute, Sources: []pool.Source{{
 			ID: 1, Zone: "svc.test.", Defaults: []registry.Service{defaults}, Reserved: service.Reserved(),
 		}, {
 			ID: 2, Zone: "sky.test.", Defaults: []registry.Service{defaults}, OwnTTLs: true,

@@ -76,7 +76,8 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 	if !ready(state, a) {
 		return
 	}
-	n := root.find(name, below)
+	held := state.Held(state.Clock())
+	n := root.find(name, below).standing(held)
 	s, standin := z.service(name, below), (*pool.Service)(nil)
 	if s != nil && ofInstances(typ) {
 		standin = z.view.Standin(s)
@@ -87,21 +88,21 @@ func (z *Sky) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer)
 		answer(standin.Set(), typ, a)
 	case below == 0:
 		n = root
-		if own := root.child([]byte("dns")); own != nil && own.child([]byte("apex")) != nil {
+		if own := root.child([]byte("dns")); own != nil && own.child([]byte("apex")).standing(held) != nil {
 			n = own.child([]byte("apex"))
 		}
 		a.Kind = zones.NoData
-		answerSky(n, typ, a)
+		answerSky(n.answered(held), n.record, typ, a)
 	case n != nil:
 		a.Kind = zones.NoData
-		answerSky(n, typ, a)
+		answerSky(n.answered(held), n.record, typ, a)
 	case s != nil:
 		a.Kind = zones.NoData // it has a policy, and no record
 	case z.apex.lookup(name, below, typ, a):
 		return
 	default:
 		a.Kind = zones.NXDomain
-		z.pattern(root, name, below, typ, a)
+		z.pattern(root, name, below, held, typ, a)
 	}
 	if a.Kind == zones.NoData || a.Kind == zones.NXDomain {
 		explain(state, a)
@@ -127,15 +128,15 @@ func ofInstances(typ wire.Type) bool {
 }
 
 // pattern answers a question with a label that stands for every one.
-func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
+func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, held bool, typ wire.Type, a *zones.Answer) {
 	for i := range below {
 		if isAny(name.Label(i)) {
 			visits := skyVisits
-			all := root.matching(nil, name, below-1, &visits)
+			all := root.matching(nil, name, below-1, held, &visits)
 			switch {
 			case len(all) > 0:
 				a.Kind = zones.NoData
-				answerSky(&skyNode{set: newSkySet(z.tree, all)}, typ, a)
+				answerSky(newSkySet(z.tree, all), nil, typ, a)
 			case visits < 0:
 				a.Kind = zones.ServFail // what there is was not all looked at
 			}
@@ -144,9 +145,9 @@ func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, typ wire.Type, 
 	}
 }
 
-// answerSky finds the RRset of a type of a name that exists.
-func answerSky(n *skyNode, typ wire.Type, a *zones.Answer) {
-	s := n.set
+// answerSky finds the RRset of a type of a name that exists, which has a set, and a record
+// of its own; nil: none.
+func answerSky(s *skySet, own *skyRecord, typ wire.Type, a *zones.Answer) {
 	switch typ {
 	case wire.TypeA, wire.TypeAAAA:
 		switch {
@@ -158,12 +159,12 @@ func answerSky(n *skyNode, typ wire.Type, a *zones.Answer) {
 			a.Kind, a.Type, a.RRset, a.Target = zones.Alias, wire.TypeCNAME, (*skyCNAME)(s.alias), s.alias.host
 		}
 	case wire.TypeCNAME:
-		if n.record != nil && n.record.host != nil {
-			found(a, (*skyCNAME)(n.record))
+		if own != nil && own.host != nil {
+			found(a, (*skyCNAME)(own))
 		}
 	case wire.TypePTR:
-		if n.record != nil && n.record.host != nil {
-			found(a, (*skyPTR)(n.record))
+		if own != nil && own.host != nil {
+			found(a, (*skyPTR)(own))
 		}
 	case wire.TypeSRV:
 		if s.srv {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -268,6 +269,73 @@ func TestSkyTree_Apply_batch(t *testing.T) {
 	if got, err := tree.Notes(); err != nil || len(got) != 20_000 || got[0].Key.Service != "h01000" || got[19_999].Key.Service != "h20999" {
 		t.Errorf("%d records, %v", len(got), err)
 	}
+}
+
+// TestSky_Lookup_held: records that vanish with their leases, half of the zone and more,
+// are answered for as long as the pool holds their instances; what is deleted goes.
+func TestSky_Lookup_held(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := newServer(t, registry.Service{MaxAnswers: 200})
+		defer stop()
+		s.feedSky(leased(0, 20, true))
+		served := func(what string, want int) {
+			t.Helper()
+			for _, name := range []string{"web.sky.test", "*.sky.test", "sky.test"} {
+				if a := s.ask(name, "A"); len(a.answer) != want {
+					t.Errorf("%s: %d addresses of %s, want %d", what, len(a.answer), name, want)
+				}
+			}
+		}
+		exists := func(what, name, kind string) {
+			t.Helper()
+			if a := s.ask(name, "A"); a.kind != kind {
+				t.Errorf("%s: %s is %s, want %s", what, name, a.kind, kind)
+			}
+		}
+		s.feedSky(gone(true, 0, 8))
+		served("8 of 20 are lost", 12)
+		exists("one of them", "i03.web.sky.test", "NXDOMAIN")
+		s.feedSky(gone(true, 8, 12))
+		served("12 of 20 are lost: they are held", 20)
+		exists("one of them", "i03.web.sky.test", "NOERROR")
+		if n, err := s.sky.Notes(); err != nil || len(n) != 8 {
+			t.Errorf("%d records to be kept, %v; want the 8 that are registered", len(n), err)
+		}
+		s.feedSky(gone(false, 12, 14))
+		served("two of those that are left are deleted", 18)
+		s.feedSky(leased(3, 4, false))
+		s.feedSky(leased(14, 20, true)) // it is read again: i03 has gone meanwhile
+		served("a complete state without one that was registered again", 18)
+		time.Sleep(62 * time.Second)
+		s.feedSky(registry.Batch{AsOf: time.Now()})
+		served("after the hold", 6)
+		exists("one of them", "i03.web.sky.test", "NXDOMAIN")
+		exists("one that is registered", "i15.web.sky.test", "NOERROR")
+	})
+}
+
+// leased are the records of instances under leases.
+func leased(from, to int, reset bool) registry.Batch {
+	b := registry.Batch{Reset: reset}
+	for i := from; i < to; i++ {
+		path := fmt.Sprintf("web/i%02d", i)
+		r := &skydns.Record{Path: path, Host: "x", Addr: netip.AddrFrom4([4]byte{10, 9, 0, byte(i)}), Port: 80, Weight: 1}
+		b.Notes = append(b.Notes, registry.Note{Key: registry.Key{Kind: registry.KindService, Service: path}, Value: r, Incarnation: 1, Leased: true})
+	}
+	return b
+}
+
+// gone is the end of such records.
+func gone(lost bool, from, to int) registry.Batch {
+	var b registry.Batch
+	for i := from; i < to; i++ {
+		k := registry.Key{Source: 2, Kind: registry.KindService, Service: fmt.Sprintf("web/i%02d", i)}
+		b.Deleted = append(b.Deleted, k)
+		if lost {
+			b.Lost = append(b.Lost, k)
+		}
+	}
+	return b
 }
 
 // The snapshot file has every record, whatever its kind and however many one name has.

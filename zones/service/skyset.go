@@ -26,7 +26,10 @@ type (
 // in reports whether the record may be answered: it is no instance, or one that is in.
 func (r *skyRecord) in(z *Sky) bool {
 	s, i := r.instance(z)
-	return s == nil || s.In(i) // nil: it is as new as that
+	if s == nil {
+		return r.lostAt == 0 // it is as new as that
+	}
+	return s.In(i)
 }
 
 // instance is the instance that the record is, as the view has it; nil: the view has

@@ -23,6 +23,8 @@ type SkyTree struct {
 	zone atomic.Pointer[Sky]     // that answers from it
 
 	state map[string]*skyRecord // pages of a complete state that is not there yet
+	live  bool                  // the state is the registry's, and no snapshot's
+	lost  map[string]*skyRecord // by path, those that are in the tree still
 }
 
 // NewSkyTree returns the tree of a zone.
@@ -33,8 +35,10 @@ type skyNode struct {
 	label    string
 	children []*skyNode // sorted by label
 	record   *skyRecord
-	all      []*skyRecord // at and below it, skyMax at most
+	all      []*skyRecord // at and below it, skyMax at most, without those lost
 	set      *skySet      // those of all that are answered together
+	lost     []*skyRecord // at and below it, skyMax at most
+	held     *skySet      // those of all and lost; nil: none is lost
 }
 
 // skyRecord is a record as it is answered.
@@ -48,6 +52,8 @@ type skyRecord struct {
 	host    []byte // in wire form, if it is a name
 	target  []byte // of SRV and MX records
 	text    []byte // RDATA of TXT; empty: none
+	leased  bool
+	lostAt  int64 // ns since 1970; 0: it is registered
 }
 
 // Apply takes in a batch of notes.
@@ -57,30 +63,48 @@ func (t *SkyTree) Apply(b registry.Batch) {
 	}
 	if t.state != nil {
 		for _, n := range b.Notes {
-			if r := t.record(n.Value); r != nil {
+			if r := t.record(&n); r != nil {
 				t.state[r.Path] = r
 			}
 		}
 		if !b.More {
+			t.keepLost()
 			t.root.Store(t.build())
-			t.state = nil
+			t.state, t.live = nil, !b.Snapshot
 		}
 		return
 	}
 	root := t.root.Load()
-	if root == nil || len(b.Notes)+len(b.Deleted) == 0 {
+	if root == nil {
 		return
 	}
-	changes := make([]skyChange, 0, len(b.Notes)+len(b.Deleted))
-	for _, k := range b.Deleted {
-		changes = append(changes, skyChange{strings.Split(k.Service, "/"), nil})
+	if changes := t.changes(&b); len(changes) > 0 {
+		t.root.Store(t.with(root, changes))
 	}
-	for _, n := range b.Notes {
-		if r := t.record(n.Value); r != nil {
-			changes = append(changes, skyChange{strings.Split(r.Path, "/"), r})
+}
+
+// changes are those of a batch, one a path, and the end of what was lost long ago.
+func (t *SkyTree) changes(b *registry.Batch) []skyChange {
+	by := make(map[string]*skyRecord, len(b.Notes)+len(b.Deleted))
+	t.letGo(by)
+	for _, k := range b.Deleted {
+		delete(t.lost, k.Service)
+		by[k.Service] = nil
+	}
+	for _, k := range b.Lost {
+		by[k.Service] = t.lose(k.Service)
+	}
+	for i := range b.Notes {
+		if r := t.record(&b.Notes[i]); r != nil {
+			delete(t.lost, r.Path)
+			by[r.Path] = r
 		}
 	}
-	t.root.Store(t.with(root, changes))
+	out := make([]skyChange, 0, len(by))
+	for path, r := range by {
+		out = append(out, skyChange{strings.Split(path, "/"), r})
+	}
+	return out
 }
 
 // Notes are all records, each with its message as the value: for the snapshot file.
@@ -92,7 +116,7 @@ func (t *SkyTree) Notes() ([]registry.Note, error) {
 	var notes []registry.Note
 	var walk func(n *skyNode) error
 	walk = func(n *skyNode) error {
-		if n.record != nil {
+		if n.record != nil && n.record.lostAt == 0 {
 			value, err := n.record.Encode()
 			if err != nil {
 				return err
@@ -128,8 +152,8 @@ func (t *SkyTree) Restore(b registry.Batch) error {
 
 // record is a note as it is answered; nil: it is none of skydns, or its name is too
 // long for one.
-func (t *SkyTree) record(value any) *skyRecord {
-	note, ok := value.(*skydns.Record)
+func (t *SkyTree) record(n *registry.Note) *skyRecord {
+	note, ok := n.Value.(*skydns.Record)
 	if !ok {
 		return nil
 	}
@@ -139,7 +163,7 @@ func (t *SkyTree) record(value any) *skyRecord {
 	if len(name)+t.apex.Len() > 255 {
 		return nil
 	}
-	r := &skyRecord{Record: note, tree: t, depth: len(labels), text: skyText(note.Text)}
+	r := &skyRecord{Record: note, tree: t, depth: len(labels), text: skyText(note.Text), leased: n.Leased}
 	if in, ok := note.Instance(); ok {
 		r.service, r.id = name[1+int(name[0]):], []byte(in.ID)
 	}
@@ -180,10 +204,13 @@ func skyText(text string) []byte {
 
 // build makes the nodes of the complete state.
 func (t *SkyTree) build() *skyNode {
-	if len(t.state) == 0 {
+	if len(t.state)+len(t.lost) == 0 {
 		return &skyNode{set: newSkySet(t, nil)}
 	}
-	changes := make([]skyChange, 0, len(t.state))
+	changes := make([]skyChange, 0, len(t.state)+len(t.lost))
+	for _, r := range t.lost {
+		changes = append(changes, skyChange{strings.Split(r.Path, "/"), r})
+	}
 	for _, r := range t.state {
 		changes = append(changes, skyChange{strings.Split(r.Path, "/"), r})
 	}
@@ -245,16 +272,27 @@ func (t *SkyTree) mergeChildren(old []*skyNode, depth int, changes []skyChange) 
 
 // gather finds what the node is answered with.
 func (n *skyNode) gather(t *SkyTree) {
-	if n.record != nil {
-		n.all = append(n.all, n.record)
+	if r := n.record; r != nil && r.lostAt == 0 {
+		n.all = append(n.all, r)
+	} else if r != nil {
+		n.lost = append(n.lost, r)
 	}
 	for _, c := range n.children {
+		n.all = appendSome(n.all, c.all)
+		n.lost = appendSome(n.lost, c.lost)
 		if len(n.all) >= skyMax {
 			break
 		}
-		n.all = append(n.all, c.all[:min(len(c.all), skyMax-len(n.all))]...)
 	}
 	n.set = newSkySet(t, n.all)
+	if len(n.lost) > 0 {
+		n.held = newSkySet(t, appendSome(slices.Clone(n.all), n.lost))
+	}
+}
+
+// appendSome appends records up to skyMax.
+func appendSome(dst, list []*skyRecord) []*skyRecord {
+	return append(dst, list[:min(len(list), skyMax-len(dst))]...)
 }
 
 // find is the node of a name's first below labels; nil: there is none.
@@ -288,8 +326,8 @@ const skyVisits = 4096
 
 // matching appends the records at and below the names that a pattern stands for: its
 // labels * and any are for every label. It takes the names that it looks at off visits,
-// and looks at no more than that.
-func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int, visits *int) []*skyRecord {
+// and looks at no more than that. With held those lost are among them.
+func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int, held bool, visits *int) []*skyRecord {
 	if *visits--; *visits < 0 {
 		return dst
 	}
@@ -297,18 +335,22 @@ func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int, visits *in
 	case len(dst) >= skyMax:
 		return dst
 	case at < 0:
-		return append(dst, n.all[:min(len(n.all), skyMax-len(dst))]...)
+		dst = appendSome(dst, n.all)
+		if held {
+			dst = appendSome(dst, n.lost)
+		}
+		return dst
 	case isAny(name.Label(at)):
 		for _, c := range n.children {
 			if *visits < 0 {
 				break
 			}
-			dst = c.matching(dst, name, at-1, visits)
+			dst = c.matching(dst, name, at-1, held, visits)
 		}
 		return dst
 	}
 	if c := n.child(name.Label(at)); c != nil {
-		return c.matching(dst, name, at-1, visits)
+		return c.matching(dst, name, at-1, held, visits)
 	}
 	return dst
 }
