@@ -31,6 +31,15 @@
 // RSS is of the process tree after the load; heap is what Muster's own metrics
 // say.
 //
+// # cores: what a second worker gains
+//
+// The echo and Muster, each with one worker and with two, on two cores. So that those who
+// ask take no more from two workers than from one, everyone has a control group: a
+// server gets 0.4 of a core for each worker, and either core has a generator that gets
+// half of it. What two workers may gain is then twice the answers, less what they take
+// from each other by caches and the kernel's locks; that is compared with what the
+// echo's two take.
+//
 // # transports: the cost of an answer over a stream
 //
 // As dns, over kept connections, without the echo: each server has a turn in each
@@ -126,6 +135,7 @@ type benchmark struct {
 // benchmarks are what can be asked for, in the order of the list.
 var benchmarks = []benchmark{
 	{"dns", "CPU and rate of answers beside a C echo and other servers", runDNS},
+	{"cores", "what a second worker gains, beside the C echo's", runCores},
 	{"transports", "CPU of answers over TCP, TLS and HTTPS beside other servers", runTransports},
 	{"attack", "floods, slow clients and resets, and what they leave to others", runAttack},
 	{"l7", "CPU and latency of HTTP exchanges beside nginx, HAProxy and Caddy", runL7},

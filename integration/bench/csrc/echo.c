@@ -1,13 +1,17 @@
-// echo PORT: receives datagrams in batches on 127.0.0.1, sets the QR bit and
+// echo PORT [WORKERS]: receives datagrams in batches on 127.0.0.1, sets the QR bit and
 // sends them back. It does what every DNS server over kernel sockets must do
-// and nothing else, so its cost is the floor that servers are compared with.
+// and nothing else, so its cost is the floor that servers are compared with. Each
+// worker is a process with a socket of its own (SO_REUSEPORT).
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define BATCH 32     // datagrams a system call, as in Muster
 #define DATAGRAM 512 // no query of the benchmark is longer
@@ -19,10 +23,16 @@ static struct iovec part[BATCH];
 static struct mmsghdr msg[BATCH];
 
 int main(int argc, char **argv) {
-	if (argc != 2) {
-		fprintf(stderr, "usage: echo PORT\n");
+	int workers = argc == 3 ? atoi(argv[2]) : 1, one = 1;
+	if (argc < 2 || argc > 3 || workers < 1) {
+		fprintf(stderr, "usage: echo PORT [WORKERS]\n");
 		return 2;
 	}
+	for (int i = 1; i < workers; i++)
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			break;
+		}
 	struct sockaddr_in self = {
 		.sin_family = AF_INET,
 		.sin_port = htons(atoi(argv[1])),
@@ -31,6 +41,7 @@ int main(int argc, char **argv) {
 	int fd = socket(AF_INET, SOCK_DGRAM, 0), size = BUFFER;
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
 	if (bind(fd, (struct sockaddr *)&self, sizeof self) < 0) {
 		perror("echo: bind");
 		return 1;
