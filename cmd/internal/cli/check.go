@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +72,9 @@ func (s *session) check(o config.Options) error {
 	}
 	if cfg != nil {
 		records, e, w := s.checkZones(cfg)
-		errs, warnings = errs+e+s.checkFiles(cfg), warnings+w
+		errs, warnings = errs+e, warnings+w
+		e, w = s.checkFiles(cfg)
+		errs, warnings = errs+e, warnings+w
 		if errs == 0 {
 			name := cfg.File
 			if name == "" {
@@ -164,7 +165,7 @@ func (s *session) printLines(err error) (lines int) {
 }
 
 // checkFiles sees whether the other files can be read.
-func (s *session) checkFiles(cfg *config.Config) (errs int) {
+func (s *session) checkFiles(cfg *config.Config) (errs, warnings int) {
 	files := [][2]string{{"admin.token_file", cfg.Admin.TokenFile}, {"dns.cookie_secret_file", cfg.DNS.CookieSecretFile}}
 	if cfg.Registry.Mode == config.RegistryEtcd {
 		e := cfg.Registry.Etcd
@@ -178,7 +179,8 @@ func (s *session) checkFiles(cfg *config.Config) (errs int) {
 	for _, f := range files {
 		errs += s.checkFile(cfg, f[0], f[1])
 	}
-	return errs + s.checkProxy(cfg)
+	e, warnings := s.checkProxy(cfg)
+	return errs + e, warnings
 }
 
 // checkFile prints whether the file a key names cannot be read.
@@ -195,35 +197,25 @@ func (s *session) checkFile(cfg *config.Config, key, path string) (errs int) {
 }
 
 // checkProxy sees whether certificates and the proxy's secret can be used.
-func (s *session) checkProxy(cfg *config.Config) (errs int) {
-	bad := func(key string, err error, mend string) {
-		errs++
-		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: mend})
-	}
-	certificates := func(at string, list []config.Certificate) {
-		for j, c := range list {
-			at := fmt.Sprintf("%s.certificates[%d]", at, j)
-			if c.Secret != "" {
-				continue // it is in the registry
-			}
-			if n := s.checkFile(cfg, at+".cert", c.Cert) + s.checkFile(cfg, at+".key", c.Key); n > 0 {
-				errs += n
-			} else if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-				bad(at, err, "name a PEM file with a certificate, and one with its own key")
-			}
-		}
-	}
-	certificates("dns", cfg.DNS.Certificates)
+func (s *session) checkProxy(cfg *config.Config) (errs, warnings int) {
+	c := &pemCheck{s: s, cfg: cfg}
+	c.certificates("dns", cfg.DNS.Certificates)
 	for i := range cfg.Proxy.Listeners {
-		certificates(fmt.Sprintf("proxy.listeners[%d]", i), cfg.Proxy.Listeners[i].Certificates)
+		c.certificates(fmt.Sprintf("proxy.listeners[%d]", i), cfg.Proxy.Listeners[i].Certificates)
+	}
+	for i := range cfg.Proxy.InstanceTLS {
+		t, at := &cfg.Proxy.InstanceTLS[i], fmt.Sprintf("proxy.instance_tls[%d]", i)
+		c.trust(at+".ca", t.CA)
+		c.pair(at, t.Cert, t.Key)
 	}
 	const secret = "proxy.secret_file"
 	if n := s.checkFile(cfg, secret, cfg.Proxy.SecretFile); n > 0 {
-		errs += n
+		c.errs += n
 	} else if _, err := cfg.Proxy.Secret(); err != nil {
-		bad(secret, err, "write random octets into it")
+		c.errs++
+		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(secret), Key: secret, Reason: err.Error(), Mend: "write random octets into it"})
 	}
-	return errs
+	return c.errs, c.warnings
 }
 
 // missing prints that the file a key names cannot be read.

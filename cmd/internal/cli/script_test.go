@@ -1,8 +1,15 @@
 package cli_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,8 +27,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"muster": func() { os.Exit(cli.Main(cli.App{Version: "v1.2.3"})) },
-		"worker": worker,
+		"muster":      func() { os.Exit(cli.Main(cli.App{Version: "v1.2.3"})) },
+		"worker":      worker,
+		"certificate": certificate,
 	})
 }
 
@@ -160,4 +169,23 @@ func onePort() (net.Listener, net.PacketConn, error) {
 // with the code of its first argument on SIGTERM, or at once without a second.
 func worker() {
 	workerMain(strings.Join(os.Args[1:], " "))
+}
+
+// certificate is the command "certificate NAME YEAR": it makes NAME.pem, which
+// expires when the year begins, and NAME.key.
+func certificate() {
+	name, year := os.Args[1], os.Args[2]
+	until, err := time.Parse("2006", year)
+	key, errKey := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err := errors.Join(err, errKey); err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: until}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	secret, errSecret := x509.MarshalPKCS8PrivateKey(key)
+	if err := errors.Join(err, errSecret,
+		os.WriteFile(name+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600),
+		os.WriteFile(name+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600)); err != nil {
+		panic(err)
+	}
 }
