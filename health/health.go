@@ -139,6 +139,13 @@ type Status struct {
 	// VerdictAt is, while State is Passing and failures are running, the
 	// earliest time at which the target can become Failing. Zero otherwise.
 	VerdictAt time.Time
+	// FirstSign is the first sign of the failure that is under way, or may be:
+	// the beginning of the first check in a row that failed, the end of a kept
+	// connection (Monitor.Lost), or a failure reported from elsewhere. LastGood
+	// is the beginning of the last check that passed before it; zero: none has.
+	// Both are zero while the target is well.
+	FirstSign time.Time
+	LastGood  time.Time
 	// Transitions counts changes of State since the target was added.
 	Transitions uint64
 	// History holds the last HistoryMax transitions, oldest first. It is shared

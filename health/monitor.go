@@ -69,6 +69,7 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	entries  Index[entry, *entry]
+	signs    signs
 	heap     []*entry // by due; see schedule.go
 	planned  int64    // when dispatch will look again by itself
 	firstDue int64    // pace of first checks: when the next may come
@@ -158,6 +159,7 @@ func (m *Monitor) Remove(t Target) {
 		return
 	}
 	m.entries.Remove(e)
+	m.unsign(e)
 	m.counts[e.state]--
 	m.unschedule(e)
 	m.resulted(e)
@@ -181,7 +183,12 @@ func (m *Monitor) Status(t Target) (Status, bool) {
 	if e == nil {
 		return Status{}, false
 	}
-	return e.status(&t, m.wall()), true
+	wall := m.wall()
+	st := e.status(&t, wall)
+	if s, there := m.signs[e]; there {
+		s.describe(&st, wall)
+	}
+	return st, true
 }
 
 // Report takes a result from elsewhere; false: the target is not there. For a
@@ -191,7 +198,7 @@ func (m *Monitor) Status(t Target) (Status, bool) {
 // changes nothing but the load.
 func (m *Monitor) Report(t Target, r Result) bool {
 	if t.Type != TypeTTL {
-		if !m.check(t, !r.OK) {
+		if !m.check(t, !r.OK, !r.OK) {
 			return false
 		}
 		m.tell(&t, change{}, r)
@@ -203,8 +210,9 @@ func (m *Monitor) Report(t Target, r Result) bool {
 		m.mu.Unlock()
 		return false
 	}
-	now := m.now()
+	now, good := m.now(), e.goodAt()
 	c := e.heartbeat(&r, now, m.wall())
+	m.judgeSign(e, now, good)
 	if r.OK {
 		m.schedule(e, now+interval(&t))
 	} else {
@@ -222,7 +230,7 @@ func (m *Monitor) Report(t Target, r Result) bool {
 // targets and targets that are not there are ignored.
 func (m *Monitor) Check(t Target) {
 	if t.Type != TypeTTL {
-		m.check(t, true)
+		m.check(t, true, false)
 	}
 }
 
@@ -236,7 +244,9 @@ func (m *Monitor) Lost(t Target) {
 	moved := false
 	if e != nil {
 		e.lost = e.busy
-		moved = m.advance(e, &t, m.now())
+		now := m.now()
+		m.sign(e, now, e.goodAt())
+		moved = m.advance(e, &t, now)
 	}
 	m.mu.Unlock()
 	if moved {
@@ -244,14 +254,19 @@ func (m *Monitor) Lost(t Target) {
 	}
 }
 
-// check is Check if soon is set; it reports whether the target is there.
-func (m *Monitor) check(t Target, soon bool) bool {
+// check is Check if soon is set, for a failure seen elsewhere if failed is; it
+// reports whether the target is there.
+func (m *Monitor) check(t Target, soon, failed bool) bool {
 	m.mu.Lock()
 	e := m.entries.Find(KeyOf(t))
 	moved := false
 	if e != nil && soon {
 		e.soon = e.soon || e.busy
-		moved = m.advance(e, &t, max(m.now(), e.start+fastInterval(&t)))
+		now := m.now()
+		if failed {
+			m.sign(e, now, e.goodAt())
+		}
+		moved = m.advance(e, &t, max(now, e.start+fastInterval(&t)))
 	}
 	m.mu.Unlock()
 	if moved {

@@ -113,7 +113,9 @@ func (m *Monitor) dispatchSome(ctx context.Context, workers *sync.WaitGroup) (ex
 		m.unschedule(e)
 		if t := e.key.Target(); t.Type == TypeTTL {
 			x := expiry{target: t, result: Result{Output: fmt.Sprintf("no heartbeat for %v", time.Duration(interval(&t))), Load: -1}}
+			good := e.goodAt()
 			x.change = e.heartbeat(&x.result, now, m.wall())
+			m.judgeSign(e, now, good)
 			m.count(x.change)
 			expired = append(expired, x)
 			continue

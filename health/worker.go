@@ -177,8 +177,9 @@ func (m *Monitor) finish(j *job, r *Result) change {
 		}
 		return change{}
 	}
-	now := m.now()
+	now, good := m.now(), e.goodAt()
 	c := e.observe(&j.target, r, now, m.wall())
+	m.judgeSign(e, j.start, good)
 	m.count(c)
 	m.schedule(e, e.next(&j.target, now))
 	e.soon, e.lost = false, false
