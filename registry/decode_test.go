@@ -204,6 +204,15 @@ func TestDecodeReports(t *testing.T) {
 	if err != nil || member.Address != "10.0.0.5:8653" {
 		t.Errorf("member %+v, %v", member, err)
 	}
+	seen := time.Date(2026, 1, 2, 15, 4, 5, 123_456_789, time.UTC)
+	told, err := registry.EncodeReport(registry.Report{Service: "web", Instance: "a", Checker: "ns1", Since: seen.Add(time.Second), FirstSign: seen, LastGood: seen.Add(-time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := registry.DecodeReport("web", "a", "ns1", told)
+	if err != nil || report.Since.Sub(report.FirstSign) != time.Second || report.FirstSign.Sub(report.LastGood) != time.Minute || seen.Sub(report.FirstSign) >= time.Millisecond {
+		t.Errorf("report %s: %+v, %v; want its times to the millisecond", told, report, err)
+	}
 	for _, value := range []string{`{}`, `{"state":"gone"}`, `{"state":"up","until":"tomorrow"}`, `{"state":"up","by":"a\nb"}`, `drain`} {
 		if got, err := registry.DecodeAdmin("web", "a", []byte(value)); err == nil {
 			t.Errorf("admin %s: decoded as %+v", value, got)

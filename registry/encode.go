@@ -78,6 +78,8 @@ type (
 		State       string    `json:"state"`
 		Reason      string    `json:"reason,omitempty"`
 		Since       time.Time `json:"since,omitzero"`
+		FirstSign   time.Time `json:"first_sign,omitzero"`
+		LastGood    time.Time `json:"last_good,omitzero"`
 		Incarnation int64     `json:"incarnation,omitempty"`
 	}
 	memberJSON struct {
@@ -259,7 +261,10 @@ func EncodeReport(r Report) ([]byte, error) {
 	if len(r.Reason) > TextMax {
 		r.Reason = strings.ToValidUTF8(r.Reason[:TextMax], "")
 	}
-	out := reportJSON{State: reportFailing, Reason: r.Reason, Since: r.Since.UTC().Truncate(time.Second), Incarnation: r.Incarnation}
+	out := reportJSON{
+		State: reportFailing, Reason: r.Reason, Incarnation: r.Incarnation,
+		Since: inMillis(r.Since), FirstSign: inMillis(r.FirstSign), LastGood: inMillis(r.LastGood),
+	}
 	if r.Passing {
 		out.State = reportPassing
 	}
@@ -268,6 +273,9 @@ func EncodeReport(r Report) ([]byte, error) {
 		return err
 	})
 }
+
+// inMillis is a time of which others may measure how long something took.
+func inMillis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // EncodeRoute returns the value of a route's key; see EncodeInstance.
 func EncodeRoute(r Route) ([]byte, error) {

@@ -252,6 +252,11 @@ type Report struct {
 	Passing  bool   // else failing
 	Reason   string // what the check said; may be empty
 	Since    time.Time
+	// FirstSign is, of a failure, when it was first seen, and LastGood when the
+	// last check before that passed; zero: not known. All times are by the
+	// server's clock, in milliseconds.
+	FirstSign time.Time
+	LastGood  time.Time
 	// Incarnation is that of the instance that was checked; 0: not given.
 	Incarnation int64
 	Revision    int64

@@ -189,6 +189,10 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 			r.Reason, err = c.text(TextMax)
 		case "since":
 			r.Since, err = c.timestamp()
+		case "first_sign":
+			r.FirstSign, err = c.timestamp()
+		case "last_good":
+			r.LastGood, err = c.timestamp()
 		case "incarnation":
 			var n int
 			n, err = c.integer(0, incarnationMax)

@@ -135,6 +135,10 @@ func TestConsole_ShowsAChangeWithoutBeingLoadedAgain(t *testing.T) {
 	if e := shown(ctx, t, "#events li"); !strings.Contains(e, "web/one") {
 		t.Errorf("the event is shown as %q", e)
 	}
+	run("deregister", "web/two")
+	if f := shown(ctx, t, "#failure:not(:empty)"); !strings.Contains(f, "two") || !strings.Contains(f, "deregistered while it was answered") {
+		t.Errorf("the end of an instance that was answered is shown as %q", f)
+	}
 	title, err := chromedp.Run(ctx, chromedp.Title())
 	if err != nil {
 		t.Fatal(err)

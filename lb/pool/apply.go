@@ -20,6 +20,7 @@ const ProblemsMax = 1000
 type packed struct {
 	source    registry.SourceID
 	revision  int64
+	at        time.Time // when it came
 	asOf      time.Time
 	reset     bool
 	more      bool
@@ -46,7 +47,7 @@ type packedInstance struct {
 // pack copies a batch. It runs in the sender's goroutine.
 func pack(b *registry.Batch) packed {
 	p := packed{
-		source: b.Source, revision: b.Revision, asOf: b.AsOf, reset: b.Reset, more: b.More, snapshot: b.Snapshot,
+		source: b.Source, revision: b.Revision, at: time.Now(), asOf: b.AsOf, reset: b.Reset, more: b.More, snapshot: b.Snapshot,
 		services: slices.Clone(b.Services), admin: slices.Clone(b.Admin), loads: slices.Clone(b.Loads),
 		members: slices.Clone(b.Members), routes: cloneRoutes(b.Routes), deleted: slices.Clone(b.Deleted),
 		reports: slices.Clone(b.Reports), lost: slices.Clone(b.Lost),
@@ -75,6 +76,7 @@ func (w *writer) apply(b *packed, now time.Time) {
 		return
 	}
 	w.pool.counts.batches.Add(1)
+	w.arrived = b.at
 	switch {
 	case b.snapshot && src.live:
 		return // an older state than what is served
@@ -371,9 +373,10 @@ func difference(a, b record) string {
 	}
 }
 
-// removeInstance deregisters the i-th instance.
-func (w *writer) removeInstance(s *svc, at int, now time.Time) {
+// removeInstance deregisters the i-th instance; lost: its lease ended.
+func (w *writer) removeInstance(s *svc, at int, lost bool, now time.Time) {
 	i := &s.insts[at]
+	w.goes(s, i, lost)
 	id := string(i.rec.id())
 	for t := range i.targets() {
 		w.targets.release(t, s)

@@ -8,6 +8,7 @@ type counters struct {
 	problems, problemsDropped, filtersOmitted      atomic.Uint64
 	addressesOmitted, unknownSource, tableRebuilds atomic.Uint64
 	listingsOmitted                                atomic.Uint64
+	failures                                       failureCounts
 	churnHolds, damped, suspected, reportsDropped  atomic.Uint64
 }
 

@@ -28,6 +28,7 @@ const (
 	EventService // From and To are modes; both empty: the policy changed
 	EventSource  // From and To are "none", "snapshot", "fresh", "stale" and "expired"
 	EventProblem // a record could not be used; To is "mended" when it is well again
+	EventFailure // an instance that failed is answered no more: Failure
 	EventAlarm   // To is "held", "released", "suspect" or "trusted"
 	EventGap     // events before this one were lost to the reader
 )
@@ -44,6 +45,7 @@ type Event struct {
 	Instance string
 	From, To string
 	Reason   string
+	Failure  *Failure // of an EventFailure; it never changes
 }
 
 // events is a bounded ring of the latest events. The writer adds; it never

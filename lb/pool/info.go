@@ -73,6 +73,9 @@ type ServiceInfo struct {
 	// from new answers; 0 when nothing is checked.
 	Detection    time.Duration
 	DetectionWhy string // when it takes less time than that; empty: nothing to say
+	// LastFailure is the last instance whose failure ended wrong answers; nil:
+	// none has since this server runs and the service is there.
+	LastFailure *Failure
 	// Filters are the names below the service that choose a part of it.
 	Filters []FilterInfo
 	// OneSource is the part of the questions that come from one source, where the

@@ -403,6 +403,9 @@ func (w *writer) tellServing(s *svc, next *Service, now time.Time) {
 				from, to = to, from
 			}
 			in.in = is
+			if out := &next.instances[i]; !is && out.moved == health.Failing && !ordered(out.admin) {
+				w.leaves(s, in, now)
+			}
 			if loud {
 				w.event(now, s.src, Event{
 					Kind: EventServing, Service: s.name, Instance: string(in.rec.id()), From: from, To: to,

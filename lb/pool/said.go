@@ -106,13 +106,18 @@ func (w *writer) say(s *svc, in *inst, own health.State) {
 		return
 	}
 	in.said = own
-	w.pool.outbox.put(false, Said{
+	said := Said{
 		Source: s.src.cfg.ID, Withdrawn: own == health.Unknown,
 		Report: registry.Report{
 			Service: s.name, Instance: string(in.rec.id()), Checker: sh.self, Passing: own == health.Passing,
 			Reason: w.output(s, in, own), Since: time.Now(), Incarnation: in.rec.incarnation(),
 		},
-	})
+	}
+	if own == health.Failing {
+		_, seen := w.ownSign(in)
+		said.Report.FirstSign, said.Report.LastGood = seen.first, seen.good
+	}
+	w.pool.outbox.put(false, said)
 }
 
 // unshare forgets an instance that goes.

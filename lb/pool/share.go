@@ -259,6 +259,7 @@ func (s *svc) reason(in *inst, state health.State) string {
 // putReport notes what a server says of an instance.
 func (w *writer) putReport(src *source, from *registry.Report) {
 	s := w.service(src, from.Service)
+	src.keepSign(from, w.arrived)
 	next := report{checker: from.Checker, reason: from.Reason, incarnation: from.Incarnation, round: src.round, state: health.Failing}
 	if from.Passing {
 		next.state = health.Passing
@@ -306,7 +307,13 @@ func (w *writer) sweepReports(s *svc) {
 func (w *writer) dropReports(s *svc, instance string, drop func(report) bool) {
 	before := s.reports[instance]
 	n := len(before)
-	left := slices.DeleteFunc(before, drop)
+	left := slices.DeleteFunc(before, func(r report) bool {
+		gone := drop(r)
+		if gone {
+			delete(s.src.signs, signKey{s.name, instance, r.checker})
+		}
+		return gone
+	})
 	switch {
 	case len(left) == n:
 		return

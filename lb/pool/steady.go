@@ -180,7 +180,7 @@ func (w *writer) loseInstance(s *svc, at int, lost bool, now time.Time) {
 		}
 		c.lost[lostKey{s.name, string(in.rec.id())}] = lostInstance{packedInstance{s.name, in.rec, in.revision}, in.health, ns}
 	}
-	w.removeInstance(s, at, now)
+	w.removeInstance(s, at, lost, now)
 }
 
 // regain notes that an instance is registered, which may have been lost.
@@ -209,7 +209,7 @@ func (c *churn) back(service, instance string, now int64) {
 func (w *writer) letGo(s *svc, now int64) {
 	for i := len(s.insts) - 1; i >= 0; i-- {
 		if at := s.insts[i].lostAt(); at != 0 && !s.src.churn.holds(at, now) {
-			w.removeInstance(s, i, time.Unix(0, now))
+			w.removeInstance(s, i, true, time.Unix(0, now))
 		}
 	}
 }

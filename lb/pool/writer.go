@@ -31,6 +31,8 @@ type writer struct {
 	seed       uint64    // of round robin's starting points
 	build      builder
 	judged     []instance // room for judge
+	leaving    []leaving  // what answers end with the publication to come
+	arrived    time.Time  // when the batch came that is being applied
 	sharing    sharing
 	began      int64 // ns since 1970
 }
@@ -56,6 +58,8 @@ type source struct {
 	churn     churn
 	content   bool // what the zone contains has changed since the last serial
 	told      string
+	signs     map[signKey]sign  // of failures, by what other servers report
+	failures  map[*svc]*Failure // the last of each service that had one
 
 	// What becomes visible once the services are published.
 	asOf     int64
@@ -377,6 +381,7 @@ func (w *writer) flush(now time.Time) {
 		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds + v.listings.rebuilds)
 		w.pool.shown.wake()
 	}
+	w.measure()
 	for _, src := range w.sources {
 		if src.content {
 			src.content = false
@@ -416,6 +421,7 @@ func (w *writer) forget(s *svc) {
 	if s.pub == nil && !s.exists() && s.children == 0 && len(s.admin) == 0 && len(s.loads) == 0 && len(s.reports) == 0 {
 		w.timers.remove(s)
 		delete(s.src.services, s.name)
+		delete(s.src.failures, s)
 	}
 }
 

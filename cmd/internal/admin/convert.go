@@ -30,7 +30,7 @@ func serviceOf(info *pool.ServiceInfo) api.Service {
 		Zone: info.Zone, Name: info.Name, Domain: domainOf(info),
 		Policy: p.Policy, HashOn: p.HashOn, TTL: api.Duration(p.TTL), MaxAnswers: max(p.MaxAnswers, 0),
 		Fail: p.Fail, Spill: p.Spill, ProxyPolicy: p.ProxyPolicy, HashBound: p.HashBound, VIP: p.VIP, Failover: p.Failover, Standin: info.Standin,
-		Mode: modeOf(info),
+		Mode: modeOf(info), LastFailure: failureOf(info.LastFailure),
 		Counts: api.Counts{
 			Total: info.Counts.Total, Serving: info.Counts.In,
 			Passing: info.Counts.Passing, Failing: info.Counts.Failing, Unknown: info.Counts.Unknown,
@@ -47,6 +47,17 @@ func serviceOf(info *pool.ServiceInfo) api.Service {
 		out.Checks = append(out.Checks, checkLine(&p.Checks[i]))
 	}
 	return out
+}
+
+// failureOf is a measured failure as the API shows it; nil of nil.
+func failureOf(f *pool.Failure) *api.Failure {
+	if f == nil {
+		return nil
+	}
+	return &api.Failure{
+		Instance: f.Instance, At: f.At, Cause: f.Label(), What: f.String(),
+		Wrong: api.Duration(f.Wrong), Bound: api.Duration(f.Bound), Cached: api.Duration(f.Cached),
+	}
 }
 
 // checkLine is a check of a policy in one line: "http /healthz every 2s".

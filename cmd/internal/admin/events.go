@@ -135,7 +135,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, keep func(*pool.
 func (s *Server) writeEvent(w http.ResponseWriter, e *pool.Event) error {
 	out := api.Event{
 		ID: e.Seq, At: e.At, Kind: eventKinds[e.Kind], Zone: s.zoneName(e.Source), Service: e.Service,
-		Instance: e.Instance, From: e.From, To: e.To, Reason: e.Reason,
+		Instance: e.Instance, From: e.From, To: e.To, Reason: e.Reason, Failure: failureOf(e.Failure),
 	}
 	data, err := json.Marshal(out)
 	if err != nil {
@@ -150,7 +150,7 @@ var eventKinds = map[pool.EventKind]api.EventKind{
 	pool.EventRegistered: api.EventInstanceAdded, pool.EventDeregistered: api.EventInstanceRemoved,
 	pool.EventChanged: api.EventInstanceChanged, pool.EventHealth: api.EventHealth, pool.EventAdmin: api.EventAdmin,
 	pool.EventServing: api.EventServing, pool.EventService: api.EventService, pool.EventSource: api.EventRegistry,
-	pool.EventAlarm: api.EventAlarm, pool.EventProblem: api.EventProblem, pool.EventGap: api.EventGap,
+	pool.EventFailure: api.EventFailure, pool.EventAlarm: api.EventAlarm, pool.EventProblem: api.EventProblem, pool.EventGap: api.EventGap,
 }
 
 // zoneName is the zone that a source feeds; empty for none.

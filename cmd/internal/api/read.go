@@ -50,6 +50,9 @@ type Service struct {
 
 	Mode   Mode   `json:"mode"`
 	Counts Counts `json:"counts"`
+	// LastFailure is the last instance that failed while it was answered; nil:
+	// none has, since the server runs and the service is there.
+	LastFailure *Failure `json:"last_failure,omitempty"`
 	// Instances is given for one service only, sorted by id.
 	Instances []Instance `json:"instances,omitempty"`
 }
@@ -64,6 +67,26 @@ type Counts struct {
 	Unknown     int `json:"unknown"`
 	Drain       int `json:"drain"`
 	Maintenance int `json:"maintenance"`
+}
+
+// Failure is the failure of an instance, as measured by a server at the end of
+// its wrong answers.
+type Failure struct {
+	Instance string    `json:"instance"`
+	At       time.Time `json:"at"` // when the wrong answers ended
+	// Cause is what found it: the type of a check of this server's, "report" of
+	// others' checks, "lease", "deleted", or "kept" where it was known and kept
+	// in the answers by fail-open, a freeze or a hold.
+	Cause string `json:"cause"`
+	// Wrong is the time from the first sign of the failure to At; without any,
+	// from when the registry's word of the end of the registration had come.
+	Wrong Duration `json:"wrong"`
+	// Bound is the time from the last good check to At: wrong answers went on no
+	// longer. 0: it is not known.
+	Bound Duration `json:"bound,omitempty"`
+	// Cached is how long after At caches could hold an answer with it.
+	Cached Duration `json:"cached,omitempty"`
+	What   string   `json:"what"` // all of that as a clause
 }
 
 // InstanceList answers PathInstances, sorted by zone, service and id.
@@ -172,6 +195,8 @@ type Explanation struct {
 	// Detection is the longest time from an instance's death to its absence
 	// from new answers; add TTL for what caches hold. 0: no checks.
 	Detection Duration `json:"detection,omitempty"`
+	// LastFailure is of the service as a whole; nil: none has been measured.
+	LastFailure *Failure `json:"last_failure,omitempty"`
 	// Near is the zones' parts in the answers to this client, by name, where it is
 	// answered from the nearest; none: from all.
 	Near         map[string]float64 `json:"near,omitempty"`

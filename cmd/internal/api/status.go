@@ -108,6 +108,7 @@ const (
 	EventRegistry        EventKind = "registry"
 	EventConfig          EventKind = "config"
 	EventProblem         EventKind = "problem" // a record could not be used, or was mended
+	EventFailure         EventKind = "failure" // an instance that failed is answered no more: Failure
 	EventAlarm           EventKind = "alarm"   // To is held, released, suspect or trusted
 	// EventGap stands for events that are no longer kept: between Last-Event-ID
 	// and this event's id some were lost, so read the lists anew.
@@ -128,4 +129,5 @@ type Event struct {
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
+	Failure  *Failure  `json:"failure,omitempty"` // of an EventFailure
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/health"
+	"github.com/musterdns/muster/lb/pool"
 )
 
 // checkCounts counts the probes, by type and outcome.
@@ -162,8 +163,30 @@ func (s *server) poolFamilies() []metrics.Family {
 		count("muster_pool_churn_holds_total", "Times removals were held, since half of a zone fell at once.", func() uint64 { return p.Counters().ChurnHolds }),
 		count("muster_pool_damped_total", "Times an instance was held back, since it falls too often.", func() uint64 { return p.Counters().Damped }),
 		s.holding(),
+		s.failureTimes("muster_pool_wrong_answers_seconds", "Time from the first sign of an instance's failure to the last wrong answer, by what found it.",
+			func(t *pool.FailureTimes) *pool.Times { return &t.Wrong }),
+		s.failureTimes("muster_pool_wrong_answers_bound_seconds", "Time from the last good check of an instance that failed to the last wrong answer: they went on no longer.",
+			func(t *pool.FailureTimes) *pool.Times { return &t.Bound }),
 		count("muster_pool_listings_omitted_total", "Lists for DNS-SD that were cut at their limit.", func() uint64 { return p.Counters().ListingsOmitted }),
 		count("muster_pool_filters_omitted_total", "Tags, zones and ports beyond the limit of a service.", func() uint64 { return p.Counters().FiltersOmitted }),
+	}
+}
+
+// failureTimes is how long wrong answers went on.
+func (s *server) failureTimes(name, help string, of func(*pool.FailureTimes) *pool.Times) metrics.Family {
+	return metrics.Family{
+		Name: name, Help: help, Kind: metrics.Histogram, Labels: []string{"cause"},
+		Distributions: func(emit metrics.EmitDistribution) {
+			list := s.pool.FailureTimes()
+			for i := range list {
+				t := of(&list[i])
+				d := metrics.Distribution{Count: t.Count, Sum: t.Sum.Seconds(), Within: make(map[float64]uint64, len(t.Within))}
+				for class, bound := range pool.TimeBounds() {
+					d.Within[bound.Seconds()] = t.Within[class]
+				}
+				emit(d, list[i].Cause)
+			}
+		},
 	}
 }
 

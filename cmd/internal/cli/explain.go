@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,6 +104,9 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 		}
 		if e.DetectionWhy != "" {
 			fmt.Fprintln(w, "  "+e.DetectionWhy)
+		}
+		if f := e.LastFailure; f != nil {
+			fmt.Fprintf(w, "last failure: %s at %s, %s\n", f.Instance, f.At.Local().Format(time.DateTime), f.What)
 		}
 	}
 	if e.Age > 0 {

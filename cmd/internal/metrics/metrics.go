@@ -47,6 +47,7 @@ const (
 	KindUnset Kind = iota
 	Counter        // only grows; its name ends in _total
 	Gauge          // goes up and down
+	Histogram      // counts values by class; has Distributions in place of Collect
 )
 
 // String is the kind's name in the exposition format.
@@ -56,6 +57,8 @@ func (k Kind) String() string {
 		return "counter"
 	case Gauge:
 		return "gauge"
+	case Histogram:
+		return "histogram"
 	case KindUnset:
 		return "unset"
 	default:
@@ -75,6 +78,16 @@ func (k Kind) valueType() prometheus.ValueType {
 // family's labels, in their order.
 type Emit func(value float64, labels ...string)
 
+// Distribution is one series of a Histogram.
+type Distribution struct {
+	Count  uint64
+	Sum    float64
+	Within map[float64]uint64 // how many values are not above each bound
+}
+
+// EmitDistribution is Emit for a Histogram.
+type EmitDistribution func(d Distribution, labels ...string)
+
 // Family is one metric with all its series, read when somebody scrapes.
 type Family struct {
 	// Name begins with "muster_", has base units (seconds, bytes) and ends in
@@ -93,6 +106,8 @@ type Family struct {
 	// several scrapes at a time, and must not block for longer than it takes to
 	// read counters. emit must not be called after it has returned.
 	Collect func(emit Emit)
+	// Distributions is Collect for a Histogram, which has no Collect.
+	Distributions func(emit EmitDistribution)
 }
 
 // unbounded are the label names that would make the number of series depend on
@@ -116,12 +131,14 @@ func (f *Family) validate() error {
 		return fmt.Errorf("metric %q: the name must begin with %q", f.Name, prefix)
 	case f.Help == "":
 		return fmt.Errorf("metric %q: help is empty", f.Name)
-	case f.Kind != Counter && f.Kind != Gauge:
-		return fmt.Errorf("metric %q: kind is %s, must be counter or gauge", f.Name, f.Kind)
+	case f.Kind != Counter && f.Kind != Gauge && f.Kind != Histogram:
+		return fmt.Errorf("metric %q: kind is %s, must be counter, gauge or histogram", f.Name, f.Kind)
 	case (f.Kind == Counter) != strings.HasSuffix(f.Name, "_total"):
 		return fmt.Errorf("metric %q: counters, and only they, end in _total", f.Name)
-	case f.Collect == nil:
-		return fmt.Errorf("metric %q: collect is nil", f.Name)
+	case (f.Collect == nil) != (f.Kind == Histogram):
+		return fmt.Errorf("metric %q: collect is nil, or not nil for a histogram", f.Name)
+	case (f.Distributions == nil) == (f.Kind == Histogram):
+		return fmt.Errorf("metric %q: distributions is nil, or not nil for no histogram", f.Name)
 	}
 	for _, l := range f.Labels {
 		if slices.Contains(unbounded, l) && (f.Bound == 0 || !slices.Contains(bounded, l)) {
@@ -227,8 +244,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
 // Collect sends the family's series (prometheus.Collector).
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	kind, n, most := c.fam.Kind.valueType(), 0, cmp.Or(c.fam.Bound, SeriesMax)
-	c.fam.Collect(func(value float64, labels ...string) {
+	n, most := 0, cmp.Or(c.fam.Bound, SeriesMax)
+	send := func(labels []string, metric func() (prometheus.Metric, error)) {
 		if len(labels) != c.labels {
 			c.reg.wrong.Add(1)
 			return
@@ -237,12 +254,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			c.reg.dropped.Add(1)
 			return
 		}
-		m, err := prometheus.NewConstMetric(c.desc, kind, value, labels...)
+		m, err := metric()
 		if err != nil { // not UTF-8
 			c.reg.wrong.Add(1)
 			return
 		}
 		n++
 		ch <- m
+	}
+	if c.fam.Kind == Histogram {
+		c.fam.Distributions(func(d Distribution, labels ...string) {
+			send(labels, func() (prometheus.Metric, error) {
+				return prometheus.NewConstHistogram(c.desc, d.Count, d.Sum, d.Within, labels...)
+			})
+		})
+		return
+	}
+	kind := c.fam.Kind.valueType()
+	c.fam.Collect(func(value float64, labels ...string) {
+		send(labels, func() (prometheus.Metric, error) {
+			return prometheus.NewConstMetric(c.desc, kind, value, labels...)
+		})
 	})
 }

@@ -81,6 +81,30 @@ func TestRegistry_Add_ShowsSeriesAsOfTheScrape(t *testing.T) {
 	}
 }
 
+func TestRegistry_Add_ShowsDistributions(t *testing.T) {
+	r := newRegistry(t)
+	err := r.Add(metrics.Family{
+		Name: "muster_took_seconds", Kind: metrics.Histogram, Labels: []string{"cause"}, Help: "How long it took.",
+		Distributions: func(emit metrics.EmitDistribution) {
+			emit(metrics.Distribution{Count: 3, Sum: 7.5, Within: map[float64]uint64{0.5: 1, 2: 2}}, "tcp")
+			emit(metrics.Distribution{Count: 1}) // too few labels
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `# TYPE muster_took_seconds histogram
+muster_took_seconds_bucket{cause="tcp",le="0.5"} 1
+muster_took_seconds_bucket{cause="tcp",le="2"} 2
+muster_took_seconds_bucket{cause="tcp",le="+Inf"} 3
+muster_took_seconds_sum{cause="tcp"} 7.5
+muster_took_seconds_count{cause="tcp"} 3
+`
+	if out := scrape(t, r); !strings.Contains(out, want) {
+		t.Errorf("exposition lacks\n%s", want)
+	}
+}
+
 func TestRegistry_Add_RefusesWhatBreaksTheRules(t *testing.T) {
 	cases := []struct {
 		name string
@@ -93,6 +117,8 @@ func TestRegistry_Add_RefusesWhatBreaksTheRules(t *testing.T) {
 		{"counter without _total", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Counter, Collect: one(1)}, "end in _total"},
 		{"gauge with _total", metrics.Family{Name: "muster_x_total", Help: "h", Kind: metrics.Gauge, Collect: one(1)}, "end in _total"},
 		{"no collect", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge}, "collect is nil"},
+		{"a histogram that collects values", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Histogram, Collect: one(1)}, "collect is nil, or not nil"},
+		{"a histogram without distributions", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Histogram}, "distributions is nil"},
 		{"label per question", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"qname"}, Collect: one(1)}, metrics.ErrLabel.Error()},
 		{"label per address, though bounded", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"address"}, Bound: 9, Collect: one(1)}, metrics.ErrLabel.Error()},
 		{"label that the scraper has", metrics.Family{Name: "muster_x", Help: "h", Kind: metrics.Gauge, Labels: []string{"instance"}, Bound: 9, Collect: one(1)}, metrics.ErrLabel.Error()},

@@ -90,6 +90,7 @@ async function showService() {
   if (!chosen) {
     $("name").textContent = "No service is registered yet";
     $("policy").textContent = "muster register web --port 8080 --check http:/healthz registers one.";
+    $("failure").textContent = "";
     $("columns").replaceChildren();
     $("instances").replaceChildren();
     return;
@@ -102,6 +103,8 @@ async function showService() {
   if (key(s) !== state.chosen) return; // another was chosen meanwhile
   $("name").textContent = s.domain;
   $("policy").textContent = [`policy ${s.policy}`, `mode ${s.mode}`, `TTL ${s.ttl}`, ...(s.checks ?? [])].join(" \u00b7 ");
+  const f = s.last_failure;
+  $("failure").textContent = f ? `Last failure: ${f.instance} at ${new Date(f.at).toLocaleString()}, ${f.what}` : "";
   $("columns").replaceChildren(element("tr", {}, ...columns.map(([name, kind]) => element("th", { scope: "col", class: kind }, name))));
   $("instances").replaceChildren(...(s.instances ?? []).map((i) => row(i, shares.get(i.id))));
 }
