@@ -31,11 +31,14 @@ func runKill(ctx context.Context, args []string, out io.Writer) error {
 		}
 		err := inLab(*muster, func(l *fault.Lab) error {
 			lanes := min(killLanes, *runs)
-			times, err := fault.Crash(ctx, l, d, lanes, (*runs+lanes-1)/lanes)
+			crashes, err := fault.Crash(ctx, l, d, lanes, (*runs+lanes-1)/lanes)
 			if err != nil {
 				return err
 			}
+			times := crashes.Saw()
 			fmt.Fprintf(out, "kill -9 of an instance to the last wrong answer, %s\n  %s\n", d.Title, times)
+			fmt.Fprintf(out, "  more than the server counts from the first sign: %s\n", crashes.Unseen())
+			fmt.Fprintf(out, "  less than its bound, from the last good check: %s\n", crashes.Spare())
 			histogram(out, times, d.Limit/10)
 			return held(out, fmt.Sprintf("p%d", d.Percent), times.Quantile(float64(d.Percent)/100), d.Limit)
 		})

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 type Death struct {
 	Title  string
 	Checks string // of the service, JSON
+	Cause  string // that the server tells of
 	// holder is the command that registers the instance and is killed instead
 	// of it, or whose child is; nil: the registration stays.
 	holder  func(l *Lab, service string, host byte) []string
@@ -51,17 +53,17 @@ func Deaths() []Death {
 		}
 	}
 	return []Death{
-		{Title: "held check", Checks: `[{"type":"held"}]`, Percent: 99, Limit: 50 * time.Millisecond},
+		{Title: "held check", Checks: `[{"type":"held"}]`, Cause: "held", Percent: 99, Limit: 50 * time.Millisecond},
 		// etcd writes the deregistration to its disk, and more than one lane does.
 		{
-			Title: "child of muster register", Checks: `[]`, holder: register(append([]string{"--", self()}, BackendArgs("ADDR")...)...),
+			Title: "child of muster register", Checks: `[]`, Cause: "deleted", holder: register(append([]string{"--", self()}, BackendArgs("ADDR")...)...),
 			Percent: 99, Limit: 250 * time.Millisecond,
 		},
-		{Title: "http check that keeps its connection, each 2 s, fall 3", Checks: `[{"type":"http","path":"/","keep":true}]`, Percent: 100, Limit: 3500 * time.Millisecond},
-		{Title: "http check each 1 s, fall 2", Checks: `[{"type":"http","path":"/","interval":"1s","fall":2}]`, Percent: 100, Limit: 2200 * time.Millisecond},
-		{Title: "http check by default: each 2 s, fall 3", Checks: `[{"type":"http","path":"/"}]`, Percent: 100, Limit: 3500 * time.Millisecond},
+		{Title: "http check that keeps its connection, each 2 s, fall 3", Checks: `[{"type":"http","path":"/","keep":true}]`, Cause: "http", Percent: 100, Limit: 3500 * time.Millisecond},
+		{Title: "http check each 1 s, fall 2", Checks: `[{"type":"http","path":"/","interval":"1s","fall":2}]`, Cause: "http", Percent: 100, Limit: 2200 * time.Millisecond},
+		{Title: "http check by default: each 2 s, fall 3", Checks: `[{"type":"http","path":"/"}]`, Cause: "http", Percent: 100, Limit: 3500 * time.Millisecond},
 		// etcd looks for leases that have run out each 500 ms.
-		{Title: "lease of 2 s alone", Checks: `[]`, holder: register("--lease", strconv.Itoa(leaseSeconds)+"s"), orphan: true, Percent: 100, Limit: leaseSeconds*time.Second + 700*time.Millisecond},
+		{Title: "lease of 2 s alone", Checks: `[]`, Cause: "lease", holder: register("--lease", strconv.Itoa(leaseSeconds)+"s"), orphan: true, Percent: 100, Limit: leaseSeconds*time.Second + 700*time.Millisecond},
 	}
 }
 
@@ -77,8 +79,9 @@ func self() string {
 // Crash measures how long a killed instance stays in the answers: from kill -9
 // of the process that serves to the last wrong answer. Each of the lanes is a
 // service of two instances, one of which is killed again and again at a moment
-// that the checks know nothing of; the lanes go on at the same time.
-func Crash(ctx context.Context, l *Lab, d Death, lanes, runs int) (Times, error) {
+// that the checks know nothing of; the lanes go on at the same time. What the
+// server tells of each is asked for beside it.
+func Crash(ctx context.Context, l *Lab, d Death, lanes, runs int) (Crashes, error) {
 	e, err := l.Etcd(ctx)
 	if err != nil {
 		return nil, err
@@ -89,23 +92,19 @@ func Crash(ctx context.Context, l *Lab, d Death, lanes, runs int) (Times, error)
 		return nil, err
 	}
 	var running sync.WaitGroup
-	times, errs := make([]Times, lanes), make([]error, lanes)
+	crashes, errs := make([]Crashes, lanes), make([]error, lanes)
 	for i := range lanes {
-		running.Go(func() { times[i], errs[i] = l.crashes(ctx, e, s, i, d, runs) })
+		running.Go(func() { crashes[i], errs[i] = l.crashes(ctx, e, s, i, d, runs) })
 	}
 	running.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, s.LogTail())
 	}
-	var all Times
-	for _, t := range times {
-		all = append(all, t...)
-	}
-	return all, nil
+	return slices.Concat(crashes...), nil
 }
 
 // crashes are the runs of one lane.
-func (l *Lab) crashes(ctx context.Context, e *Etcd, s *Server, lane int, d Death, runs int) (Times, error) {
+func (l *Lab) crashes(ctx context.Context, e *Etcd, s *Server, lane int, d Death, runs int) (Crashes, error) {
 	service, stays, goes := fmt.Sprintf("lane%d", lane), byte(hostBackends+2*lane), byte(hostBackends+2*lane+1)
 	if _, err := e.Put(ctx, Keys+"services/"+service, `{"checks":`+d.Checks+`}`); err != nil {
 		return nil, err
@@ -127,19 +126,19 @@ func (l *Lab) crashes(ctx context.Context, e *Etcd, s *Server, lane int, d Death
 		return nil, err
 	}
 	defer c.Close()
-	var times Times
+	var all Crashes
 	for range runs {
-		took, err := l.crash(ctx, c, d, service, stays, goes)
+		one, err := l.crash(ctx, c, s, d, service, stays, goes)
 		if err != nil {
 			return nil, err
 		}
-		times = append(times, took)
+		all = append(all, one)
 	}
-	return times, nil
+	return all, nil
 }
 
 // crash is one run.
-func (l *Lab) crash(ctx context.Context, c *Client, d Death, service string, stays, goes byte) (time.Duration, error) {
+func (l *Lab) crash(ctx context.Context, c *Client, s *Server, d Death, service string, stays, goes byte) (Crashed, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout)
 	defer cancel()
 	name := service + "." + Zone
@@ -151,19 +150,19 @@ func (l *Lab) crash(ctx context.Context, c *Client, d Death, service string, sta
 		p, err = l.Start("register", d.holder(l, service, goes)...)
 	}
 	if err != nil {
-		return 0, err
+		return Crashed{}, err
 	}
 	if _, err := c.Await(ctx, name, dns.TypeA, Has(l.Addr(stays).String(), l.Addr(goes).String())); err != nil {
-		return 0, err
+		return Crashed{}, err
 	}
 	select { // any moment of the interval between two checks
 	case <-time.After(rand.N(2 * time.Second)):
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return Crashed{}, ctx.Err()
 	}
 	killed := time.Now()
 	if err := d.kill(p); err != nil {
-		return 0, err
+		return Crashed{}, err
 	}
 	last := killed
 	_, err = c.Await(ctx, name, dns.TypeA, func(m *dns.Msg) error {
@@ -174,9 +173,13 @@ func (l *Lab) crash(ctx context.Context, c *Client, d Death, service string, sta
 		return nil
 	})
 	if err != nil && strings.Contains(err.Error(), l.Addr(goes).String()) {
-		return 0, fmt.Errorf("the killed instance stays: %w", err)
+		return Crashed{}, fmt.Errorf("the killed instance stays: %w", err)
 	}
-	return last.Sub(killed), err
+	if err != nil {
+		return Crashed{}, err
+	}
+	told, err := d.told(ctx, s, service, killed)
+	return Crashed{last.Sub(killed), told}, err
 }
 
 // kill ends what is to die: the process that serves, which is the holder's
