@@ -75,9 +75,13 @@ func (s *Set) write(b *wire.Builder, owner wire.Ref, r *Request, ttl uint32, ref
 // section, each host's set whole.
 func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, signed bool, res *Result) {
 	const smallest = 16 // an A record
+	hosts, last := 0, -1
 	for _, x := range s.zone.extras[s.extra : s.extra+uint32(s.extras)] {
 		start := b.Mark()
 		host := &s.zone.sets[x.set]
+		if int(x.rdata) != last {
+			hosts, last = hosts+1, int(x.rdata)
+		}
 		if host.appendTo(b, wire.Additional, refs[x.rdata], host.ttl) {
 			res.Additional += int(host.count)
 			if sig := b.Mark(); signed && host.sig > 0 && !s.zone.sets[host.sig-1].appendTo(b, wire.Additional, refs[x.rdata], host.ttl) {
@@ -91,6 +95,7 @@ func (s *Set) appendExtras(b *wire.Builder, refs *[hostsMax]wire.Ref, signed boo
 			return
 		}
 	}
+	res.Elsewhere = s.typ == wire.TypeSRV && hosts < int(s.count)
 }
 
 // appendTo writes the records into a section and nothing more; it reports false

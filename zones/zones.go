@@ -47,6 +47,7 @@ type Result struct {
 	EDE        uint16 // extended DNS error to add unless the lookup had one; EDENone: none
 	Age        uint32 // seconds, when EDE is 3 (stale answer)
 	Scope      uint8  // how many leading bits of the client decided what was chosen; 0: none
+	Elsewhere  bool   // SRV records were written whose hosts' addresses were not, for all or some
 }
 
 // EDENone is Result.EDE and Answer.EDE for none: code 0 is "other".

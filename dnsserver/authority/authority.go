@@ -106,7 +106,8 @@ type scratch struct {
 	lent     bool         // the addresses are another name's
 	inline   bool         // what is not signed yet is signed now
 	unsigned bool         // something is not: the answer is to be deferred
-	probe    zones.Answer // of another type of the name
+	probe    zones.Answer // of another type of the name, or of another name
+	target   wire.Name    // of an SRV record
 }
 
 // New returns a Handler without zones: it refuses everything until SetTree.

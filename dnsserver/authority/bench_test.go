@@ -29,6 +29,7 @@ c3 CNAME www
 sub NS ns.sub
 ns.sub A 192.0.2.20
 _http._tcp SRV 10 5 80 www
+_live._tcp SRV 0 1 80 web.live.test.
 _http._tcp SRV 10 5 81 ns1
 gone DNAME bench.test.
 $GENERATE 1-10000 host-$ A 192.0.2.1
@@ -47,6 +48,7 @@ var benchQueries = []struct {
 	{"DNAME", "www.gone.bench.test.", dns.TypeA},
 	{"referral", "www.sub.bench.test.", dns.TypeA},
 	{"SRV", "_http._tcp.bench.test.", dns.TypeSRV},
+	{"SRV of another zone's host", "_live._tcp.bench.test.", dns.TypeSRV},
 	{"ANY", "www.bench.test.", dns.TypeANY},
 	{"dynamic A", "web.live.test.", dns.TypeA},
 	{"stale", "stale.live.test.", dns.TypeA},

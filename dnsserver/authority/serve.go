@@ -216,9 +216,12 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 		s.expire()
 	}
 	s.wildcard(name)
+	start := s.b.Mark()
 	res := s.append(s.a.RRset, name.Wire(), owner, wire.Answer)
 	if s.wilds > 0 {
 		s.proveWildcards()
+	} else if res.Elsewhere && !res.Truncated {
+		s.addTargets(start, res.Answers)
 	}
 	if res.EDE != zones.EDENone && s.a.EDE == zones.EDENone {
 		s.extend(res.EDE, res.Age)

@@ -152,6 +152,7 @@ func TestSky_Lookup(t *testing.T) {
 		{"a.web.sky.test", "A", "NOERROR", []string{"a.web.sky.test. 9 IN A 10.9.0.1"}},
 		{"web.sky.test", "AAAA", "NOERROR", []string{"web.sky.test. 5 IN AAAA fd00::1"}},
 		{"web.sky.test", "SRV", "NOERROR", []string{"web.sky.test. 5 IN SRV 1 3 81 web.sky.test.", "web.sky.test. 5 IN SRV 10 100 80 a.web.sky.test."}},
+		{"both.sky.test", "SRV", "NOERROR", []string{"both.sky.test. 5 IN SRV 10 100 0 www.example.com."}},
 		{"both.sky.test", "TXT", "NOERROR", []string{`both.sky.test. 5 IN TXT "x"`}},
 		{"both.sky.test", "CNAME", "NOERROR", []string{"both.sky.test. 5 IN CNAME www.example.com."}},
 		{"long.sky.test", "TXT", "NOERROR", []string{`long.sky.test. 5 IN TXT "` + long[:255] + `" "` + long[255:] + `"`}},
@@ -166,6 +167,9 @@ func TestSky_Lookup(t *testing.T) {
 	} {
 		if a := s.ask(tt.name, tt.typ); a.kind != tt.kind || !slices.Equal(a.answer, tt.want) {
 			t.Errorf("%s %s: %s %q, want %s %q", tt.name, tt.typ, a.kind, a.answer, tt.kind, tt.want)
+		}
+		if a := s.ask(tt.name, tt.typ); a.res.Elsewhere != (tt.name == "both.sky.test" && tt.typ == "SRV") {
+			t.Errorf("%s %s: hosts whose addresses are elsewhere: %t", tt.name, tt.typ, a.res.Elsewhere)
 		}
 	}
 }

@@ -251,6 +251,7 @@ func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, kind
 		}
 		ref, ok := b.RRName(r.Section, owner, kind.typ, wire.ClassIN, res.TTL, prefix, rec.target, compress)
 		refs = append(refs, ref)
+		res.Elsewhere = res.Elsewhere || rec.host != nil && kind.typ == wire.TypeSRV
 		return ok
 	})
 	r.Refs = refs
