@@ -234,27 +234,26 @@ func (b *Builder) SRV(s Section, owner Ref, ttl uint32, srv SRV, label []byte, p
 }
 
 // RRCompress writes a record of any type from uncompressed RDATA, with its names
-// compressed where RFC 3597 section 4 allows that: NS, CNAME, PTR, MX, SOA and
-// the other types of RFC 1035. For types that name a host (NS, MX, SRV, CNAME,
-// PTR) it returns where that name stands, so that an additional record can
+// compressed in NS, CNAME, PTR, MX and SOA. RFC 3597 section 4 allows that for the other
+// types of RFC 1035 too, but there are clients that do not know them, and take their
+// RDATA for octets. For types that name a host (NS, MX, SRV, CNAME, PTR) it returns where that name stands, so that an additional record can
 // point at it; RefNone otherwise. rdata must be well formed for its type.
 func (b *Builder) RRCompress(s Section, owner Ref, t Type, c Class, ttl uint32, rdata []byte) (Ref, bool) {
 	switch t {
-	case TypeNS, TypeCNAME, TypePTR, TypeMB, TypeMD, TypeMF, TypeMG, TypeMR:
+	case TypeNS, TypeCNAME, TypePTR:
 		return b.RRName(s, owner, t, c, ttl, nil, rdata, true)
 	case TypeMX:
 		return b.RRName(s, owner, t, c, ttl, rdata[:min(2, len(rdata))], rdata[min(2, len(rdata)):], true)
 	case TypeSRV:
 		return b.RRName(s, owner, t, c, ttl, rdata[:min(6, len(rdata))], rdata[min(6, len(rdata)):], false)
-	case TypeSOA, TypeMINFO:
-		return RefNone, b.twoNames(s, owner, t, c, ttl, rdata)
+	case TypeSOA:
+		return RefNone, b.soa(s, owner, t, c, ttl, rdata)
 	}
 	return RefNone, b.RR(s, owner, t, c, ttl, rdata)
 }
 
-// twoNames writes a record whose RDATA is two names and then octets (SOA's
-// five numbers; MINFO has none).
-func (b *Builder) twoNames(s Section, owner Ref, t Type, c Class, ttl uint32, rdata []byte) bool {
+// soa writes a record whose RDATA is two names and then octets.
+func (b *Builder) soa(s Section, owner Ref, t Type, c Class, ttl uint32, rdata []byte) bool {
 	first := nameLen(rdata)
 	second := first + nameLen(rdata[first:])
 	start, ok := b.begin(s, owner, t, c, ttl)

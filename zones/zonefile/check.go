@@ -247,3 +247,15 @@ func isBrowsing(name []byte) bool {
 	}
 	return false
 }
+
+// checkAlias wants an ALIAS to be the only word on its owner's addresses.
+func (l *loader) checkAlias(r *record) {
+	if r.typ != wire.TypeALIAS || r.owner.first(r.typ) != r {
+		return
+	}
+	for _, t := range []wire.Type{wire.TypeA, wire.TypeAAAA} {
+		if r.owner.first(t) != nil {
+			l.errorf(r, "%s has an ALIAS and %s: its addresses are those of the ALIAS's target", presentation(r.owner.name), t)
+		}
+	}
+}

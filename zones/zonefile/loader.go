@@ -99,8 +99,8 @@ func (l *loader) read(parser *dns.ZoneParser, src *source) error {
 		}
 		file, line := src.at()
 		r := &record{file: file, line: line}
-		if _, ok := src.aliases[place{src.open[len(src.open)-1].name, line}]; ok && rr.Header().Rrtype == uint16(aliasStandType) {
-			r.typ = wire.TypeALIAS
+		if t, ok := src.stood[place{src.open[len(src.open)-1].name, line}]; ok && rr.Header().Rrtype == uint16(t.standType) {
+			r.typ = t.typ
 		}
 		if err := l.add(rr, r, buf); err != nil {
 			l.errorf(r, "%w", err)
@@ -141,7 +141,8 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 		return fmt.Errorf("%s: malformed owner", h.Name)
 	}
 	if _, ok := name.Below(&l.apex); !ok {
-		return fmt.Errorf("%s %s lies outside the zone %s", h.Name, r.typ, l.apex.String())
+		l.warnf(r, "%s %s: lies outside the zone %s, dropped", h.Name, r.typ, l.apex.String())
+		return nil
 	}
 	r.rdata = bytes.Clone(buf[rdata:end])
 	o := l.names[string(name.Wire())]

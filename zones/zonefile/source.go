@@ -25,8 +25,8 @@ type source struct {
 	opened int
 	octets int
 	made   int // records of $GENERATE
-	// aliases are the lines of entries of type ALIAS.
-	aliases map[place]struct{}
+	// stood are the lines of entries of types that the parser does not know.
+	stood map[place]*stand
 }
 
 // input is one open file. Only its ReadByte is used once the parser has it.
@@ -98,7 +98,7 @@ func (in *input) ReadByte() (byte, error) {
 			return c, err
 		}
 		if c != '$' {
-			if err := in.alias(c); err != nil {
+			if err := in.stand(c); err != nil {
 				return 0, err
 			}
 		} else if err := in.directive(); err != nil {

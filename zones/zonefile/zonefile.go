@@ -1,8 +1,11 @@
 // Package zonefile reads master files (RFC 1035 section 5) into zones, and says
 // by file and line what is wrong or doubtful in them.
 //
-// Beside the types that the parser knows there is ALIAS, with the name of a host: the
-// owner has the addresses of that name, whatever other types it has itself.
+// Beside the types that the parser knows there are WALLET and CLA, with text, and ALIAS,
+// with the name of a host: the owner has the addresses of that name, whatever other
+// types it has itself.
+//
+// A record that lies outside the zone is dropped with a warning, as BIND and Knot do.
 //
 // A file may come from anyone: whatever it holds, reading it ends in a zone or
 // in an error, within bounded memory and time, and reads no file outside the
@@ -58,7 +61,7 @@ func Load(path, origin string, sign Sign) (*zones.Zone, []Warning, error) {
 		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
 	}
 	defer func() { _ = root.Close() }() // nothing was written
-	src := &source{dir: filepath.Dir(path), fsys: root.FS(), aliases: map[place]struct{}{}}
+	src := &source{dir: filepath.Dir(path), fsys: root.FS(), stood: map[place]*stand{}}
 	f, err := src.Open(base)
 	if err != nil {
 		return nil, nil, fmt.Errorf("zone file %s: %w", path, err)
@@ -70,7 +73,7 @@ func Load(path, origin string, sign Sign) (*zones.Zone, []Warning, error) {
 // Parse reads the zone origin from r. Messages call it file; $INCLUDE is an
 // error, as there is no directory to look in.
 func Parse(r io.Reader, file, origin string) (*zones.Zone, []Warning, error) {
-	src := &source{dir: filepath.Dir(file), aliases: map[place]struct{}{}}
+	src := &source{dir: filepath.Dir(file), stood: map[place]*stand{}}
 	return parse(src, src.push(r, filepath.Base(file)), filepath.Base(file), origin, nil)
 }
 

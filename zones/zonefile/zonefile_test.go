@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/zones"
 	"github.com/musterdns/muster/zones/zonefile"
 )
 
@@ -149,7 +151,7 @@ func TestParse(t *testing.T) {
 		}
 	})
 	t.Run("problems are told up to a number", func(t *testing.T) {
-		_, err := parse(head + strings.Repeat("www.outside.test. A 192.0.2.1\n", 60))
+		_, err := parse(head + strings.Repeat("www CH A 192.0.2.1\n", 60))
 		lines := strings.Split(err.Error(), "\n")
 		if len(lines) != 51 || lines[50] != "and 10 more errors" {
 			t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
@@ -165,6 +167,42 @@ func TestParse(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestParse_TypesThatOthersStandFor(t *testing.T) {
+	z, warnings, err := zonefile.Parse(strings.NewReader(head+"wallet 60 IN WALLET \"a b\" c\nwallet TXT t\ncla\tcla x\nresinfo RESINFO qnamemin\n"), "x.zone", "example.test.")
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(warnings, err)
+	}
+	tree, err := zones.NewTree([]*zones.Zone{z})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		label, rdata string
+		typ          wire.Type
+	}{
+		{"wallet", "\x03a b\x01c", wire.TypeWALLET},
+		{"wallet", "\x01t", wire.TypeTXT},
+		{"cla", "\x01x", wire.TypeCLA},
+		{"resinfo", "\x08qnamemin", wire.TypeRESINFO},
+	} {
+		name, err := wire.ParseName(want.label + ".example.test.")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a zones.Answer
+		tree.Lookup(&name, want.typ, &a)
+		if a.Kind != zones.Found {
+			t.Errorf("%s %s: kind %d", want.label, want.typ, a.Kind)
+			continue
+		}
+		for rdata := range a.RRset.All {
+			if string(rdata) != want.rdata {
+				t.Errorf("%s %s: %q, want %q", want.label, want.typ, rdata, want.rdata)
+			}
+		}
+	}
 }
 
 func TestParse_ReverseNamesLeadToHosts(t *testing.T) {
