@@ -58,7 +58,42 @@ func (p *Proxy) openOne(i int, at netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
 	}
+	if err := p.adopt(fd); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("taking over socket %s: %w", f.Name(), err)
+	}
 	return fd, nil
+}
+
+// adopt sets a socket up that was another's, perhaps an HTTP proxy's, which may
+// go on with it until Run is called, or if that is not to be: whether it is
+// transparent is left to settle.
+func (p *Proxy) adopt(fd int) error {
+	if p.cfg.UDP {
+		return nil
+	}
+	if p.cfg.Transparent {
+		if err := mayBeTransparent(); err != nil {
+			return err
+		}
+	}
+	return setOptions(fd, accepted[:])
+}
+
+// settle makes the sockets transparent, or takes that back, wherever they come
+// from.
+func (p *Proxy) settle() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cfg.UDP {
+		return nil
+	}
+	for _, fd := range p.sockets {
+		if err := setTransparent(fd, p.cfg.Listen.Addr(), p.cfg.Transparent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // socketName is what a socket is handed over as. The address is in it, so that
@@ -128,12 +163,23 @@ func listen(kind int, at netip.AddrPort, transparent bool) (int, error) {
 	return fd, nil
 }
 
-func setListen(fd, kind int, at netip.AddrPort, transparent bool) error {
-	options := [][3]int{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // or a client's urgent octet would be lost
+// accepted are the options of a TCP socket that pass to what it accepts.
+var accepted = [...][3]int{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // or a client's urgent octet would be lost
+}
+
+func setOptions(fd int, options [][3]int) error {
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			return fmt.Errorf("setting option %d: %w", o[1], err)
+		}
 	}
+	return nil
+}
+
+func setListen(fd, kind int, at netip.AddrPort, transparent bool) error {
+	options := append([][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}, accepted[:]...)
 	if kind == unix.SOCK_DGRAM {
 		options = [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}}
 	}
@@ -144,13 +190,11 @@ func setListen(fd, kind int, at netip.AddrPort, transparent bool) error {
 		}
 		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only})
 	}
-	for _, o := range options { // those of TCP pass to what is accepted
-		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
-			return fmt.Errorf("setting option %d: %w", o[1], err)
-		}
+	if err := setOptions(fd, options); err != nil {
+		return err
 	}
 	if transparent {
-		if err := setTransparent(fd, at.Addr()); err != nil {
+		if err := setTransparent(fd, at.Addr(), true); err != nil {
 			return err
 		}
 	}

@@ -108,6 +108,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return fmt.Errorf("l4: listener %s: Run without Listen", p.cfg.Name)
 	}
 	defer p.Close()
+	if err := p.settle(); err != nil {
+		return fmt.Errorf("l4: listener %s: %w", p.cfg.Name, err)
+	}
 	ended := make(chan error, len(p.loops))
 	for _, l := range p.loops {
 		if err := l.watchListener(); err != nil {

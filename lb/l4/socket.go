@@ -153,7 +153,7 @@ func newSocket(kind int, to, from netip.AddrPort) (int, error) {
 // bindForeign binds fd to an address that is not this machine's. A port that is
 // taken is left to the kernel: the address is what counts.
 func bindForeign(fd int, from netip.AddrPort) error {
-	if err := setTransparent(fd, from.Addr()); err != nil {
+	if err := setTransparent(fd, from.Addr(), true); err != nil {
 		return err
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
@@ -175,16 +175,56 @@ func bind(fd int, to netip.AddrPort) syscall.Errno {
 	return errno
 }
 
-// setTransparent lets a socket have foreign addresses. It needs CAP_NET_ADMIN.
-func setTransparent(fd int, a netip.Addr) error {
-	level, option := unix.IPPROTO_IP, unix.IP_TRANSPARENT
+// setTransparent lets a socket have foreign addresses, which needs
+// CAP_NET_ADMIN, or takes that back.
+func setTransparent(fd int, a netip.Addr, on bool) error {
+	level, option, value := unix.IPPROTO_IP, unix.IP_TRANSPARENT, 0
 	if a.Is6() {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
 	}
-	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+	if on {
+		value = 1
+	}
+	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
 		return fmt.Errorf("setting IP_TRANSPARENT (needs CAP_NET_ADMIN): %w", err)
 	}
 	return nil
+}
+
+// mayBeTransparent reports why no socket of this process can be made
+// transparent; nil: they can.
+func mayBeTransparent() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("making a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	return setTransparent(fd, netip.IPv4Unspecified(), true)
+}
+
+// Opaque takes back what a transparent Proxy has made of a listening socket,
+// when another proxy has it from now on.
+func Opaque(c syscall.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var setErr error
+	// Not what localAddr says, which has IPv4 addresses of IPv6 sockets as such.
+	err = raw.Control(func(fd uintptr) {
+		family, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		a := netip.IPv4Unspecified()
+		if family == unix.AF_INET6 {
+			a = netip.IPv6Unspecified()
+		}
+		if setErr = err; err == nil {
+			setErr = setTransparent(int(fd), a, false)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return setErr
 }
 
 // reset closes a TCP socket so that its peer gets a reset (RFC 9293 section

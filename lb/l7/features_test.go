@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -303,5 +304,19 @@ func TestProxy_AccessLog(t *testing.T) {
 				t.Errorf("line %d: %s is %v, want %v", i, name, lines[i][name], value)
 			}
 		}
+	}
+}
+
+// TestProxy_ListensWhereItIsTold: 0.0.0.0 is IPv4 alone, as in the other modes.
+func TestProxy_ListensWhereItIsTold(t *testing.T) {
+	r := start(t, func(c *l7.Config) { c.Listeners[0].Address = "0.0.0.0:0" })
+	r.register("web/a", server(t, named("a")))
+	_, port, _ := net.SplitHostPort(r.addr())
+	if _, body := do(t, client(t), "GET", "http://127.0.0.1:"+port+"/", ""); body != "a GET /" {
+		t.Errorf("over IPv4: %q", body)
+	}
+	if c, err := net.Dial("tcp", "[::1]:"+port); err == nil {
+		c.Close()
+		t.Error("0.0.0.0 takes IPv6, too")
 	}
 }

@@ -47,7 +47,7 @@ func (l *listener) listen(ctx context.Context) (err error) {
 		bound, err = net.FileListener(f)
 	} else {
 		var lc net.ListenConfig
-		bound, err = lc.Listen(ctx, "tcp", l.cfg.Address)
+		bound, err = lc.Listen(ctx, network(l.cfg.Address), l.cfg.Address)
 	}
 	if err != nil {
 		return err
@@ -65,6 +65,15 @@ func (l *listener) listen(ctx context.Context) (err error) {
 	return nil
 }
 
+// network is what an address is listened at: 0.0.0.0 is all of IPv4 alone, which
+// it is not where package net is left the choice.
+func network(address string) string {
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
+}
+
 // unbind takes back what listen has done.
 func (l *listener) unbind() {
 	l.l.Close()
@@ -73,10 +82,11 @@ func (l *listener) unbind() {
 	l.park.release()
 }
 
-// socketName is what the socket is handed over as. The address is in it, so
+// socketName is what the socket is handed over as: package l4's name for one of
+// TCP, since a listener may become one of the other. The address is in it, so
 // that a listener that has moved takes no old one over.
 func (l *listener) socketName() string {
-	return fmt.Sprintf("proxy %s http %s", l.cfg.Name, l.cfg.Address)
+	return fmt.Sprintf("proxy %s tcp %s 0", l.cfg.Name, l.cfg.Address)
 }
 
 // acceptPause is how long accepting rests when there are no descriptors left.

@@ -71,7 +71,7 @@ func TestProxy_Sockets(t *testing.T) {
 		}
 	})
 	next.register("web/b", server(t, named("b")))
-	if next.addr() != address || len(asked) != 1 || !strings.HasPrefix(asked[0], "proxy web http ") {
+	if next.addr() != address || len(asked) != 1 || !strings.HasPrefix(asked[0], "proxy web tcp ") {
 		t.Fatalf("it listens on %s and asked for %q, want %s", next.addr(), asked, address)
 	}
 	ask := func() string {

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -145,6 +144,7 @@ func (s *server) fillSet(set *listenerSet, cfg *config.Config, before *listenerS
 		set.tls = append(set.tls, &instanceWay{newUnit(t.Run, func() {}), c, t})
 	}
 	wanted := s.listeners(cfg)
+	lend := before.lender(wanted, s.opt.Sockets.Take)
 	for _, l := range wanted {
 		if l.Mode.Kernel() || set.keep(&l, before) {
 			continue
@@ -152,7 +152,7 @@ func (s *server) fillSet(set *listenerSet, cfg *config.Config, before *listenerS
 		if s.sourceID(l.Zone) == 0 {
 			return fmt.Errorf("proxy.listeners: %s: zone %s is not watched yet: restart for it first", l.Name, l.Zone)
 		}
-		if err := s.addListener(set, &l, before.lender(&l, wanted, s.opt.Sockets.Take)); err != nil {
+		if err := s.addListener(set, &l, lend.to(&l)); err != nil {
 			return fmt.Errorf("proxy.listeners: %s: %w", l.Name, err)
 		}
 	}
@@ -196,32 +196,66 @@ func (set *listenerSet) keep(l *config.Listener, before *listenerSet) bool {
 	return false
 }
 
-// lender returns what lends a new listener the sockets of the one at the same
-// address that is to go, so that nobody is refused in between: both take
-// connections from one queue, until the old one stops. Without one it is
-// otherwise.
-func (set *listenerSet) lender(l *config.Listener, wanted []config.Listener, otherwise func(string) *os.File) func(string) *os.File {
-	goes := func(w *config.Listener) bool {
-		return w.Mode == l.Mode && w.Listen == l.Listen && w.Transparent == l.Transparent &&
-			!slices.ContainsFunc(wanted, func(n config.Listener) bool { return reflect.DeepEqual(&n, w) })
-	}
-	sockets := map[string]syscall.Conn{}
-	old := ""
-	for _, st := range set.streams {
-		if goes(&st.want) {
-			old = st.want.Name
-			maps.Copy(sockets, st.sockets())
+// lender lends new listeners the sockets of those at the same addresses that are
+// to go, so that nobody is refused in between: both take connections from one
+// queue, until the old one stops. It may be of another mode.
+type lender struct {
+	going []lending
+	// otherwise has the sockets of listeners that nobody in this process has.
+	otherwise func(name string) *os.File
+}
+
+// lending is one listener that goes, and its sockets; nil: they were lent.
+type lending struct {
+	want    *config.Listener
+	sockets map[string]syscall.Conn
+}
+
+// lender makes one for the listeners that are wanted after those of the set.
+func (set *listenerSet) lender(wanted []config.Listener, otherwise func(string) *os.File) *lender {
+	le := &lender{otherwise: otherwise}
+	add := func(want *config.Listener, sockets map[string]syscall.Conn) {
+		if !slices.ContainsFunc(wanted, func(n config.Listener) bool { return reflect.DeepEqual(&n, want) }) {
+			le.going = append(le.going, lending{want, sockets})
 		}
+	}
+	for _, st := range set.streams {
+		add(&st.want, st.sockets())
 	}
 	for _, h := range set.http {
-		if goes(&h.want) {
-			old = h.want.Name
-			maps.Copy(sockets, h.proxy.Sockets())
+		add(&h.want, h.proxy.Sockets())
+	}
+	return le
+}
+
+// to returns what lends a listener its sockets. Of several that go at an address
+// without a port it is the one of the same name, or else of the same mode.
+func (le *lender) to(l *config.Listener) func(string) *os.File {
+	rank := func(g *lending) int {
+		switch {
+		case g.sockets == nil || g.want.Listen != l.Listen || (g.want.Mode == config.ModeUDP) != (l.Mode == config.ModeUDP):
+			return 0
+		case g.want.Name == l.Name:
+			return 3
+		case g.want.Mode == l.Mode:
+			return 2
+		case l.Listen.Port() != 0:
+			return 1
+		default:
+			return 0
 		}
 	}
-	if len(sockets) == 0 {
-		return otherwise
+	var from *lending
+	for i := range le.going {
+		if g := &le.going[i]; rank(g) > 0 && (from == nil || rank(g) > rank(from)) {
+			from = g
+		}
 	}
+	if from == nil {
+		return le.otherwise
+	}
+	old, sockets := from.want.Name, from.sockets
+	from.sockets = nil
 	return func(name string) *os.File {
 		// The names differ in those of the listeners alone.
 		rest, _ := strings.CutPrefix(name, "proxy "+l.Name+" ")

@@ -252,6 +252,154 @@ func TestRun_changes_the_proxys_listeners(t *testing.T) {
 	stream.echoes(t, "last")
 }
 
+// TestRun_changes_a_listeners_mode/at its address, by one reload: whoever connects
+// meanwhile is taken by the one or the other, and what was begun goes on. Cause:
+// sockets were lent within a mode alone, so that the address was taken.
+func TestRun_changes_a_listeners_mode(t *testing.T) {
+	config := func(listeners ...string) string {
+		return fmt.Sprintf(basics, "") + "health: {allow_targets: [127.0.0.0/8]}\nproxy:\n  listeners: [" + strings.Join(listeners, ", ") + "]\n"
+	}
+	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { _, _ = io.WriteString(w, req.URL.Path) }))
+	t.Cleanup(instance.Close)
+	tcp, http1 := `{name: front, listen: "127.0.0.1:0", mode: tcp, service: web}`, `{name: front, listen: "127.0.0.1:0", mode: http, service: web, access_log: true}`
+	other := `{name: other, listen: "127.0.0.1:0", mode: http, service: web}`
+	r := start(t, config(tcp, other), "", false)
+	r.register(t, "web", instance.Listener.Addr().String())
+	at, otherAt := r.listener(t, "front"), r.listener(t, "other")
+	stream := dial(t, at)
+	stream.gets(t, "/first")
+
+	r.reload(t, config(http1, other))
+	eventually(t, "the listener at the address speaks HTTP, and logs", func() bool {
+		dial(t, at).gets(t, "/spoken")
+		return strings.Contains(r.log.String(), `"target":"/spoken"`)
+	})
+	if got := r.listener(t, "front"); got != at {
+		t.Errorf("it listens at %s, want %s", got, at)
+	}
+	if r.listener(t, "other") != otherAt {
+		t.Error("another listener has moved")
+	}
+	stream.gets(t, "/second")
+	if strings.Contains(r.log.String(), "/second") {
+		t.Error("a connection of before is served by the new listener")
+	}
+
+	kept := dial(t, at)
+	kept.gets(t, "/kept")
+	r.reload(t, config(tcp, other))
+	eventually(t, "the listener at the address passes octets on", func() bool {
+		name := fmt.Sprintf("/passed-%d", time.Now().UnixNano())
+		dial(t, at).gets(t, name)
+		return !strings.Contains(r.log.String(), name)
+	})
+	if got := r.listener(t, "front"); got != at {
+		t.Errorf("it listens at %s, want %s", got, at)
+	}
+	if n, err := io.Copy(io.Discard, kept.r); n != 0 || err != nil { // it was idle
+		t.Errorf("the client is not asked to connect anew: %d octets, %v", n, err)
+	}
+	stream.gets(t, "/third")
+	if log := r.log.String(); strings.Contains(log, "address already in use") {
+		t.Errorf("a reload has failed:\n%s", log)
+	}
+}
+
+// echoUDP is a UDP server that sends everything back with who sent it, until the
+// test ends.
+func echoUDP(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(append(buf[:n:n], " from "+from.String()...), from)
+		}
+	}()
+	t.Cleanup(func() { c.Close(); <-ended })
+	return c.LocalAddr().String()
+}
+
+// TestRun_changes_a_udp_listener/that stays as it is keeps its flows; one that is
+// changed keeps its address, and no datagram is lost.
+func TestRun_changes_a_udp_listener(t *testing.T) {
+	config := func(listeners ...string) string {
+		return fmt.Sprintf(basics, "") + "health: {allow_targets: [127.0.0.0/8]}\nproxy:\n  listeners: [" + strings.Join(listeners, ", ") + "]\n"
+	}
+	udp, web := `{name: dns, listen: "127.0.0.1:0", mode: udp, service: dns}`, `{name: web, listen: "127.0.0.1:0", mode: http, service: dns}`
+	r := start(t, config(udp), "", false)
+	host, port, _ := net.SplitHostPort(echoUDP(t))
+	value := fmt.Sprintf(`{"address":%q,"port":%s,"checks":[]}`, host, port)
+	if _, err := r.Register(t.Context(), api.RegisterRequest{Service: "dns", ID: "dns-1", Instance: []byte(value)}); err != nil {
+		t.Fatal(err)
+	}
+	r.passing(t, "dns", 1)
+	at := r.listener(t, "dns")
+	client, err := net.Dial("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	client.SetDeadline(time.Now().Add(4 * patience))
+	said := 0
+	says := func() (flow string) {
+		t.Helper()
+		said++
+		text := fmt.Sprintf("datagram %d", said)
+		buf := make([]byte, 2048)
+		_, err := io.WriteString(client, text)
+		n := 0
+		if err == nil {
+			n, err = client.Read(buf)
+		}
+		flow, ok := strings.CutPrefix(string(buf[:n]), text+" from ")
+		if err != nil || !ok {
+			t.Fatalf("%q came back as %q, %v", text, buf[:n], err)
+		}
+		return flow
+	}
+	flow := says()
+	r.reload(t, config(web, udp))
+	if got := says(); got != flow || r.listener(t, "dns") != at {
+		t.Errorf("a listener that has not changed has moved its flow from %s to %s", flow, got)
+	}
+	replaced := make(chan struct{})
+	go func() {
+		defer close(replaced)
+		r.reload(t, config(web, strings.Replace(udp, "}", ", idle_timeout: 9s}", 1)))
+	}()
+	for done := false; !done; { // datagrams all the while, each of which is answered
+		select {
+		case <-replaced:
+			done = true
+		default:
+		}
+		says()
+	}
+	eventually(t, "the new listener has the flow", func() bool { return says() != flow })
+	flow = says()
+	if got := r.listener(t, "dns"); got != at || says() != flow {
+		t.Errorf("it listens at %s, want %s, and keeps its flow", got, at)
+	}
+	r.reload(t, config(web))
+	if got := r.listener(t, "dns"); got != "" {
+		t.Errorf("a listener that was taken out is at %s", got)
+	}
+	eventually(t, "nobody listens there", func() bool {
+		_, err := io.WriteString(client, "hello")
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+}
+
 // TestRun_speaks_TLS_to_instances/from when a reload says so, at a listener that
 // stays, until another says how not to trust them.
 func TestRun_speaks_TLS_to_instances(t *testing.T) {

@@ -111,6 +111,11 @@ func (s *server) buildHTTP(l *config.Listener, ways map[string]*l7.InstanceTLS, 
 
 // run serves until ctx ends and what is in flight has ended.
 func (h *httpProxy) run(ctx context.Context) error {
+	for _, c := range h.proxy.Sockets() { // which may have been a transparent listener's
+		if err := opaque(c); err != nil {
+			return fmt.Errorf("listener %s: %w", h.cfg.Name, err)
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.proxy.Run(ctx) })
 	if h.certificates != nil {

@@ -51,6 +51,9 @@ func (s *server) buildStream(l *config.Listener, inherited func(name string) *os
 	return &stream{newUnit(p.Run, p.Close), *l, p}, nil
 }
 
+// opaque takes back what a transparent listener has made of a socket.
+func opaque(c syscall.Conn) error { return l4.Opaque(c) }
+
 func (st *stream) listen() error        { return st.proxy.Listen() }
 func (st *stream) addr() netip.AddrPort { return st.proxy.Addr() }
 

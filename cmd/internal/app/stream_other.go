@@ -25,6 +25,8 @@ func (s *server) buildStream(l *config.Listener, _ func(string) *os.File) (*stre
 	return nil, errors.New("mode " + string(l.Mode) + " needs Linux")
 }
 
+func opaque(syscall.Conn) error { return nil }
+
 func (*stream) listen() error        { return nil }
 func (*stream) addr() netip.AddrPort { return netip.AddrPort{} }
 

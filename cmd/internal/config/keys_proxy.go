@@ -83,7 +83,7 @@ func listenerModeKeys() []key {
 			func(l *Listener, v []netip.Prefix) { l.ProxyFrom = v }),
 		one("proxy_protocol_to", "", "tcp: begin connections to instances with a PROXY header, version 2. Default false.", boolean(),
 			func(l *Listener, v bool) { l.ProxyTo = v }),
-		one("transparent", "", "tcp, udp: keep the client's address towards the instance, and take what was sent to any address (IP_TRANSPARENT). Needs CAP_NET_ADMIN and rules that bring the packets here. Default false.", boolean(),
+		one("transparent", "", "tcp: keep the client's address towards the instance, and take what was sent to any address (IP_TRANSPARENT). Needs CAP_NET_ADMIN and rules that bring the packets here. Default false.", boolean(),
 			func(l *Listener, v bool) { l.Transparent = v }),
 		one("keep_port", "", "With transparent: connect to the port that the client asked for. Default false.", boolean(),
 			func(l *Listener, v bool) { l.KeepPort = v }),

@@ -77,8 +77,8 @@ type Listener struct {
 	Names       []ListenerName // tcp
 	ProxyFrom   []netip.Prefix // tcp
 	ProxyTo     bool           // tcp
-	Transparent bool           // tcp, udp
-	KeepPort    bool           // tcp, udp
+	Transparent bool           // tcp
+	KeepPort    bool           // tcp
 
 	Certificates []Certificate  // http
 	Trusted      []netip.Prefix // http

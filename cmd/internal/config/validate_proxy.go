@@ -133,11 +133,11 @@ func (v *validator) listenerMode(at string, l *Listener) {
 	}
 	only([]string{"max_connections", "max_per_instance", "connect_timeout", "idle_timeout", "stop_timeout"}, string(ModeTCP), string(ModeUDP), string(ModeHTTP))
 	only([]string{"port", "tag"}, string(ModeTCP), string(ModeUDP), string(ModeNAT), string(ModeDSR))
-	only([]string{"max_per_client", "on_down", "drain_timeout", "transparent", "keep_port"}, string(ModeTCP), string(ModeUDP))
+	only([]string{"max_per_client", "on_down", "drain_timeout"}, string(ModeTCP), string(ModeUDP))
 	only([]string{"protocol", "affinity"}, string(ModeNAT), string(ModeDSR))
 	only([]string{"masquerade"}, string(ModeNAT))
 	only([]string{"interface", "attach"}, string(ModeDSR))
-	only([]string{"names", "proxy_protocol_from", "proxy_protocol_to"}, string(ModeTCP))
+	only([]string{"names", "proxy_protocol_from", "proxy_protocol_to", "transparent", "keep_port"}, string(ModeTCP))
 	only([]string{"certificates", "trusted", "access_log"}, string(ModeHTTP))
 	v.certificates(at+".certificates", l.Certificates)
 	if l.KeepPort && !l.Transparent {
