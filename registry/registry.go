@@ -84,6 +84,9 @@ type Batch struct {
 	// that they were under, without a word of their registrant's. The others of
 	// Deleted were deleted.
 	Lost []Key
+	// Kept are routes whose present value cannot be used, which is a Problem: who
+	// has a record of before keeps it, also where a Reset state does not have it.
+	Kept []Key
 
 	// Problems are records that could not be used. A problem is withdrawn by a
 	// later batch in which its RawKey stands in Mended, or by a Reset state
@@ -276,7 +279,8 @@ type Watcher interface {
 	// change, until ctx ends or sink fails; it returns that error. It resumes
 	// by itself after disconnects; after a compaction, or when the source's
 	// revision or identity goes back, it starts over with a Reset. Records
-	// that cannot be used are skipped alone and reported as Problems. The sink
+	// that cannot be used are skipped alone and reported as Problems: what was
+	// there before ends, but for routes, which are Kept. The sink
 	// is called from one goroutine at a time and may block.
 	Watch(ctx context.Context, sink func(Batch) error) error
 }

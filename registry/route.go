@@ -96,8 +96,8 @@ const (
 const routeMend = `write an object, as {"path":"/api","service":"web"}`
 
 // DecodeRoute reads the value of a route's key. The name is checked and
-// folded. Unknown fields are ignored but for those that are one letter off a known one, null is
-// unset, and a wrong value makes the whole record unusable. Errors are FieldErrors.
+// folded. Unknown fields are ignored but for those that are a slip or two off a known one,
+// null is unset, and a wrong value makes the whole record unusable. Errors are FieldErrors.
 func DecodeRoute(name string, value []byte) (Route, error) {
 	folded, err := FoldService(name)
 	if err != nil {
@@ -140,7 +140,13 @@ func knownField(c *cursor, name []byte, readers ...fieldReader) error {
 			return nil
 		}
 	}
-	if meant := misspelled(lower(string(name))); meant != "" {
+	return unknownField(c, name, routeFields[:])
+}
+
+// unknownField refuses a field that is meant for a known one, and skips what is of
+// later versions, or of others.
+func unknownField(c *cursor, name []byte, known []string) error {
+	if meant := misspelled(lower(string(name)), known); meant != "" {
 		return &FieldError{
 			Field: meant, Value: excerpt(name), Reason: "is no field, and without the one that is meant the route would take other requests",
 			Mend: "write it as " + meant,
@@ -156,34 +162,57 @@ var routeFields = [...]string{
 	"timeout", "try_timeout", "retries", "retry_on", "retry_post", "body_max", "limit",
 }
 
-// misspelled is the field that a name was meant for, if it is one letter off; empty:
-// none. Other names are of later versions, or of others.
-func misspelled(name string) string {
-	for _, f := range routeFields {
-		if len(f) > 3 && nearly(name, f) {
-			return f
+// The names of the fields of a condition, and of a limit.
+var (
+	matchFields = [...]string{"name", "value"}
+	limitFields = [...]string{"rate", "burst", "by"}
+)
+
+// misspelled is the known field that a name was meant for, the nearest that is one
+// slip away, or two of a name that is longer than slipsLong; empty: none.
+func misspelled(name string, known []string) string {
+	const slipsLong = 6
+	best, least := "", 3
+	for _, f := range known {
+		most := 1
+		if len(f) >= slipsLong {
+			most = 2
+		}
+		if n := slips(name, f); len(f) > 3 && n <= most && n < least {
+			best, least = f, n
 		}
 	}
-	return ""
+	return best
 }
 
-// nearly reports whether one letter more, less or other, or two that have changed
-// places, make b of a; or nothing but the case does.
-func nearly(a, b string) bool {
-	if len(a) > len(b) {
-		a, b = b, a
+// slips is how many letters are more, less, other, or have changed places, in a
+// beside b. Names are short, and those that differ much in length are not compared.
+func slips(a, b string) int {
+	const far = 3
+	if len(a) > len(b)+far || len(b) > len(a)+far {
+		return far
 	}
-	i := 0
-	for i < len(a) && a[i] == b[i] {
-		i++
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
 	}
-	switch len(b) - len(a) {
-	case 0:
-		return i == len(a) || a[i+1:] == b[i+1:] || i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
-	case 1:
-		return a[i:] == b[i+1:]
+	for j := range rows[0] {
+		rows[0][j] = j
 	}
-	return false
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			other := rows[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				other++
+			}
+			rows[i][j] = min(other, rows[i-1][j]+1, rows[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
 }
 
 func (r *Route) matchField(c *cursor, name []byte) (known bool, err error) {
@@ -300,7 +329,7 @@ func readRouteMatches(c *cursor) (list []RouteMatch, err error) {
 			case "value":
 				m.Value, err = c.text(MetaValueMax)
 			default:
-				return c.skip()
+				return unknownField(c, name, matchFields[:])
 			}
 			if err != nil {
 				return within(string(name), err)
@@ -339,7 +368,7 @@ func readRouteLimit(c *cursor) (*RouteLimit, error) {
 		case "by":
 			l.By, err = c.text(TextMax)
 		default:
-			return c.skip()
+			return unknownField(c, name, limitFields[:])
 		}
 		if err != nil {
 			return within(string(name), err)

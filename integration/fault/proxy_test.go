@@ -214,6 +214,18 @@ func TestProxy_TakesRoutesFromEtcd(t *testing.T) {
 		}
 		return nil
 	}))
+	// One that is mistyped stays as it was, and is shown with what was meant.
+	put(t, e, fault.Keys+"routes/api", `{"pathh":"/api","service":"web"}`)
+	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {
+		out, _ := l.CLI(t.Context(), "doctor")
+		for _, want := range []string{"/muster/v1/routes/api", `"pathh"`, "write it as path"} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("muster doctor does not show %s:\n%s", want, out)
+			}
+		}
+		return nil
+	}))
+	awaitAnswer(t, url+"/api/users", l.Addr(102).String()+":8080 /users")
 	// One whose record is good but cannot be used here is shown too.
 	put(t, e, fault.Keys+"routes/lost", `{"path":"/lost","service":"api","zone":"elsewhere."}`)
 	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {

@@ -34,6 +34,7 @@ type packed struct {
 	reports   []registry.Report
 	deleted   []registry.Key
 	lost      []registry.Key
+	kept      []registry.Key
 	problems  []registry.Problem
 	mended    []string
 }
@@ -50,7 +51,7 @@ func pack(b *registry.Batch) packed {
 		source: b.Source, revision: b.Revision, at: time.Now(), asOf: b.AsOf, reset: b.Reset, more: b.More, snapshot: b.Snapshot,
 		services: slices.Clone(b.Services), admin: slices.Clone(b.Admin), loads: slices.Clone(b.Loads),
 		members: slices.Clone(b.Members), routes: cloneRoutes(b.Routes), deleted: slices.Clone(b.Deleted),
-		reports: slices.Clone(b.Reports), lost: slices.Clone(b.Lost),
+		reports: slices.Clone(b.Reports), lost: slices.Clone(b.Lost), kept: slices.Clone(b.Kept),
 		problems: slices.Clone(b.Problems), mended: slices.Clone(b.Mended),
 	}
 	for i := range p.services {
@@ -140,6 +141,11 @@ func (w *writer) applyState(src *source, now time.Time) {
 		}
 		for _, r := range p.routes {
 			routes[r.Name] = r
+		}
+		for _, k := range p.kept {
+			if r, there := src.routes[k.Name]; there && k.Kind == registry.KindRoute {
+				routes[k.Name] = r
+			}
 		}
 		problems.problems = append(problems.problems, p.problems...)
 	}

@@ -44,6 +44,11 @@ func TestView_Routes(t *testing.T) {
 		if err != nil || len(pages[0].Routes) != 1 {
 			t.Errorf("the state has routes %+v, %v", pages[0].Routes, err)
 		}
+		kept := []registry.Key{{Source: 1, Kind: registry.KindRoute, Name: "a"}, {Source: 1, Kind: registry.KindRoute, Name: "none"}}
+		e.apply(registry.Batch{Kept: kept})
+		want("after a value that cannot be used", "a>other ")
+		e.apply(registry.Batch{Reset: true, Kept: kept, Routes: []registry.Route{route("c", "web")}})
+		want("after a state with a value that cannot be used", "a>other c>web ")
 		e.apply(registry.Batch{Reset: true})
 		want("after a state without routes", "")
 		if got := e.pool.View().Routes(9); got != nil {

@@ -164,7 +164,9 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 	return nil
 }
 
-// decode puts a key's record into the batch, or its problem and its end.
+// decode puts a key's record into the batch, or its problem and its end. A route
+// does not end by a value that cannot be used: its requests would go to another,
+// and a slip would cut off what it was to mend.
 func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
 	raw := string(kv.Key)
 	err := t.format.record(&t.batch, key, kv)
@@ -176,6 +178,10 @@ func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
 		return
 	}
 	t.problem(raw, kv.ModRevision, err)
+	if key.Kind == registry.KindRoute {
+		t.batch.Kept = append(t.batch.Kept, key)
+		return
+	}
 	t.retract(key)
 }
 

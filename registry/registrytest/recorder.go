@@ -144,6 +144,11 @@ func (r *Recorder) sink(b registry.Batch) error {
 	}
 	if r.next != nil {
 		r.next.take(&b)
+		for _, k := range b.Kept {
+			if v, there := r.state.Routes[k]; there {
+				r.next.Routes[k] = v
+			}
+		}
 		if !b.More {
 			r.state, r.next = *r.next, nil
 		}

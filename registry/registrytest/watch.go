@@ -102,6 +102,25 @@ func watchTurnsBad(b *bench) {
 	r.Await("its end and its problem", func(s State) bool { return len(s.Instances) == 0 && len(s.Problems) == 1 })
 	b.put("instances/web/a", `10.0.0.1:81`)
 	r.Await("its return", func(s State) bool { return len(s.Instances) == 1 && len(s.Problems) == 0 })
+	// A route stays as it was, whoever mistypes it.
+	routed := func(service string, problems int) func(State) bool {
+		return func(s State) bool {
+			for _, route := range s.Routes {
+				return len(s.Routes) == 1 && route.Service == service && len(s.Problems) == problems
+			}
+			return service == "" && len(s.Problems) == problems
+		}
+	}
+	b.put("routes/r", `{"path":"/api","service":"web"}`)
+	r.Await("the route", routed("web", 0))
+	b.put("routes/r", `{"pathh":"/api","service":"api"}`)
+	r.Await("its problem, and itself", routed("web", 1))
+	b.put("routes/r", `{"path":"/api","service":"api"}`)
+	r.Await("its change", routed("api", 0))
+	b.put("routes/r", `{"path":"/api","service":""}`)
+	r.Await("another problem", routed("api", 1))
+	b.delete("routes/r")
+	r.Await("its end", routed("", 0))
 }
 
 func watchFolds(b *bench) {
