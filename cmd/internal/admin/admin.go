@@ -114,7 +114,11 @@ func (s *Server) Listen(ctx context.Context) error {
 		f.Close()
 	} else {
 		var lc net.ListenConfig
-		lis, err = lc.Listen(ctx, "tcp", s.cfg.Listen.String())
+		network := "tcp"
+		if s.cfg.Listen.Addr().Is4() {
+			network = "tcp4" // or 0.0.0.0 would be IPv6, too
+		}
+		lis, err = lc.Listen(ctx, network, s.cfg.Listen.String())
 	}
 	if err != nil {
 		return fmt.Errorf("admin.listen %s: %w", s.cfg.Listen, err)

@@ -54,8 +54,42 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 	if s.app.Serve != nil {
 		root.AddCommand(s.devCommand(), s.serveCommand(), s.proxyCommand())
 	}
+	root.SetHelpCommand(helpCommand(root))
 	s.mark(root)
 	return root
+}
+
+// helpCommand is cobra's help, but for that a verb that there is not is wrong
+// usage: cobra's own says so and ends well.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB]...", Short: "Help about a verb",
+		Long: "Prints what muster VERB --help prints.",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			if cmd, rest, err := root.Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range cmd.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return &usageError{err}
+			case len(rest) > 0 && cmd.HasSubCommands():
+				return cmd.ValidateArgs(rest)
+			case len(rest) > 0:
+				return usagef("there is no %q: %s has no verbs", rest[0], cmd.CommandPath())
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // verbs makes cmd a verb that has verbs below it and, unless it lists

@@ -61,22 +61,25 @@ func (v *validator) listeners() {
 		v.bad("dns.listen", "is empty", "name at least one address, such as 127.0.0.1:5300")
 	}
 	type socket struct {
-		udp bool
-		at  netip.AddrPort
-		key string
+		udp  bool
+		both bool // [::] is for IPv4, too
+		at   netip.AddrPort
+		key  string
 	}
 	var taken []socket
 	take := func(key string, a netip.AddrPort, udp bool) (free bool) {
 		if a.Port() == 0 { // a free one each time
 			return true
 		}
+		// DNS takes the families apart, UDP's sockets stand beside each other.
+		both := !udp && a.Addr() == netip.IPv6Unspecified() && !strings.HasPrefix(key, "dns.")
 		for _, o := range taken {
-			if o.udp == udp && clash(o.at, a) {
+			if o.udp == udp && (clash(o.at, a) || o.at.Port() == a.Port() && (o.both && a.Addr().Is4() || both && o.at.Addr().Is4())) {
 				v.badBeside(key, o.key, fmt.Sprintf("%q: is listened at already, by %s", a, o.key), "choose another port")
 				return false
 			}
 		}
-		taken = append(taken, socket{udp, a, key})
+		taken = append(taken, socket{udp, both, a, key})
 		return true
 	}
 	for i, a := range v.c.DNS.Listen {
