@@ -3,42 +3,22 @@ package resolver_test
 import (
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/musterdns/muster/integration/fault"
+	"github.com/musterdns/muster/integration/program"
 )
-
-// coreDNS is the path of CoreDNS: what COREDNS_BIN names, as `make test` sets it,
-// or else one that is built.
-func coreDNS(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("COREDNS_BIN"); path != "" {
-		return path
-	}
-	path := filepath.Join(t.TempDir(), "coredns")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../coredns", "-o", path, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building integration/coredns: %v\n%s", err, out)
-	}
-	return path
-}
 
 // startCoreDNS starts CoreDNS, and returns the port where it forwards
 // as the README configures it, and the one where it has a cache as the README
 // allows it.
 func startCoreDNS(t *testing.T, addr string) (plain, caching string) {
 	t.Helper()
-	dir, binary := t.TempDir(), coreDNS(t)
 	plain, caching = freePort(t), freePort(t)
-	corefile := filepath.Join(dir, "Corefile")
-	write(t, corefile, fmt.Sprintf(`svc.internal:%[1]s {
+	runCoreDNS(t, fmt.Sprintf(`svc.internal:%[1]s {
     bind 127.0.0.1
     errors
     forward . %[3]s
@@ -53,8 +33,17 @@ svc.internal:%[2]s {
     forward . %[3]s
 }
 `, plain, caching, addr))
-	start(t, binary, "-conf", corefile)
 	return plain, caching
+}
+
+// runCoreDNS starts CoreDNS on a Corefile.
+func runCoreDNS(t *testing.T, corefile string) {
+	t.Helper()
+	argv, err := program.CoreDNS(t.Context(), t.TempDir(), corefile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, argv...)
 }
 
 func TestCoreDNS_PassesAnswersOn(t *testing.T) {

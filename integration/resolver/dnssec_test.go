@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -152,30 +153,20 @@ func TestUnbound_ValidatesEveryAnswer(t *testing.T) {
 // it: an answer that it does not authenticate is an error, errBogus if it has none.
 func startValidating(t *testing.T, host, port string, anchors map[string]string) (ask func(name, typ string) error) {
 	t.Helper()
-	dir, listen := t.TempDir(), freePort(t)
-	conf := fmt.Sprintf(`server:
-    interface: 127.0.0.1@%s
-    do-daemonize: no
-    use-syslog: no
-    chroot: ""
-    username: ""
-    directory: %q
-    pidfile: ""
-    module-config: "validator iterator"
-    do-not-query-localhost: no
-    local-zone: "test" nodefault
-`, listen, dir)
-	stubs := "remote-control:\n    control-enable: no\n"
-	for zone, key := range anchors {
-		conf += fmt.Sprintf("    trust-anchor: %q\n", strings.TrimSpace(key))
-		stubs += fmt.Sprintf("stub-zone:\n    name: %q\n    stub-addr: %s@%s\n", zone, host, port)
+	u := program.Unbound{
+		Dir: t.TempDir(), Listen: freeAddr(t), Server: netip.MustParseAddrPort(net.JoinHostPort(host, port)),
+		More: []string{`module-config: "validator iterator"`, `local-zone: "test" nodefault`},
 	}
-	write(t, filepath.Join(dir, "unbound.conf"), conf+stubs)
-	p, err := program.Start("unbound", find(t, "unbound", "unbound"), "-d", "-c", filepath.Join(dir, "unbound.conf"))
+	for zone, key := range anchors {
+		u.More = append(u.More, fmt.Sprintf("trust-anchor: %q", strings.TrimSpace(key)))
+		u.Zones = append(u.Zones, zone)
+	}
+	argv, err := u.Command()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Stop)
+	start(t, argv...)
+	listen := fmt.Sprint(u.Listen.Port())
 	dig := find(t, "dig", "bind9-dnsutils")
 	return func(name, typ string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

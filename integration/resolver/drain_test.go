@@ -2,7 +2,6 @@ package resolver_test
 
 import (
 	"context"
-	"net"
 	"os/exec"
 	"strings"
 	"sync"
@@ -25,14 +24,10 @@ func TestDrain_NoCacheHoldsItWhenItIsSafe(t *testing.T) {
 	run(t, l, "service", "set", "web", "--ttl", ttl.String())
 	register(t, l, "one", "10.9.0.1")
 	register(t, l, "two", "10.9.0.2")
-	host, port, err := net.SplitHostPort(s.DNS)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dig := find(t, "dig", "bind9-dnsutils")
 	caches := []client{
-		{"unbound", true, []string{dig, "@127.0.0.1", "-p", startUnbound(t, host, port), "+short", service}},
-		{"dnsmasq", true, []string{dig, "@127.0.0.1", "-p", startDnsmasq(t, host, port), "+short", service}},
+		{"unbound", true, []string{dig, "@127.0.0.1", "-p", startUnbound(t, s.DNS), "+short", service}},
+		{"dnsmasq", true, []string{dig, "@127.0.0.1", "-p", startDnsmasq(t, s.DNS), "+short", service}},
 	}
 	all(t, caches, 10*time.Second, 10*time.Second, []string{"10.9.0.1", "10.9.0.2"})
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,46 +172,36 @@ func clients(t *testing.T, addr string) []client {
 		{"kdig +tcp", false, []string{kdig, "@" + host, "-p", port, "+short", "+tcp", service}},
 		{"coredns", false, []string{dig, "@127.0.0.1", "-p", plain, "+short", service}},
 		{"coredns cache", true, []string{dig, "@127.0.0.1", "-p", caching, "+short", service}},
-		{"unbound", true, []string{dig, "@127.0.0.1", "-p", startUnbound(t, host, port), "+short", service}},
-		{"dnsmasq", true, []string{dig, "@127.0.0.1", "-p", startDnsmasq(t, host, port), "+short", service}},
+		{"unbound", true, []string{dig, "@127.0.0.1", "-p", startUnbound(t, addr), "+short", service}},
+		{"dnsmasq", true, []string{dig, "@127.0.0.1", "-p", startDnsmasq(t, addr), "+short", service}},
 	}
 }
 
 // startUnbound starts unbound as the README configures it, and returns its port.
-func startUnbound(t *testing.T, host, port string) string {
+func startUnbound(t *testing.T, server string) string {
 	t.Helper()
-	dir, listen := t.TempDir(), freePort(t)
-	conf := filepath.Join(dir, "unbound.conf")
-	text := fmt.Sprintf(`server:
-    interface: 127.0.0.1@%[1]s
-    do-daemonize: no
-    use-syslog: no
-    chroot: ""
-    username: ""
-    directory: %[2]q
-    pidfile: ""
-    do-not-query-localhost: no
-    domain-insecure: "svc.internal"
-    local-zone: "svc.internal" nodefault
-remote-control:
-    control-enable: no
-stub-zone:
-    name: "svc.internal"
-    stub-addr: %[3]s@%[4]s
-`, listen, dir, host, port)
-	write(t, conf, text)
-	start(t, find(t, "unbound", "unbound"), "-d", "-c", conf)
-	return listen
+	u := program.Unbound{
+		Dir: t.TempDir(), Listen: freeAddr(t), Server: netip.MustParseAddrPort(server), Zones: []string{"svc.internal"},
+		More: []string{`domain-insecure: "svc.internal"`, `local-zone: "svc.internal" nodefault`},
+	}
+	argv, err := u.Command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, argv...)
+	return fmt.Sprint(u.Listen.Port())
 }
 
 // startDnsmasq starts dnsmasq as the README configures it, and returns its port.
-func startDnsmasq(t *testing.T, host, port string) string {
+func startDnsmasq(t *testing.T, server string) string {
 	t.Helper()
-	listen := freePort(t)
-	start(t, find(t, "dnsmasq", "dnsmasq-base"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null",
-		"--user=", "--pid-file=", "--listen-address=127.0.0.1", "--bind-interfaces", "--port="+listen,
-		fmt.Sprintf("--server=/svc.internal/%s#%s", host, port))
-	return listen
+	listen := freeAddr(t)
+	argv, err := program.Dnsmasq(listen, netip.MustParseAddrPort(server), "svc.internal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, argv...)
+	return fmt.Sprint(listen.Port())
 }
 
 // start starts a program that ends with the test.
@@ -231,6 +222,12 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(p)
+}
+
+// freeAddr is 127.0.0.1 with a free port.
+func freeAddr(t *testing.T) netip.AddrPort {
+	t.Helper()
+	return netip.MustParseAddrPort("127.0.0.1:" + freePort(t))
 }
 
 // write writes a file.

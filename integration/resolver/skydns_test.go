@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,8 +57,7 @@ func startSky(t *testing.T, l *fault.Lab, keys map[string]string) (muster, other
 		t.Fatal(err)
 	}
 	port := freePort(t)
-	corefile := filepath.Join(t.TempDir(), "Corefile")
-	write(t, corefile, fmt.Sprintf(`skydns.local:%[1]s 10.in-addr.arpa:%[1]s {
+	runCoreDNS(t, fmt.Sprintf(`skydns.local:%[1]s 10.in-addr.arpa:%[1]s {
     bind 127.0.0.1
     errors
     etcd {
@@ -68,7 +66,6 @@ func startSky(t *testing.T, l *fault.Lab, keys map[string]string) (muster, other
     }
 }
 `, port, e.URL))
-	start(t, coreDNS(t), "-conf", corefile)
 	other = "127.0.0.1:" + port
 	putSky(t, e, map[string]string{"started": `{"host":"10.9.255.1"}`})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
