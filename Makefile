@@ -47,8 +47,8 @@ check: $(LINT) ## check formatting, vet, lint and architecture
 fmt: $(LINT) ## format all Go files
 	$(LINT) fmt
 
-bench: build ## measure against peers in one run and print a table; BENCH=name for another (see integration/bench)
-	MUSTER_BIN=$(MUSTER) $(GO) run ./integration/bench $(BENCH)
+bench: build $(if $(filter kill,$(firstword $(BENCH))),$(COREDNS)) ## measure against peers in one run and print a table; BENCH=name for another (see integration/bench)
+	MUSTER_BIN=$(MUSTER) COREDNS_BIN=$(COREDNS) $(GO) run ./integration/bench $(BENCH)
 
 history: build ## ten minutes of faults in an etcd of three members, every answer held against its history
 	HISTORY_SECONDS=600 MUSTER_BIN=$(MUSTER) $(GO) test -count=1 -timeout 20m -v ./integration/etcdcluster

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -78,31 +76,20 @@ func costLine(c fault.CheckCost) string {
 		float64(c.CPU.Nanoseconds())/1e3, float64(time.Second)/float64(c.CPU), c.Rate, float64(c.RSS)/(1<<20))
 }
 
-// gdnsdIntervalMin is the least interval that gdnsd takes.
-const gdnsdIntervalMin = 2 * time.Second
-
 // gdnsdChecks is a row for gdnsd, if it is there and has such a check.
 func gdnsdChecks(ctx context.Context, out io.Writer, muster string, c *fault.Checked, k kindOfCheck) error {
-	gdnsd, err := exec.LookPath("gdnsd")
-	if err != nil || k.gdnsd == "" || c.Interval < gdnsdIntervalMin {
+	if _, err := program.Find("gdnsd"); err != nil || k.gdnsd == "" || c.Interval < fault.GdnsdIntervalMin {
 		return nil
 	}
 	return inLab(muster, func(l *fault.Lab) error {
 		if err := l.StartTargets(ctx, c); err != nil {
 			return err
 		}
-		dir := l.Path("gdnsd")
-		port, err := program.FreePort()
+		argv, err := gdnsdTargets(l.Path("gdnsd"), c, k.gdnsd)
 		if err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Join(dir, "zones"), 0o750); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "config"), []byte(gdnsdTargets(dir, port, c, k.gdnsd)), 0o600); err != nil {
-			return err
-		}
-		p, err := l.Start("gdnsd", "taskset", "-c", "0", gdnsd, "-c", dir, "start")
+		p, err := l.Start("gdnsd", append([]string{"taskset", "-c", "0"}, argv...)...)
 		if err != nil {
 			return err
 		}
@@ -131,25 +118,23 @@ func gdnsdChecks(ctx context.Context, out io.Writer, muster string, c *fault.Che
 	})
 }
 
-// gdnsdTargets is a configuration that has gdnsd check the targets.
-func gdnsdTargets(dir string, port int, c *fault.Checked, plugin string) string {
+// gdnsdTargets is the command of a gdnsd that checks the targets.
+func gdnsdTargets(dir string, c *fault.Checked, plugin string) ([]string, error) {
+	port, err := program.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	g := fault.Gdnsd{
+		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)),
+		Plugin: plugin, Port: c.Port, Interval: int(c.Interval.Seconds()),
+	}
 	const each = 50 // a resource has 64 at most
-	var b strings.Builder
-	fmt.Fprintf(&b, "options => { listen => 127.0.0.1:%[2]d, run_dir => %[1]s/run, state_dir => %[1]s/state }\n", dir, port)
-	path := ""
-	if plugin == "http_status" {
-		path = "url_path => /, ok_codes => [ 200 ],"
-	}
-	fmt.Fprintf(&b, "service_types => { s => { plugin => %s, port => %d, %s interval => %d, timeout => %d } }\n",
-		plugin, c.Port, path, int(c.Interval.Seconds()), max(int(c.Interval.Seconds())/2, 1))
-	b.WriteString("plugins => { multifo => {\n")
 	for n := 0; n < c.Targets; n += each {
-		fmt.Fprintf(&b, "r%d => { service_types => s,", n)
+		var addrs []netip.Addr
 		for k := n; k < min(n+each, c.Targets); k++ {
-			fmt.Fprintf(&b, " a%d => %s,", k, fault.Target(k))
+			addrs = append(addrs, netip.MustParseAddr(fault.Target(k)))
 		}
-		b.WriteString(" }\n")
+		g.Resources = append(g.Resources, addrs)
 	}
-	b.WriteString("} }\n")
-	return b.String()
+	return g.Command(dir)
 }

@@ -14,16 +14,17 @@ import (
 // queryTimeout is how long an answer may take before the query counts as lost.
 const queryTimeout = time.Second
 
-// pace is the interval between two questions that wait for an answer to change:
-// short against the milliseconds that are measured, and long enough to leave
+// pace is the interval between two questions that wait for an answer to change, if
+// nothing else is said: short against the milliseconds that are measured, and long enough to leave
 // the cores to what is measured.
 const pace = 250 * time.Microsecond
 
 // Client asks over one UDP socket, a question at a time.
 type Client struct {
-	conn net.Conn
-	id   uint16
-	buf  []byte
+	conn  net.Conn
+	id    uint16
+	buf   []byte
+	every time.Duration // between two questions of Await
 }
 
 // Dial makes a client of a server. It sends nothing.
@@ -33,7 +34,7 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{conn: conn, buf: make([]byte, dns.MaxMsgSize)}, nil
+	return &Client{conn: conn, buf: make([]byte, dns.MaxMsgSize), every: pace}, nil
 }
 
 // Close closes the socket.
@@ -77,7 +78,7 @@ func (c *Client) Ask(name string, qtype uint16) (*dns.Msg, error) {
 // query that is lost is no answer, and asked again.
 func (c *Client) Await(ctx context.Context, name string, qtype uint16, right func(*dns.Msg) error) (*dns.Msg, error) {
 	var m *dns.Msg
-	err := Until(ctx, pace, func() error {
+	err := Until(ctx, c.every, func() error {
 		var err error
 		if m, err = c.Ask(name, qtype); err != nil {
 			return err

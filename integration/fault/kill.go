@@ -1,20 +1,13 @@
 package fault
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/musterdns/muster/integration/program"
 )
@@ -27,13 +20,11 @@ type Death struct {
 	// holder is the command that registers the instance and is killed instead
 	// of it, or whose child is; nil: the registration stays.
 	holder  func(l *Lab, service string, host byte) []string
-	orphan  bool // the holder is killed, not the instance
-	Percent int  // of the kills that must be answered in Limit
+	orphan  bool   // the holder is killed, not the instance
+	gdnsd   *Gdnsd // does the same, or what is nearest to it; nil: it has nothing like it
+	Percent int    // of the kills that must be answered in Limit
 	Limit   time.Duration
 }
-
-// leaseSeconds is the lease that is left to run out.
-const leaseSeconds = 2
 
 // Deaths are those that Crash measures.
 func Deaths() []Death {
@@ -60,12 +51,21 @@ func Deaths() []Death {
 			Percent: 99, Limit: 250 * time.Millisecond,
 		},
 		{Title: "http check that keeps its connection, each 2 s, fall 3", Checks: `[{"type":"http","path":"/","keep":true}]`, Cause: "http", Percent: 100, Limit: 3500 * time.Millisecond},
-		{Title: "http check each 1 s, fall 2", Checks: `[{"type":"http","path":"/","interval":"1s","fall":2}]`, Cause: "http", Percent: 100, Limit: 2200 * time.Millisecond},
-		{Title: "http check by default: each 2 s, fall 3", Checks: `[{"type":"http","path":"/"}]`, Cause: "http", Percent: 100, Limit: 3500 * time.Millisecond},
+		{
+			Title: "http check each 1 s, fall 2", Checks: `[{"type":"http","path":"/","interval":"1s","fall":2}]`, Cause: "http", Percent: 100, Limit: 2200 * time.Millisecond,
+			gdnsd: &Gdnsd{Plugin: "http_status", Interval: int(GdnsdIntervalMin.Seconds()), Fall: 2},
+		},
+		{
+			Title: "http check by default: each 2 s, fall 3", Checks: `[{"type":"http","path":"/"}]`, Cause: "http", Percent: 100, Limit: 3500 * time.Millisecond,
+			gdnsd: &Gdnsd{Plugin: "http_status", Interval: 2, Fall: 3},
+		},
 		// etcd looks for leases that have run out each 500 ms.
-		{Title: "lease of 2 s alone", Checks: `[]`, Cause: "lease", holder: register("--lease", strconv.Itoa(leaseSeconds)+"s"), orphan: true, Percent: 100, Limit: leaseSeconds*time.Second + 700*time.Millisecond},
+		{Title: "lease of 2 s alone", Checks: `[]`, Cause: "lease", holder: register("--lease", strconv.Itoa(leaseTTL)+"s"), orphan: true, Percent: 100, Limit: leaseTTL*time.Second + 700*time.Millisecond},
 	}
 }
+
+// ByLease reports whether nothing but a lease that runs out tells of the death.
+func (d *Death) ByLease() bool { return d.orphan }
 
 // self is this program.
 func self() string {
@@ -74,112 +74,6 @@ func self() string {
 		return os.Args[0]
 	}
 	return path
-}
-
-// Crash measures how long a killed instance stays in the answers: from kill -9
-// of the process that serves to the last wrong answer. Each of the lanes is a
-// service of two instances, one of which is killed again and again at a moment
-// that the checks know nothing of; the lanes go on at the same time. What the
-// server tells of each is asked for beside it.
-func Crash(ctx context.Context, l *Lab, d Death, lanes, runs int) (Crashes, error) {
-	e, err := l.Etcd(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer e.Close()
-	s, err := l.Run(ctx, Settings{Etcd: e.URL})
-	if err != nil {
-		return nil, err
-	}
-	var running sync.WaitGroup
-	crashes, errs := make([]Crashes, lanes), make([]error, lanes)
-	for i := range lanes {
-		running.Go(func() { crashes[i], errs[i] = l.crashes(ctx, e, s, i, d, runs) })
-	}
-	running.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, s.LogTail())
-	}
-	return slices.Concat(crashes...), nil
-}
-
-// crashes are the runs of one lane.
-func (l *Lab) crashes(ctx context.Context, e *Etcd, s *Server, lane int, d Death, runs int) (Crashes, error) {
-	service, stays, goes := fmt.Sprintf("lane%d", lane), byte(hostBackends+2*lane), byte(hostBackends+2*lane+1)
-	if _, err := e.Put(ctx, Keys+"services/"+service, `{"checks":`+d.Checks+`}`); err != nil {
-		return nil, err
-	}
-	if _, err := l.StartBackend(ctx, stays); err != nil {
-		return nil, err
-	}
-	registered := map[string]byte{"stays": stays, "goes": goes}
-	if d.holder != nil {
-		delete(registered, "goes")
-	}
-	for id, host := range registered {
-		if _, err := e.Put(ctx, Instance(service, id), l.at(host, portBackend)); err != nil {
-			return nil, err
-		}
-	}
-	c, err := Dial(ctx, s.DNS)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	var all Crashes
-	for range runs {
-		one, err := l.crash(ctx, c, s, d, service, stays, goes)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, one)
-	}
-	return all, nil
-}
-
-// crash is one run.
-func (l *Lab) crash(ctx context.Context, c *Client, s *Server, d Death, service string, stays, goes byte) (Crashed, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout)
-	defer cancel()
-	name := service + "." + Zone
-	var p *program.Process
-	var err error
-	if d.holder == nil {
-		p, err = l.StartBackend(ctx, goes)
-	} else {
-		p, err = l.Start("register", d.holder(l, service, goes)...)
-	}
-	if err != nil {
-		return Crashed{}, err
-	}
-	if _, err := c.Await(ctx, name, dns.TypeA, Has(l.Addr(stays).String(), l.Addr(goes).String())); err != nil {
-		return Crashed{}, err
-	}
-	select { // any moment of the interval between two checks
-	case <-time.After(rand.N(2 * time.Second)):
-	case <-ctx.Done():
-		return Crashed{}, ctx.Err()
-	}
-	killed := time.Now()
-	if err := d.kill(p); err != nil {
-		return Crashed{}, err
-	}
-	last := killed
-	_, err = c.Await(ctx, name, dns.TypeA, func(m *dns.Msg) error {
-		if err := Has(l.Addr(stays).String())(m); err != nil {
-			last = time.Now()
-			return err
-		}
-		return nil
-	})
-	if err != nil && strings.Contains(err.Error(), l.Addr(goes).String()) {
-		return Crashed{}, fmt.Errorf("the killed instance stays: %w", err)
-	}
-	if err != nil {
-		return Crashed{}, err
-	}
-	told, err := d.told(ctx, s, service, killed)
-	return Crashed{last.Sub(killed), told}, err
 }
 
 // kill ends what is to die: the process that serves, which is the holder's

@@ -2,7 +2,10 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -95,4 +98,47 @@ func (e *Etcd) lose(ctx context.Context, c *Client, expire bool, deleted <-chan 
 	case <-ctx.Done():
 		return 0, fmt.Errorf("etcd told of no deletion: %w", ctx.Err())
 	}
+}
+
+// Expiry measures etcd alone: how long after its last renewal, which is its grant here,
+// a lease of some seconds is until etcd tells that what was under it is gone. The leases
+// begin at moments that etcd's own look at them knows nothing of.
+func Expiry(ctx context.Context, l *Lab, runs int) (Times, error) {
+	e, err := l.Etcd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	times, errs := make(Times, runs), make([]error, runs)
+	var running sync.WaitGroup
+	for i := range runs {
+		running.Go(func() { times[i], errs[i] = e.expire(ctx, fmt.Sprintf("leased%d", i)) })
+	}
+	running.Wait()
+	return times, errors.Join(errs...)
+}
+
+// expire is one lease of Expiry.
+func (e *Etcd) expire(ctx context.Context, key string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	events := e.Watch(clientv3.WithRequireLeader(ctx), key, clientv3.WithFilterPut())
+	select {
+	case <-time.After(rand.N(checksEach)):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	granted := time.Now()
+	lease, err := e.Grant(ctx, leaseTTL)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := e.Put(ctx, key, "", clientv3.WithLease(lease.ID)); err != nil {
+		return 0, err
+	}
+	r, ok := <-events
+	if !ok {
+		return 0, fmt.Errorf("etcd tells of no lost lease: %w", ctx.Err())
+	}
+	return time.Since(granted), r.Err()
 }

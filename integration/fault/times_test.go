@@ -62,3 +62,28 @@ func TestCrash_OfAnInstanceIsAnsweredInTime(t *testing.T) {
 		})
 	}
 }
+
+// TestCrash_IsSeenBehindCachesWithinTheTTL asks caches, which may go on for the TTL that
+// was sent and no longer. A client that was served late on a busy machine is given 2 s.
+func TestCrash_IsSeenBehindCachesWithinTheTTL(t *testing.T) {
+	t.Parallel()
+	caches := fault.Caches()
+	crashes, err := fault.Crash(t.Context(), newLab(t), fault.Deaths()[0], 4, 1, caches...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ttl := crashes.TTL(); ttl != 5*time.Second {
+		t.Errorf("the TTL sent is %s, want the default of 5s", ttl)
+	}
+	for i, w := range caches {
+		beyond := crashes.Beyond(i)
+		t.Logf("%s: %s after Muster's last wrong answer (that was %s)", w.Name, beyond, crashes.Saw())
+		if most := crashes.Bound(w) + 2*time.Second; beyond.Max() > most {
+			t.Errorf("%s the killed instance is answered for %s after Muster's last wrong answer, want at most %s", w.Name, beyond.Max(), most)
+		}
+		// Once in a hundred million runs all of them die as it expires.
+		if beyond.Max() < 50*time.Millisecond {
+			t.Errorf("%s nothing is answered from the cache: the test has shown nothing", w.Name)
+		}
+	}
+}

@@ -45,46 +45,6 @@ func (s *Server) LastFailure(ctx context.Context, service string) (*Told, error)
 	return told, err
 }
 
-// Crashed is one death as a client saw it, and as the server told of it.
-type Crashed struct {
-	Saw  time.Duration // from the kill to the last wrong answer
-	Told Told
-}
-
-// Crashes are deaths, run by run.
-type Crashes []Crashed
-
-// Saw is what a client saw.
-func (c Crashes) Saw() Times {
-	return c.times(func(one *Crashed) time.Duration { return one.Saw })
-}
-
-// Unseen is by how much the client saw more than the server counts from the
-// first sign: until then nothing could be known.
-func (c Crashes) Unseen() Times {
-	return c.times(func(one *Crashed) time.Duration { return one.Saw - one.Told.Wrong })
-}
-
-// Spare is by how much the client saw less than the server's bound. Runs without
-// a bound are left out.
-func (c Crashes) Spare() Times {
-	var bounded Crashes
-	for _, one := range c {
-		if one.Told.Bound > 0 {
-			bounded = append(bounded, one)
-		}
-	}
-	return bounded.times(func(one *Crashed) time.Duration { return one.Told.Bound - one.Saw })
-}
-
-func (c Crashes) times(of func(*Crashed) time.Duration) Times {
-	var t Times
-	for i := range c {
-		t = append(t, of(&c[i]))
-	}
-	return t
-}
-
 // told is what the server says of a death after killed.
 func (d *Death) told(ctx context.Context, s *Server, service string, killed time.Time) (Told, error) {
 	f, err := s.LastFailure(ctx, service)
