@@ -31,7 +31,7 @@ require (
 
 require (
 	github.com/chromedp/chromedp v0.23.0 // a browser: tests of integration/console
-	github.com/quic-go/quic-go v0.65.0 // DNS over QUIC: dnsserver/doq
+	github.com/quic-go/quic-go v0.65.0 // DNS over QUIC: dnsserver/doq, and its client in tests
 )
 
 require (

@@ -1,11 +1,13 @@
 package authority
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/miekg/dns"
 
@@ -15,7 +17,9 @@ import (
 )
 
 // Transfer says who may have a whole zone (RFC 5936, RFC 1995). Nobody may without
-// one.
+// one. Of those whose Zone a zone is or lies under, label by label, the ones with the
+// longest decide alone, as of Rules: what is said of a parent opens no child that has
+// its own. Several of one Zone are alternatives.
 type Transfer struct {
 	Zone  string         // the zone, and those below it; "*" or "." for all
 	Allow []netip.Prefix // who may; none: any that has Key
@@ -46,15 +50,20 @@ func newTransferRules(in []Transfer) ([]transferRule, error) {
 		}
 		rules = append(rules, transferRule{zone, t.Allow, t.Key})
 	}
+	slices.SortStableFunc(rules, func(a, b transferRule) int { return cmp.Compare(b.zone.Labels(), a.zone.Labels()) })
 	return rules, nil
 }
 
 // transfers reports whether a client may have the zone.
 func (p *policy) transfers(zone *wire.Name, from *dnsserver.Client) bool {
+	longest := -1 // labels; the rules with most come first
 	for i := range p.transfer {
 		r := &p.transfer[i]
-		_, covers := zone.Below(&r.zone)
-		if covers && (r.key == "" || r.key == from.Key) && (len(r.allow) == 0 || contains(r.allow, from.Addr.Addr())) {
+		if _, covers := zone.Below(&r.zone); !covers || r.zone.Labels() < longest {
+			continue
+		}
+		longest = r.zone.Labels()
+		if (r.key == "" || r.key == from.Key) && (len(r.allow) == 0 || contains(r.allow, from.Addr.Addr())) {
 			return true
 		}
 	}

@@ -2,10 +2,14 @@ package authority_test
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +24,11 @@ import (
 )
 
 // primary is a server with zones to transfer: example.test by key1, open.test by all
-// of this host, and sub.open.test under it.
+// of this host, sub.open.test under it, and shut.open.test, which takes key1 or key2.
 type primary struct {
 	t       *testing.T
 	handler *authority.Handler
-	server  *dnstest.Server
+	server  *dnstest.Everywhere
 	serial  int
 }
 
@@ -32,16 +36,20 @@ var transferSecret = strings.Repeat("s", 32)
 
 func newPrimary(t *testing.T) *primary {
 	t.Helper()
+	here := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	h, err := authority.New(authority.Config{Transfer: []authority.Transfer{
 		{Zone: "example.test.", Key: "key1."},
-		{Zone: "open.test.", Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		{Zone: "open.test.", Allow: here},
+		{Zone: "shut.open.test.", Key: "key1."},
+		{Zone: "shut.open.test.", Allow: here, Key: "key2."},
+		{Zone: "test.", Key: "key2."},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &primary{t: t, handler: h}
 	p.serve(3)
-	p.server = dnstest.Start(t, h, func(c *dnsserver.Config) { c.Slow = h })
+	p.server = dnstest.StartEverywhere(t, h, nil, func(c *dnsserver.Config) { c.Slow = h })
 	var list []tsig.Key
 	for _, n := range []string{"key1.", "key2."} {
 		list = append(list, tsig.Key{Name: name(t, n), Algorithm: "hmac-sha256", Secret: []byte(transferSecret)})
@@ -50,7 +58,7 @@ func newPrimary(t *testing.T) *primary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.server.Server.SetKeys(keys)
+	p.server.Server.Server.SetKeys(keys)
 	return p
 }
 
@@ -59,7 +67,7 @@ func (p *primary) serve(hosts int) {
 	p.t.Helper()
 	p.serial++
 	var all []*zones.Zone
-	for _, origin := range []string{"example.test.", "open.test.", "sub.open.test.", "openx.test."} {
+	for _, origin := range []string{"example.test.", "open.test.", "sub.open.test.", "shut.open.test.", "openx.test.", "z.open.test."} {
 		text := fmt.Sprintf("$TTL 60\n@ SOA ns1 hostmaster %d 1 2 604800 4\n@ NS ns1\nns1 A 192.0.2.1\n", p.serial)
 		for i := range hosts {
 			text += fmt.Sprintf("h%d A 10.0.%d.%d\n", i+1, i/256, i%256)
@@ -164,6 +172,9 @@ func TestHandler_ServeSlow_transfers(t *testing.T) {
 	})
 }
 
+// In CVE-2026-33489 the entry with the longest zone was looked for by the order of
+// letters, so that another's decided. Here labels count, a child's entry closes what its
+// parent's opens, and opens what that closes.
 func TestHandler_ServeDNS_refuses_transfers(t *testing.T) {
 	p := newPrimary(t)
 	for _, tt := range []struct {
@@ -179,7 +190,13 @@ func TestHandler_ServeDNS_refuses_transfers(t *testing.T) {
 		{"by address", "open.test.", signer{}, true},
 		{"by address, signed too", "open.test.", signer{"key2.", transferSecret}, true},
 		{"a zone below one that may be", "sub.open.test.", signer{}, true},
+		{"a zone below one that may be, later in the alphabet than what is closed", "z.open.test.", signer{}, true},
+		{"a zone below one that may be, and closed itself", "shut.open.test.", signer{}, false},
+		{"the same with its key", "shut.open.test.", signer{"key1.", transferSecret}, true},
+		{"the same with its other key", "shut.open.test.", signer{"key2.", transferSecret}, true},
+		{"a child's key is not the parent's", "example.test.", signer{"key2.", transferSecret}, false},
 		{"a zone whose name only ends alike", "openx.test.", signer{}, false},
+		{"the same with the key of the top", "openx.test.", signer{"key2.", transferSecret}, true},
 		{"a name that is no zone", "www.open.test.", signer{}, false},
 		{"a zone that is not here", "other.test.", signer{}, false},
 	} {
@@ -194,7 +211,8 @@ func TestHandler_ServeDNS_refuses_transfers(t *testing.T) {
 // and CVE-2026-35579 were servers that did so over some transports only.
 func TestServer_checks_signatures(t *testing.T) {
 	p := newPrimary(t)
-	for _, network := range []string{"udp", "tcp"} {
+	for _, transport := range dnstest.Transports() {
+		c := p.server.Carrier(transport)
 		for _, tt := range []struct {
 			what  string
 			by    signer
@@ -212,26 +230,117 @@ func TestServer_checks_signatures(t *testing.T) {
 			m := new(dns.Msg)
 			m.SetQuestion("h1.open.test.", dns.TypeA)
 			m.SetEdns0(1232, false)
-			m.SetTsig(tt.by.key, dns.HmacSHA256, 300, time.Now().Add(tt.at).Unix())
-			c := &dns.Client{Net: network, Timeout: long, TsigSecret: map[string]string{tt.by.key: base64.StdEncoding.EncodeToString([]byte(tt.by.secret))}}
-			r, _, err := c.Exchange(m, p.server.Addr.String())
-			if r == nil {
-				t.Fatalf("%s, %s: %v", network, tt.what, err)
-			}
+			r, err := exchangeSigned(t, c, m, tt.by, tt.at)
 			sig := r.IsTsig()
 			if sig == nil || r.Rcode != tt.rcode || sig.Error != tt.tsig || tt.rcode != 0 && len(r.Answer) > 0 {
-				t.Errorf("%s, %s: %s with TSIG %v, want %s and error %d", network, tt.what, dns.RcodeToString[r.Rcode], sig, dns.RcodeToString[tt.rcode], tt.tsig)
+				t.Errorf("%s, %s: %s with TSIG %v, want %s and error %d", transport, tt.what, dns.RcodeToString[r.Rcode], sig, dns.RcodeToString[tt.rcode], tt.tsig)
 				continue
 			}
 			switch {
 			case tt.tsig == 0 && err != nil: // the client has verified what it got
-				t.Errorf("%s, %s: the answer's signature: %v", network, tt.what, err)
+				t.Errorf("%s, %s: the answer's signature: %v", transport, tt.what, err)
 			case tt.tsig == dns.RcodeBadTime && (sig.OtherLen != 6 || sig.MACSize == 0):
-				t.Errorf("%s, %s: BADTIME is signed, and tells our time (RFC 8945 section 5.2.3): %v", network, tt.what, sig)
+				t.Errorf("%s, %s: BADTIME is signed, and tells our time (RFC 8945 section 5.2.3): %v", transport, tt.what, sig)
 			case tt.tsig != 0 && tt.tsig != dns.RcodeBadTime && sig.MACSize != 0:
-				t.Errorf("%s, %s: signed, though the client does not know the key", network, tt.what)
+				t.Errorf("%s, %s: signed, though the client does not know the key", transport, tt.what)
 			}
 		}
+	}
+}
+
+// exchangeSigned signs a question as of now and so much, sends it with id 0, and returns
+// the answer with what verifying it says.
+func exchangeSigned(t *testing.T, c *dnstest.Carrier, m *dns.Msg, by signer, at time.Duration) (*dns.Msg, error) {
+	t.Helper()
+	secret := base64.StdEncoding.EncodeToString([]byte(by.secret))
+	m.Id = 0 // as QUIC wants it
+	m.SetTsig(by.key, dns.HmacSHA256, 300, time.Now().Add(at).Unix())
+	packed, mac, err := dns.TsigGenerate(m, secret, "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := c.Exchange(t.Context(), packed)
+	if err != nil || reply == nil {
+		t.Fatalf("%v: %x, %v", m.Question, reply, err)
+	}
+	return dnstest.Unpack(t, reply), dns.TsigVerify(reply, secret, mac, false)
+}
+
+// A transfer with a bad signature, or none, is refused over every transport, as not in
+// CVE-2026-33190 and CVE-2026-35579.
+func TestServer_refuses_unsigned_transfers(t *testing.T) {
+	p := newPrimary(t)
+	for _, transport := range dnstest.Transports() {
+		c := p.server.Carrier(transport)
+		m := new(dns.Msg)
+		m.SetAxfr("example.test.")
+		m.Id = 0
+		packed, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := c.Exchange(t.Context(), packed)
+		if err != nil || reply == nil {
+			t.Fatalf("%s: %x, %v", transport, reply, err)
+		}
+		if r := dnstest.Unpack(t, reply); r.Rcode != dns.RcodeRefused || len(r.Answer) > 0 {
+			t.Errorf("%s, without a signature: %v", transport, r)
+		}
+		for _, by := range []signer{{"key1.", strings.Repeat("x", 32)}, {"key3.", transferSecret}} {
+			if r, _ := exchangeSigned(t, c, m.Copy(), by, 0); r.Rcode != dns.RcodeNotAuth || len(r.Answer) > 0 {
+				t.Errorf("%s, by %s with a bad signature: %v", transport, by.key, r)
+			}
+		}
+	}
+}
+
+// A client that goes away amid its transfers, while the zones change, leaves no goroutine
+// behind and holds no other up: CoreDNS 1.12.4 mended such a leak, 1.14.3 a race.
+func TestServer_forgets_transfers_cut_short(t *testing.T) {
+	p := newPrimary(t)
+	p.serve(3000)
+	before := runtime.NumGoroutine()
+	var clients sync.WaitGroup
+	for range 24 { // more than may run at once
+		clients.Go(func() {
+			c, err := net.Dial("tcp", p.server.Addr.String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			m := new(dns.Msg)
+			m.SetAxfr("open.test.")
+			packed, err := m.Pack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 3 {
+				_, err = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			if _, err := dnstest.ReadMsg(c); err != nil { // one of many
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 {
+		p.serve(3000)
+	}
+	clients.Wait()
+	began := time.Now()
+	for runtime.NumGoroutine() > before {
+		if time.Since(began) > long {
+			t.Fatalf("%d goroutines, %d before the transfers", runtime.NumGoroutine(), before)
+		}
+		runtime.Gosched()
+	}
+	if got, _, err := p.transfer("open.test.", 0, signer{}); err != nil || len(got) != 3004 {
+		t.Errorf("then another gets %d records, %v", len(got), err)
 	}
 }
 

@@ -53,6 +53,9 @@ type Config struct {
 	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256. Beyond half of
 	// MaxConns clients must first prove their addresses (RFC 9000 section 8.1.2).
 	MaxConns, MaxConnsPerIP int
+	// MaxStreams bounds the streams of all connections together, each of which has a
+	// goroutine; 0: 16384. Those beyond are reset with DOQ_EXCESSIVE_LOAD.
+	MaxStreams int
 	// Inherited is dnsserver.Config's.
 	Inherited func(name string) *os.File
 }
@@ -62,6 +65,7 @@ type Server struct {
 	cfg     Config
 	sockets []*net.UDPConn
 	refused atomic.Uint64
+	busy    chan struct{} // has an element for each stream at work
 
 	mu   sync.Mutex
 	all  int
@@ -79,10 +83,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnsPerIP == 0 {
 		cfg.MaxConnsPerIP = 256
 	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = 16384
+	}
 	if cfg.Inherited == nil {
 		cfg.Inherited = func(string) *os.File { return nil }
 	}
-	return &Server{cfg: cfg, byIP: map[netip.Addr]int{}}, nil
+	return &Server{cfg: cfg, byIP: map[netip.Addr]int{}, busy: make(chan struct{}, cfg.MaxStreams)}, nil
 }
 
 // socketName is what the socket of an address is handed over as.
@@ -144,7 +151,7 @@ func (s *Server) Sockets() map[string]syscall.Conn {
 	return out
 }
 
-// Refused is how many connections were closed at once, at a limit.
+// Refused is how many connections and streams were closed at once, at a limit.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
 
 // Run answers until ctx ends.
@@ -257,7 +264,16 @@ func (s *Server) answer(ctx context.Context, conn *quic.Conn, from netip.AddrPor
 		if err != nil {
 			return
 		}
+		select {
+		case s.busy <- struct{}{}:
+		default:
+			s.refused.Add(1)
+			st.CancelRead(codeExcessiveLoad)
+			st.CancelWrite(codeExcessiveLoad)
+			continue
+		}
 		streams.Go(func() {
+			defer func() { <-s.busy }()
 			if !s.exchange(ctx, st, from) {
 				_ = conn.CloseWithError(codeProtocol, "no DNS query of RFC 9250")
 			}

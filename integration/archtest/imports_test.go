@@ -56,7 +56,7 @@ var ours = []importRow{
 	{"dnsserver/doq", []string{"dnsserver", "dnsserver/wire"}, "QUIC in front of the server's one path"},
 	{"dnsserver/push", []string{"dnsserver", "dnsserver/wire", "zones"}, "what zones say is told when it changes"},
 	{"dnsserver/notify", []string{"dnsserver/tsig", "dnsserver/wire", "zones"}, "tells other servers of serial numbers, which takes a clock"},
-	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire"}, "an in-process server for tests"},
+	{"dnsserver/dnstest", []string{"dnsserver", "dnsserver/wire", "dnsserver/doh", "dnsserver/doq"}, "an in-process server for tests, over every transport"},
 
 	{"cmd/muster", []string{"cmd/internal/cli", "cmd/internal/app", "cmd/internal/handover"}, "hands the composition root to the command tree"},
 	{"cmd/internal/api", []string{"registry", "health"}, "the JSON words of the admin API, shared by server and client"},
@@ -142,7 +142,7 @@ type home struct {
 var homes = []home{
 	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/doh", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; answers in JSON; the oracle of tests"},
 	{"github.com/chromedp/chromedp", []string{"integration/*"}, true, "a real browser before the console"},
-	{"github.com/quic-go/quic-go", []string{"dnsserver/doq"}, true, "DNS over QUIC"},
+	{"github.com/quic-go/quic-go", []string{"dnsserver/doq", "dnsserver/dnstest"}, true, "DNS over QUIC"},
 	{"golang.org/x/net/http2", []string{"dnsserver/doh"}, true, "frames and header compression of DNS over HTTPS"},
 	{"golang.org/x/net/dns/dnsmessage", []string{"cmd/internal/cli"}, false, "muster query prints what any server answered"},
 	{"go.etcd.io/etcd/client/v3", []string{"registry/etcd", "integration/*"}, true, "the etcd client; black-box tests speak to etcd as a user's program would"},

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/miekg/dns"
+
 	"github.com/musterdns/muster/integration/fault"
 )
 
@@ -41,4 +43,51 @@ func TestHostile_ValuesLeaveTheGoodOnesServed(t *testing.T) {
 			t.Errorf("doctor's finding has control characters in it: %+q", f)
 		}
 	}
+}
+
+// TestHostile_NamesStayBelowTheirZone: in CVE-2022-2835 and CVE-2022-2837 whoever could
+// make a service could give it the name of a host outside, and be asked in its place. A
+// name of the registry is one below the zone that it was registered for, whatever it is
+// called, and hides none of the zone's own.
+func TestHostile_NamesStayBelowTheirZone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	write(t, l, "one.zone", zoneText("10.1.0.1"))
+	write(t, l, "two.zone", zoneText("10.2.0.1"))
+	e, err := l.Etcd(t.Context())
+	must(t, err)
+	t.Cleanup(func() { e.Close() })
+	const evil = "10.6.6.6"
+	zone := strings.TrimSuffix(fault.Zone, ".")
+	taken := []string{"one.test", "www.one.test", "test", "ns1", "localhost", "www.example.com", zone, "web." + zone, "other." + zone}
+	for _, service := range taken {
+		put(t, e, fault.Instance(service, "one"), evil+":80")
+	}
+	for _, key := range []string{
+		"instances/one.test./one", "instances/../../one.test/one", "instances/*/one", "instances/@/one", "instances/./one",
+		"instances/web/www.one.test.", "instances/web/../one", "instances/*.one.test/one",
+	} {
+		put(t, e, fault.Keys+key, evil+":80")
+	}
+	put(t, e, fault.Instance("last", "one"), "10.1.2.3:80")
+	s := static(l)
+	s.Etcd = e.URL
+	c := dial(t, run(t, l, s))
+	await(t, c, "last."+fault.Zone, dns.TypeA, fault.Has("10.1.2.3"))
+	for _, service := range taken {
+		if service != "ns1" {
+			await(t, c, service+"."+fault.Zone, dns.TypeA, fault.Has(evil))
+		}
+	}
+	for _, name := range []string{
+		"one.test.", "www.one.test.", "ns1.one.test.", "test.", "localhost.", "www.example.com.", fault.Zone, "ns1." + fault.Zone,
+		"web." + fault.Zone, "other." + fault.Zone, "*." + fault.Zone, "unregistered." + fault.Zone, ".", "two.test.",
+	} {
+		m, err := c.Ask(name, dns.TypeA)
+		must(t, err)
+		if strings.Contains(m.String(), evil) {
+			t.Errorf("%s is answered by what is registered as something else:\n%s", name, m)
+		}
+	}
+	await(t, c, "one.test.", dns.TypeA, fault.Has("10.1.0.1"))
 }

@@ -120,6 +120,12 @@ func (in *input) readByte() (byte, error) {
 	}
 	in.src.octets++
 	c, err := in.Reader.ReadByte()
+	if errors.Is(err, io.EOF) && !in.entry.newline {
+		// The parser takes a record that the file ends before the data of for one of a
+		// dynamic update (RFC 2136), which has none.
+		in.entry.next('\n')
+		return '\n', nil
+	}
 	if err == nil && in.entry.newline {
 		in.line++
 	}

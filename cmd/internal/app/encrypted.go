@@ -113,7 +113,7 @@ func (e *encrypted) sockets() map[string]syscall.Conn {
 	return all
 }
 
-// refused is how many connections were closed at once, at a limit.
+// refused is how many connections, and streams of QUIC, were closed at once, at a limit.
 func (e *encrypted) refused() (n uint64) {
 	if e.https != nil {
 		n += e.https.Refused()

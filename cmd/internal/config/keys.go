@@ -74,7 +74,7 @@ func keys() []key {
 			func(c *Config, v []Access) { c.Access = v },
 			one("zone", "", "A zone or any other domain name, with all below it; *: every name.", domain("*"),
 				func(a *Access, v string) { a.Zone = v }),
-			one("transfer", "", "In place of zone: the entry says who may have the whole of this zone and those below it (AXFR, IXFR); *: of every zone. Nobody may that no entry names.", domain("*"),
+			one("transfer", "", "In place of zone: the entry says who may have the whole of this zone and those below it (AXFR, IXFR); *: of every zone. Of the entries that cover a zone those with the longest transfer count, any of them. Nobody may that none of these names.", domain("*"),
 				func(a *Access, v string) { a.Transfer = v }),
 			many("allow", "", "Networks that may; an address alone is one. An empty list: nobody. With transfer it may be left out beside tsig: any network.", network(),
 				func(a *Access, v []netip.Prefix) { a.Allow = v }),
