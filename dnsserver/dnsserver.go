@@ -33,6 +33,7 @@ package dnsserver
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 )
@@ -118,9 +119,18 @@ type SlowHandler interface {
 // SessionHandler has the stateful sessions of clients over TLS (DSO, RFC 8490).
 type SessionHandler interface {
 	// Open begins the session of a connection whose first DSO message has come; nil:
-	// there is no room, and the client is told NOTIMP. w may be used until Close, by any
-	// goroutine. busy says whether the connection is to be kept though nothing comes.
-	Open(w Writer, from Client, busy func(bool)) Session
+	// there is no room, and the client is told NOTIMP. w may be used until Close.
+	Open(w SessionWriter, from Client) Session
+}
+
+// SessionWriter is the connection of a session. WriteMsg and End are for any goroutine.
+type SessionWriter interface {
+	Writer
+	// Keep says for how long the connection is kept while nothing is sent or received; 0:
+	// it is idle like any other. It is called within Session.Message alone.
+	Keep(silence time.Duration)
+	// End has the connection closed.
+	End()
 }
 
 // Session is the session of one connection.

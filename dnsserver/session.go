@@ -27,7 +27,7 @@ func (c *conn) converse(msg []byte) bool {
 	c.tally.n[received]++
 	c.activity.Add(1)
 	if c.session == nil {
-		c.session = c.srv.cfg.Sessions.Open(&tcpWriter{c}, c.client, c.hold)
+		c.session = c.srv.cfg.Sessions.Open(&sessionWriter{tcpWriter{c}}, c.client)
 	}
 	if c.session == nil {
 		reply, _ := c.respond(msg, c.buffer()) // as without sessions
@@ -37,19 +37,34 @@ func (c *conn) converse(msg []byte) bool {
 	return c.session.Message(msg)
 }
 
-// hold keeps the connection from being taken for idle, or does no more. The session
-// calls it within Message.
-func (c *conn) hold(on bool) {
-	if on == c.held {
-		return
-	}
-	c.held = on
-	if on {
+// silentUntil is until when a session's connection is kept if nothing more is sent.
+func (c *conn) silentUntil() time.Time { return time.Unix(0, c.told.Load()).Add(c.held) }
+
+// sessionWriter is a connection for its session.
+type sessionWriter struct{ tcpWriter }
+
+var _ SessionWriter = (*sessionWriter)(nil)
+
+// WriteMsg implements Writer.
+func (w *sessionWriter) WriteMsg(msg []byte) error {
+	w.c.told.Store(time.Now().UnixNano())
+	return w.tcpWriter.WriteMsg(msg)
+}
+
+// Keep implements SessionWriter.
+func (w *sessionWriter) Keep(silence time.Duration) {
+	c := w.c
+	switch {
+	case c.held == 0 && silence > 0:
 		// The kernel finds clients that are no more, within two minutes. It fails only
 		// once closed.
 		_ = c.raw.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
 		c.working.Add(1)
-	} else {
+	case c.held > 0 && silence == 0:
 		c.working.Add(-1)
 	}
+	c.held = silence
 }
+
+// End implements SessionWriter.
+func (w *sessionWriter) End() { _ = w.c.raw.Close() } // its reader sees that

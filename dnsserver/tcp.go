@@ -106,7 +106,8 @@ type conn struct {
 	activity atomic.Uint64
 	working  atomic.Int32
 	session  Session        // nil until a DSO message comes
-	held     bool           // the session keeps the connection; of the goroutine of run
+	held     time.Duration  // how long the session keeps it in silence; of the goroutine of run
+	told     atomic.Int64   // when the session has last sent something, ns since 1970
 	slots    chan struct{}  // of deferred queries
 	slow     sync.WaitGroup // of the same
 
@@ -160,10 +161,8 @@ func (c *conn) run(ctx context.Context) {
 			}
 			now := time.Now()
 			switch {
-			case c.have == 0 && c.held:
-				// Nothing is waited for, so that a session costs nothing while nothing
-				// happens; a client that is no more is found by TCP's keepalive.
-				deadline, partial = time.Time{}, false
+			case c.have == 0 && c.held > 0:
+				deadline, partial = now.Add(c.held), false
 			case c.have == 0:
 				deadline, partial = now.Add(c.srv.cfg.IdleTimeout), false
 			case !partial || c.activity.Load() != answered:
@@ -174,7 +173,11 @@ func (c *conn) run(ctx context.Context) {
 			if !errors.Is(err, os.ErrDeadlineExceeded) || c.srv.stopping.Load() {
 				return
 			}
-			if c.working.Load() > 0 && !partial { // not idle: it waits for us
+			if c.held > 0 && !partial && time.Now().Before(c.silentUntil()) { // it was told something
+				deadline = c.silentUntil()
+				continue
+			}
+			if c.working.Load() > 0 && c.held == 0 && !partial { // not idle: it waits for us
 				deadline = time.Now().Add(c.srv.cfg.IdleTimeout)
 				continue
 			}

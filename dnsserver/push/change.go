@@ -12,22 +12,17 @@ import (
 const ttlDefault = 5
 
 // changes appends the records that have come and gone since the client was told, and
-// notes that it is.
-func (s *subscription) changes(dst []byte, tree *zones.Tree) []byte {
-	var a zones.Answer
-	tree.Lookup(&s.name, s.typ, &a)
-	now := map[string]struct{}{}
-	switch a.Kind {
-	case zones.ServFail, zones.Refused:
-		return dst // what is there is not known: what was told stays
-	case zones.Found:
-		if a.RRset != nil {
-			for rdata := range a.RRset.All {
-				now[string(rdata)] = struct{}{}
-			}
-		}
-	case zones.Alias, zones.Borrowed, zones.Referral, zones.NoData, zones.NXDomain:
+// notes that it is; not ok: the Hub has no memory for that.
+func (s *subscription) changes(dst []byte, tree *zones.Tree, hub *Hub) (_ []byte, ok bool) {
+	now, known := s.records(tree)
+	if !known {
+		return dst, true // what was told stays
 	}
+	kept := subscriptionCost + cost(now)
+	if !hub.reserve(kept - s.kept) {
+		return dst, false
+	}
+	s.kept = kept
 	for rdata := range s.told {
 		if _, still := now[rdata]; !still {
 			dst = s.record(dst, ttlRemove, rdata)
@@ -39,7 +34,47 @@ func (s *subscription) changes(dst []byte, tree *zones.Tree) []byte {
 		}
 	}
 	s.told = now
-	return dst
+	return dst, true
+}
+
+// aliasesMax is how many ALIAS and CNAME records are followed for borrowed addresses.
+const aliasesMax = 10
+
+// records are what there is of the name and type, by their RDATA; not known: what is there
+// cannot be told. A CNAME at the name is no record of another type, and what it leads to is
+// none of the name's: aliasing is not supported, and who wants the CNAME subscribes to that
+// (RFC 8765 section 6.2.1). An ALIAS record gives its owner addresses of its own.
+func (s *subscription) records(tree *zones.Tree) (_ map[string]struct{}, known bool) {
+	var a zones.Answer
+	tree.Lookup(&s.name, s.typ, &a)
+	if a.Kind == zones.Borrowed {
+		var target wire.Name
+		for n := 0; n < aliasesMax && (a.Kind == zones.Borrowed || a.Kind == zones.Alias && a.Type == wire.TypeCNAME) && target.Set(a.Target); n++ {
+			tree.Lookup(&target, s.typ, &a)
+		}
+	}
+	now := map[string]struct{}{}
+	switch a.Kind {
+	case zones.ServFail, zones.Refused:
+		return nil, false
+	case zones.Found:
+		if a.RRset != nil {
+			for rdata := range a.RRset.All {
+				now[string(rdata)] = struct{}{}
+			}
+		}
+	case zones.Alias, zones.Borrowed, zones.Referral, zones.NoData, zones.NXDomain:
+	}
+	return now, true
+}
+
+// cost is what records take that a client was told, in octets.
+func cost(records map[string]struct{}) int64 {
+	sum := int64(0)
+	for rdata := range records {
+		sum += recordCost + int64(len(rdata))
+	}
+	return sum
 }
 
 // record appends a record, uncompressed.

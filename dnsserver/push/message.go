@@ -11,6 +11,7 @@ const opcode = 6
 
 // The types of TLVs (RFC 8490 section 7, RFC 8765 section 6).
 const (
+	typeRetryDelay  = 0x0000
 	typeKeepalive   = 0x0001
 	typeSubscribe   = 0x0040
 	typePush        = 0x0041

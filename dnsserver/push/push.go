@@ -9,6 +9,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"net/netip"
@@ -25,15 +26,32 @@ import (
 const (
 	SessionsMax      = 4096
 	SubscriptionsMax = 256 // of a session
+	// MemoryMax bounds what is kept of all subscriptions together, in octets: 64 MiB is
+	// 100,000 of them to services of five instances.
+	MemoryMax = 64 << 20
+)
+
+// What a subscription and a record that its client was told cost beside RDATA, in octets.
+const (
+	subscriptionCost = 512
+	recordCost       = 64
 )
 
 // timeouts are told to clients that ask (RFC 8490 section 7.1), in milliseconds: how
 // long a session without subscriptions is kept, and how often a client is to send
-// something so that the network between does not forget the connection.
+// something, so that either side knows of the other and the network between does not
+// forget the connection. Of the latter clients get what they ask for within bounds: ten
+// seconds is the least that may be told, and an hour what is recommended (section 6.5.2).
 const (
-	inactivity = 15_000
-	keepalive  = 60_000
+	inactivity       = 15_000
+	keepaliveMin     = 10_000
+	keepaliveMax     = 3_600_000
+	keepaliveDefault = 15_000 // until one is asked for: section 6.2
 )
+
+// retryDelay is for how long a client stays away that is sent away for want of memory, in
+// milliseconds.
+const retryDelay = 10_000
 
 // gather is for how long changes that follow one another are put into one message.
 const gather = 10 * time.Millisecond
@@ -46,6 +64,8 @@ type Config struct {
 	Changed func() <-chan struct{}
 	// Allow reports whether a client may ask for a name.
 	Allow func(name *wire.Name, client netip.Addr) bool
+	// MemoryMax bounds what is kept, in octets; 0: the constant of that name.
+	MemoryMax int64
 }
 
 // Hub has the sessions. It is safe for concurrent use.
@@ -56,13 +76,17 @@ type Hub struct {
 	sessions map[*Session]struct{}
 
 	subscriptions   atomic.Int64
+	memory          atomic.Int64 // octets
 	refused, pushed atomic.Uint64
 }
 
 var _ dnsserver.SessionHandler = (*Hub)(nil)
 
 // New returns a Hub; Run runs it.
-func New(cfg Config) *Hub { return &Hub{cfg: cfg, sessions: map[*Session]struct{}{}} }
+func New(cfg Config) *Hub {
+	cfg.MemoryMax = cmp.Or(cfg.MemoryMax, MemoryMax)
+	return &Hub{cfg: cfg, sessions: map[*Session]struct{}{}}
+}
 
 // Run wakes sessions when something has changed, until ctx ends. The first change after
 // a pause is told at once.
@@ -93,16 +117,29 @@ func (h *Hub) Wake() {
 	}
 }
 
+// reserve takes octets of the memory, or gives some back; false: there are not so many.
+func (h *Hub) reserve(octets int64) bool {
+	if h.memory.Add(octets) <= h.cfg.MemoryMax || octets <= 0 {
+		return true
+	}
+	h.memory.Add(-octets)
+	h.refused.Add(1)
+	return false
+}
+
+// Memory is how many octets are kept of subscriptions, by reckoning.
+func (h *Hub) Memory() int64 { return h.memory.Load() }
+
 // Subscriptions is how many there are, Refused how many sessions and subscriptions found
-// no room, Pushed how many messages were sent.
+// no room, then or later, Pushed how many messages were sent.
 func (h *Hub) Subscriptions() int64 { return h.subscriptions.Load() }
 func (h *Hub) Refused() uint64      { return h.refused.Load() } //nolint:revive // see Subscriptions
 func (h *Hub) Pushed() uint64       { return h.pushed.Load() }  //nolint:revive // see Subscriptions
 
 // Open implements dnsserver.SessionHandler.
-func (h *Hub) Open(w dnsserver.Writer, from dnsserver.Client, busy func(bool)) dnsserver.Session {
+func (h *Hub) Open(w dnsserver.SessionWriter, from dnsserver.Client) dnsserver.Session {
 	s := &Session{
-		hub: h, w: w, client: from.Addr.Addr(), busy: busy,
+		hub: h, w: w, client: from.Addr.Addr(), keepalive: keepaliveDefault * time.Millisecond,
 		subs: map[uint16]*subscription{}, woken: make(chan struct{}, 1), ended: make(chan struct{}), done: make(chan struct{}),
 	}
 	h.mu.Lock()
@@ -119,9 +156,10 @@ func (h *Hub) Open(w dnsserver.Writer, from dnsserver.Client, busy func(bool)) d
 // Session is one client's.
 type Session struct {
 	hub    *Hub
-	w      dnsserver.Writer
+	w      dnsserver.SessionWriter
 	client netip.Addr
-	busy   func(bool)
+	// keepalive is within what time the client sends something; of Message.
+	keepalive time.Duration
 
 	mu    sync.Mutex
 	subs  map[uint16]*subscription // by the id of the message that asked
@@ -135,6 +173,7 @@ type subscription struct {
 	name wire.Name
 	typ  wire.Type
 	told map[string]struct{} // RDATA
+	kept int64               // octets of the Hub's memory
 }
 
 // Message implements dnsserver.Session.
@@ -146,17 +185,13 @@ func (s *Session) Message(msg []byte) (ok bool) {
 	case !ok:
 		return false
 	case r.response:
-		return true // we ask nothing
+		return false // we ask nothing: an answer to no request is a fatal error
 	case r.id == 0:
 		return s.oneWay(r)
 	}
 	switch r.typ {
 	case typeKeepalive:
-		if len(r.data) != 8 {
-			return s.reply(r.id, codeFormErr, nil)
-		}
-		data := binary.BigEndian.AppendUint32(nil, inactivity)
-		return s.reply(r.id, codeOK, appendTLV(nil, typeKeepalive, binary.BigEndian.AppendUint32(data, keepalive)))
+		return s.grant(r)
 	case typeSubscribe:
 		return s.subscribe(r)
 	}
@@ -173,10 +208,35 @@ func (s *Session) oneWay(r request) bool {
 		}
 		s.forget(binary.BigEndian.Uint16(r.data))
 		return true
-	case typeReconfirm, typeKeepalive:
+	case typeReconfirm:
 		return true // what we push is what we know
 	}
-	return false
+	return false // KEEPALIVE of a client is a request: RFC 8490 section 7.1
+}
+
+// grant answers KEEPALIVE: RFC 8490 section 7.1.
+func (s *Session) grant(r request) bool {
+	if len(r.data) != 8 {
+		return s.reply(r.id, codeFormErr, nil)
+	}
+	interval := min(max(binary.BigEndian.Uint32(r.data[4:]), keepaliveMin), keepaliveMax)
+	s.keepalive = time.Duration(interval) * time.Millisecond
+	s.keep()
+	data := binary.BigEndian.AppendUint32(nil, inactivity)
+	return s.reply(r.id, codeOK, appendTLV(nil, typeKeepalive, binary.BigEndian.AppendUint32(data, interval)))
+}
+
+// keep has the connection kept while there is a subscription and the client says now and
+// then that it is there: a silence of twice the interval ends it (RFC 8490 section 6.5.1).
+func (s *Session) keep() {
+	s.mu.Lock()
+	n := len(s.subs)
+	s.mu.Unlock()
+	if n == 0 {
+		s.w.Keep(0)
+		return
+	}
+	s.w.Keep(2 * s.keepalive)
 }
 
 // reply answers a request.
@@ -211,13 +271,21 @@ func (s *Session) subscribe(r request) bool {
 		s.hub.refused.Add(1)
 		return s.reply(r.id, codeServFail, nil)
 	}
+	sub.kept = subscriptionCost
+	if now, known := sub.records(s.hub.cfg.Tree()); known {
+		sub.kept += cost(now)
+	}
+	if !s.hub.reserve(sub.kept) {
+		return s.reply(r.id, codeServFail, nil)
+	}
 	if !s.reply(r.id, codeOK, nil) { // before anything is pushed: section 6.3
+		s.hub.reserve(-sub.kept)
 		return false
 	}
 	s.mu.Lock()
 	s.subs[r.id] = sub
-	s.busy(true)
 	s.mu.Unlock()
+	s.keep()
 	s.hub.subscriptions.Add(1)
 	s.wake()
 	return true
@@ -249,13 +317,15 @@ func nameEnd(data []byte) int {
 // forget ends a subscription.
 func (s *Session) forget(id uint16) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.subs[id] == nil {
+	sub := s.subs[id]
+	delete(s.subs, id)
+	s.mu.Unlock()
+	if sub == nil {
 		return
 	}
-	delete(s.subs, id)
+	s.hub.reserve(-sub.kept) // before it is counted: who sees that finds it free
 	s.hub.subscriptions.Add(-1)
-	s.busy(len(s.subs) > 0)
+	s.keep()
 }
 
 // Close implements dnsserver.Session.
@@ -267,6 +337,9 @@ func (s *Session) Close() {
 	<-s.done
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, sub := range s.subs {
+		s.hub.reserve(-sub.kept)
+	}
 	s.hub.subscriptions.Add(-int64(len(s.subs)))
 }
 
@@ -288,20 +361,29 @@ func (s *Session) run() {
 		case <-s.woken:
 		}
 		if !s.push() {
-			return // the connection's reader sees its end
+			s.w.End()
+			return
 		}
 	}
 }
 
-// push sends what the client does not know yet; false: it cannot be written to.
+// push sends what the client does not know yet; false: it cannot be written to, or what it
+// subscribes to has grown beyond what there is memory for.
 func (s *Session) push() bool {
 	s.mu.Lock()
 	var changes []byte
-	tree := s.hub.cfg.Tree()
+	tree, room := s.hub.cfg.Tree(), true
 	for _, sub := range s.subs {
-		changes = sub.changes(changes, tree)
+		if changes, room = sub.changes(changes, tree, s.hub); !room {
+			break
+		}
 	}
 	s.mu.Unlock()
+	if !room {
+		retry := binary.BigEndian.AppendUint32(nil, retryDelay)
+		_ = s.w.WriteMsg(appendTLV(header(0, false, codeServFail), typeRetryDelay, retry)) // it is ended in any case
+		return false
+	}
 	for len(changes) > 0 {
 		part := cut(changes, messageMax-headSize-tlvSize)
 		s.hub.pushed.Add(1) // before writing: who has a message finds it counted

@@ -39,7 +39,7 @@ type env struct {
 }
 
 // newEnv starts a server that closes an idle session after a time; 0: the server's own.
-func newEnv(t *testing.T, idle time.Duration) *env {
+func newEnv(t *testing.T, idle time.Duration, edit ...func(*push.Config)) *env {
 	t.Helper()
 	h, err := authority.New(authority.Config{Access: []authority.Rule{{Zone: "closed.test.", Allow: []netip.Prefix{}}}})
 	if err != nil {
@@ -47,11 +47,15 @@ func newEnv(t *testing.T, idle time.Duration) *env {
 	}
 	e := &env{t: t, handler: h, changed: make(chan struct{})}
 	e.serve("a.example.test. A 192.0.2.1", "other.closed.test. A 192.0.2.9")
-	e.hub = push.New(push.Config{Tree: h.Tree, Allow: h.Allows, Changed: func() <-chan struct{} {
+	c := push.Config{Tree: h.Tree, Allow: h.Allows, Changed: func() <-chan struct{} {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		return e.changed
-	}})
+	}}
+	for _, f := range edit {
+		f(&c)
+	}
+	e.hub = push.New(c)
 	cert, roots := dnstest.Certificate(t)
 	s := dnstest.Start(t, h, func(c *dnsserver.Config) {
 		c.TLS = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
@@ -281,6 +285,141 @@ func TestHub_Refuses(t *testing.T) {
 			t.Errorf("%x, want NOTIMP", r)
 		}
 	})
+}
+
+// TestHub_keepalive: RFC 8490 section 6.5.2 has at least ten seconds told, and recommends
+// an hour; sections 7.1 and 5.4 what ends a session.
+func TestHub_keepalive(t *testing.T) {
+	e := newEnv(t, 0)
+	c := e.dial()
+	for asked, want := range map[uint32]uint32{0: 10_000, 60_000: 60_000, 3_600_000: 3_600_000, 7_200_000: 3_600_000, 0xffffffff: 3_600_000} {
+		c.send(10, 0x0001, binary.BigEndian.AppendUint32(make([]byte, 4), asked))
+		if msg := c.read(); msg[3]&15 != 0 || len(msg) != 24 || binary.BigEndian.Uint32(msg[20:]) != want {
+			t.Errorf("KEEPALIVE of %d ms: %x, want %d ms", asked, msg, want)
+		}
+	}
+	c.send(11, 0x0001, make([]byte, 4))
+	if msg := c.read(); msg[3]&15 != dns.RcodeFormatError {
+		t.Errorf("half a KEEPALIVE: %x", msg)
+	}
+	c.send(0, 0x0001, make([]byte, 8))
+	if _, err := dnstest.ReadMsg(c); err == nil {
+		t.Error("a KEEPALIVE of the client's that is no request does not end the session")
+	}
+	t.Run("an answer to nothing ends the session", func(t *testing.T) {
+		c := e.dial()
+		c.send(1, 0x0001, make([]byte, 8))
+		c.read()
+		if _, err := c.Write([]byte{0, 12, 0, 9, 0x80 | 6<<3, 0, 0, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dnstest.ReadMsg(c); err == nil {
+			t.Error("it is not ended")
+		}
+	})
+}
+
+// TestSession_keep: a client may be silent for twice the interval that it was granted (RFC
+// 8490 section 6.5.1), 15 s unless it asks (section 6.2), while it has a subscription.
+func TestSession_keep(t *testing.T) {
+	e := newEnv(t, 0)
+	w := &writer{}
+	s := e.hub.Open(w, dnsserver.Client{Addr: netip.MustParseAddrPort("192.0.2.1:5")})
+	defer s.Close()
+	message := func(id, typ uint16, data []byte, want time.Duration) {
+		t.Helper()
+		msg := binary.BigEndian.AppendUint16(nil, id)
+		msg = append(msg, 6<<3, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+		msg = binary.BigEndian.AppendUint16(msg, typ)
+		msg = append(binary.BigEndian.AppendUint16(msg, uint16(len(data))), data...)
+		if !s.Message(msg) || w.kept != want {
+			t.Errorf("message %d: kept for %s, want %s", id, w.kept, want)
+		}
+	}
+	message(1, 0x40, []byte("\x01a\x07example\x04test\x00\x00\x01\x00\x01"), 30*time.Second)
+	message(2, 0x01, binary.BigEndian.AppendUint32(make([]byte, 4), 60_000), 2*time.Minute)
+	message(3, 0x40, []byte("\x01b\x07example\x04test\x00\x00\x01\x00\x01"), 2*time.Minute)
+	message(0, 0x42, []byte{0, 1}, 2*time.Minute)
+	message(0, 0x42, []byte{0, 3}, 0)
+}
+
+// writer is a connection that notes for how long it is kept.
+type writer struct{ kept time.Duration }
+
+func (*writer) Limit() int             { return 65535 }
+func (*writer) WriteMsg([]byte) error  { return nil }
+func (w *writer) Keep(d time.Duration) { w.kept = d }
+func (*writer) End()                   {}
+
+// TestHub_aliases: aliasing is not supported (RFC 8765 section 6.2.1): a CNAME is told to
+// who subscribes to that, and to nobody else. An ALIAS record gives addresses of its own.
+func TestHub_aliases(t *testing.T) {
+	e := newEnv(t, 0)
+	e.serve("a.example.test. CNAME b.example.test.", "b.example.test. A 192.0.2.1", "c.example.test. ALIAS a.example.test.")
+	c := e.dial()
+	for i, q := range []struct {
+		name string
+		typ  uint16
+		want string
+	}{
+		{"a.example.test.", dns.TypeA, ""},
+		{"a.example.test.", dns.TypeCNAME, "+a.example.test. CNAME b.example.test."},
+		{"c.example.test.", dns.TypeA, "+c.example.test. A 192.0.2.1"},
+	} {
+		if code := c.subscribe(uint16(i+1), q.name, q.typ); code != 0 {
+			t.Fatal(code)
+		}
+		if q.want == "" {
+			continue // what comes next is of the others
+		}
+		if got := c.pushed(); !slices.Equal(got, []string{q.want}) {
+			t.Errorf("%s %s: %q, want %q", q.name, dns.TypeToString[q.typ], got, q.want)
+		}
+	}
+	e.serve("a.example.test. A 192.0.2.7", "c.example.test. ALIAS a.example.test.")
+	want := []string{"+a.example.test. A 192.0.2.7", "+c.example.test. A 192.0.2.7", "-a.example.test. CNAME b.example.test.", "-c.example.test. A 192.0.2.1"}
+	if got := c.pushed(); !slices.Equal(got, want) {
+		t.Errorf("the alias becomes an address: %q, want %q", got, want)
+	}
+}
+
+// TestHub_memory: what all sessions keep together has a bound. What finds no room is
+// refused; what grows beyond it ends its session, whose client is told when to come again.
+func TestHub_memory(t *testing.T) {
+	e := newEnv(t, 0, func(c *push.Config) { c.MemoryMax = 2048 })
+	first, second := e.dial(), e.dial()
+	if code := first.subscribe(1, "a.example.test.", dns.TypeA); code != 0 {
+		t.Fatal(code)
+	}
+	first.pushed()
+	for id := uint16(1); id <= 2; id++ {
+		if code := second.subscribe(id, "a.example.test.", []uint16{0, dns.TypeTXT, dns.TypeA}[id]); code != 0 {
+			t.Fatal(code)
+		}
+	}
+	second.pushed()
+	if code := second.subscribe(3, "b.example.test.", dns.TypeA); code != dns.RcodeServerFailure || e.hub.Refused() != 1 {
+		t.Errorf("beyond the memory: code %d, %d refused; want SERVFAIL, 1", code, e.hub.Refused())
+	}
+	long := strings.Repeat("x", 200)
+	e.serve("a.example.test. A 192.0.2.1", `a.example.test. TXT "`+long+`1"`, `a.example.test. TXT "`+long+`2"`)
+	msg := second.read()
+	if len(msg) != 20 || msg[3]&15 != dns.RcodeServerFailure || binary.BigEndian.Uint16(msg[12:]) != 0 || binary.BigEndian.Uint32(msg[16:]) != 10_000 {
+		t.Errorf("%x, want a Retry Delay of 10 s with SERVFAIL (RFC 8490 section 6.6.1)", msg)
+	}
+	if _, err := dnstest.ReadMsg(second); err == nil {
+		t.Error("the session that has grown beyond the memory is not ended")
+	}
+	e.await(1)
+	e.serve("a.example.test. A 192.0.2.9")
+	if got := first.pushed(); len(got) != 2 {
+		t.Errorf("the other session: %q", got)
+	}
+	first.send(0, 0x42, []byte{0, 1})
+	e.await(0)
+	if n := e.hub.Memory(); n != 0 {
+		t.Errorf("%d octets are kept of nothing", n)
+	}
 }
 
 // A session with subscriptions is not idle; one without is closed like any other.

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,7 @@ type PushResult struct {
 // section 6).
 const (
 	dsoOpcode    = 6
+	dsoKeepalive = 0x01
 	dsoSubscribe = 0x40
 	dsoPush      = 0x41
 )
@@ -171,9 +173,9 @@ func (all *subscribers) subscribe(ctx context.Context, server string, config *tl
 	}
 	question := binary.BigEndian.AppendUint16(name[:end], dns.TypeA)
 	question = binary.BigEndian.AppendUint16(question, dns.ClassINET)
-	msg := binary.BigEndian.AppendUint16(nil, uint16(12+4+len(question)))
-	msg = append(msg, 0, 1, dsoOpcode<<3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dsoSubscribe)
-	msg = append(binary.BigEndian.AppendUint16(msg, uint16(len(question))), question...)
+	const hour = 3_600_000 // milliseconds: nothing is sent meanwhile (RFC 8490 section 6.5.2)
+	times := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, hour), hour)
+	msg := slices.Concat(dsoRequest(1, dsoKeepalive, times), dsoRequest(2, dsoSubscribe, question))
 	for range n {
 		conn, err := d.DialContext(ctx, "tcp", server)
 		if err != nil {
@@ -187,11 +189,20 @@ func (all *subscribers) subscribe(ctx context.Context, server string, config *tl
 		if _, err := c.Write(msg); err != nil {
 			return err
 		}
-		if answer, err := readFramed(c); err != nil || answer[2]>>3 != 1<<4|dsoOpcode || answer[3]&0xf != dns.RcodeSuccess {
-			return fmt.Errorf("the answer to SUBSCRIBE is %x: %w", answer, err)
+		for _, what := range []string{"KEEPALIVE", "SUBSCRIBE"} {
+			if answer, err := readFramed(c); err != nil || answer[2]>>3 != 1<<4|dsoOpcode || answer[3]&0xf != dns.RcodeSuccess {
+				return fmt.Errorf("the answer to %s is %x: %w", what, answer, err)
+			}
 		}
 	}
 	return nil
+}
+
+// dsoRequest is a request of one TLV, with its length before it.
+func dsoRequest(id, typ byte, data []byte) []byte {
+	msg := binary.BigEndian.AppendUint16(nil, uint16(12+4+len(data)))
+	msg = append(msg, 0, id, dsoOpcode<<3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, typ)
+	return append(binary.BigEndian.AppendUint16(msg, uint16(len(data))), data...)
 }
 
 // expect has each subscriber wait for a message with an address. The function that it

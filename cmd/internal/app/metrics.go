@@ -95,6 +95,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		s.perTransport("muster_dns_responses_truncated_total", "Responses with the TC flag.", func(t *dnsserver.TransportStats) uint64 { return t.Truncated }),
 		one("muster_admin_event_streams", "Event streams of the API that are open, such as those of consoles.", func() float64 { return float64(s.admin.Streams()) }),
 		one("muster_dns_push_subscriptions", "Subscriptions of DNS Push.", func() float64 { return float64(s.push.Subscriptions()) }),
+		one("muster_dns_push_memory_bytes", "What is kept of the subscriptions of DNS Push, by reckoning; 64 MiB at most.", func() float64 { return float64(s.push.Memory()) }),
 		count("muster_dns_push_messages_total", "Messages of DNS Push sent.", s.push.Pushed),
 		count("muster_dns_push_refused_total", "Sessions and subscriptions of DNS Push that found no room.", s.push.Refused),
 		count("muster_dns_proxy_headers_bad_total", "Datagrams and connections of proxies that began with no PROXY header.", func() uint64 { return s.dns.Stats().BadHeaders }),

@@ -27,7 +27,8 @@ const (
 )
 
 // pushRetry is how long to wait before a session is begun again, and pushKeepalive how
-// often the server is sent something, within what it asks for.
+// often the server is sent something, within what it is asked to grant: a NAT that forgets
+// connections in less than that is rare.
 const (
 	pushRetry     = time.Second
 	pushKeepalive = 45 * time.Second
@@ -133,7 +134,7 @@ func (s *session) pushSession(ctx context.Context, server string, config *tls.Co
 	}
 	question = binary.BigEndian.AppendUint16(append(question, 0), uint16(typ))
 	question = binary.BigEndian.AppendUint16(question, uint16(dnsmessage.ClassINET))
-	if _, err := conn.Write(dsoMessage(1, dsoSubscribe, question)); err != nil {
+	if _, err := conn.Write(append(dsoMessage(1, dsoSubscribe, question), keepaliveRequest(2)...)); err != nil {
 		return err
 	}
 	go keepAlive(ctx, conn)
@@ -152,17 +153,24 @@ func (s *session) pushSession(ctx context.Context, server string, config *tls.Co
 func keepAlive(ctx context.Context, conn net.Conn) {
 	tick := time.NewTicker(pushKeepalive)
 	defer tick.Stop()
-	for id := uint16(2); ; id++ {
+	for id := uint16(3); ; id++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		// The times asked for are those that the server has by itself.
-		if _, err := conn.Write(dsoMessage(id|1<<15, dsoKeepalive, make([]byte, 8))); err != nil {
+		if _, err := conn.Write(keepaliveRequest(id | 1<<15)); err != nil {
 			return // the reader sees why
 		}
 	}
+}
+
+// keepaliveRequest asks for the times of the session (RFC 8490 section 7.1): how long it
+// is kept without subscription, of no matter here, and how often something is to be sent,
+// which is a little less often than is done.
+func keepaliveRequest(id uint16) []byte {
+	interval := uint32((pushKeepalive + 15*time.Second) / time.Millisecond)
+	return dsoMessage(id, dsoKeepalive, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, interval), interval))
 }
 
 // dsoMessage is a request of one TLV, with its length before it.
