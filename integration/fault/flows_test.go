@@ -113,7 +113,7 @@ func TestRegister_HoldsACommandForItsWholeLife(t *testing.T) {
 		while ! [ -e "$1" ]; do sleep 0.02; done
 		"$0" ` + strings.Join(fault.BackendArgs(addr+":8080"), " ") + ` & pid=$!; echo $pid >"$2"; wait $pid; wait $pid`
 	p, err := l.Start("register", "env", "MUSTER_ADDR="+s.Admin, binary, "register", "held", "--id", "one", "--address", addr, "--port", "8080",
-		"--check", "http:/", "--lease", "5s", "--drain", "500ms", "--", "bash", "-c", script, self, gate, l.Path("pid"), ended)
+		"--check", "http:/", "--lease", "5s", "--drain", "5s", "--", "bash", "-c", script, self, gate, l.Path("pid"), ended)
 	must(t, err)
 	waitOutput(t, p, "waiting for the http check")
 	await(t, c, name, dns.TypeA, fault.RCode(dns.RcodeNameError))

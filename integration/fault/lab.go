@@ -3,7 +3,6 @@ package fault
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -29,7 +28,7 @@ const (
 type Lab struct {
 	Binary  string // muster
 	Dir     string
-	network [3]byte
+	network *program.Network
 
 	mu      sync.Mutex // guards started
 	started []*program.Process
@@ -37,16 +36,20 @@ type Lab struct {
 
 // NewLab makes a lab for the binary. The caller must Close it.
 func NewLab(binary string) (*Lab, error) {
-	dir, err := os.MkdirTemp("", "muster-fault-")
+	network, err := program.ClaimNetwork()
 	if err != nil {
 		return nil, err
 	}
-	r := rand.Uint32()
-	// 127.0 and 127.1 are what people and muster dev use.
-	return &Lab{Binary: binary, Dir: dir, network: [3]byte{127, byte(2 + r%250), byte(r >> 8)}}, nil
+	dir, err := os.MkdirTemp("", "muster-fault-")
+	if err != nil {
+		network.Release()
+		return nil, err
+	}
+	return &Lab{Binary: binary, Dir: dir, network: network}, nil
 }
 
-// Close ends what was started, the newest first, and removes the directory.
+// Close ends what was started, the newest first, removes the directory and gives
+// the addresses up.
 func (l *Lab) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,13 +58,12 @@ func (l *Lab) Close() {
 	}
 	// What the tests made unwritable is theirs to mend before.
 	os.RemoveAll(l.Dir)
+	l.network.Release()
 }
 
 // Addr is an address of the lab's network, which begins no other name than a
 // host's.
-func (l *Lab) Addr(host byte) netip.Addr {
-	return netip.AddrFrom4([4]byte{l.network[0], l.network[1], l.network[2], host})
-}
+func (l *Lab) Addr(host byte) netip.Addr { return l.network.Addr(host) }
 
 // at is an address with a port, as programs are told it.
 func (l *Lab) at(host byte, port uint16) string {

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,27 +66,6 @@ func Find(name string) (string, error) {
 		return path, nil
 	}
 	return exec.LookPath(filepath.Join("/usr/sbin", name))
-}
-
-// FreePort returns a port of 127.0.0.1 that is free for UDP and TCP now, for
-// programs that cannot say which port they chose.
-func FreePort() (int, error) {
-	var last error
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
-		if err != nil {
-			return 0, err
-		}
-		addr := l.Addr().(*net.TCPAddr)
-		c, err := net.ListenPacket("udp", addr.String()) //nolint:noctx // does not wait
-		l.Close()
-		if err == nil {
-			c.Close()
-			return addr.Port, nil
-		}
-		last = err
-	}
-	return 0, fmt.Errorf("no port is free for UDP and TCP: %w", last)
 }
 
 // Process is a started program. It is safe for concurrent use.

@@ -2,8 +2,6 @@ package script_test
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,10 +39,13 @@ func TestMuster_Scripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"until": until},
 		Setup: func(env *testscript.Env) error {
-			// An address of its own: scripts run at the same time, and with other
-			// tests. 127.0 and 127.1 are what people and muster dev use.
-			r := rand.Uint32()
-			host := fmt.Sprintf("127.%d.%d.1", 2+r%250, r>>8&255)
+			// An address of its own: scripts run at the same time, and with other tests.
+			network, err := program.ClaimNetwork()
+			if err != nil {
+				return err
+			}
+			env.Defer(network.Release)
+			host := network.Addr(1).String()
 			env.Vars = append(env.Vars,
 				"PATH="+bin+":"+os.Getenv("PATH"), "HOME="+env.WorkDir, "XDG_CACHE_HOME="+filepath.Join(env.WorkDir, "cache"),
 				"HOST="+host, "MUSTER_DNS_LISTEN="+host+":5300", "MUSTER_NODE=ns9",
