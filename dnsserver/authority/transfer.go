@@ -109,6 +109,9 @@ func (h *Handler) serveTransfer(ctx context.Context, q *wire.Query, from dnsserv
 		return h.reply(q, from, w, TransferFailed, wire.EDEOther)
 	}
 	now, err := h.journal.current(ctx, tree, zone)
+	if errors.Is(err, zones.ErrNoExport) { // of SkyDNS, or reverse: it never will be
+		return errors.Join(h.reply(q, from, w, Unsupported, wire.EDENotSupported), err)
+	}
 	if err != nil {
 		return errors.Join(h.reply(q, from, w, TransferFailed, wire.EDENotReady), err)
 	}

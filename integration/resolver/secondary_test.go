@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -191,7 +192,7 @@ func TestSecondaries_FollowAChangingZone(t *testing.T) {
 
 // TestSecondaries_FollowASignedZone has secondaries take over the signatures of a static
 // zone, and new ones when a key is rolled though nobody has touched its serial number.
-// A signed service zone they cannot have.
+// So have they a signed service zone's, which its own server makes when it is asked.
 func TestSecondaries_FollowASignedZone(t *testing.T) {
 	l := newLab(t)
 	ports, notify := toTell(t)
@@ -224,13 +225,16 @@ func TestSecondaries_FollowASignedZone(t *testing.T) {
 	}
 	running := follow(t, ports, host, port)
 	delv, dig := find(t, "delv", "bind9-dnsutils"), find(t, "dig", "bind9-dnsutils")
-	valid := func(key string) {
+	valid := func(key string, names ...string) {
 		t.Helper()
 		for i, sec := range secondaries {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			err := fault.Until(ctx, 50*time.Millisecond, func() error {
-				return errors.Join(validate(t, delv, "127.0.0.1", ports[i], key, "www.still.test", "A"),
-					validate(t, delv, "127.0.0.1", ports[i], key, "nope.still.test", "A"))
+				var all error
+				for _, name := range names {
+					all = errors.Join(all, validate(t, delv, "127.0.0.1", ports[i], key, name, "A"))
+				}
+				return all
 			})
 			cancel()
 			if err != nil {
@@ -238,13 +242,49 @@ func TestSecondaries_FollowASignedZone(t *testing.T) {
 			}
 		}
 	}
-	valid(older)
+	valid(older, "www.still.test", "nope.still.test")
 	keys("roll", "still.test")
 	for key := range strings.Lines(keys("list", "still.test")) {
-		valid(strings.TrimSpace(key))
+		valid(strings.TrimSpace(key), "www.still.test", "nope.still.test")
 	}
-	out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "-y", "hmac-sha256:key1:"+secret, "live.test", "AXFR").CombinedOutput()
-	if err == nil && !strings.Contains(string(out), "Transfer failed") {
-		t.Errorf("a signed service zone is transferred:\n%s", out)
+	t.Run("a service zone, with NSEC", func(t *testing.T) {
+		live := strings.TrimSpace(keys("list", "live.test"))
+		for i, id := range []string{"one", "two"} {
+			run(t, l, "register", "web", "--zone", "live.test", "--id", id, "--address", fmt.Sprintf("10.9.0.%d", i+1), "--port", "8080", "--check", "none", "--forever")
+			valid(live, id+".web.live.test", "web.live.test", "nope.live.test", "a.b.nope.live.test", "live.test")
+		}
+		out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "-y", "hmac-sha256:key1:"+secret, "+onesoa", "+nocomments", "+nocmd", "+nostats", "live.test", "AXFR").Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		zone := l.Path("transferred")
+		var records strings.Builder
+		for line := range strings.Lines(string(out)) {
+			if !strings.HasPrefix(line, ";") && !strings.Contains(line, "\tTSIG\t") {
+				records.WriteString(line)
+			}
+		}
+		write(t, zone, records.String())
+		if out, err := exec.CommandContext(t.Context(), find(t, "ldns-verify-zone", "ldnsutils"), zone).CombinedOutput(); err != nil {
+			t.Errorf("the zone as it is transferred: %v\n%s", err, out)
+		}
+		if now := serialOf(t, dig, host, port); now < uint32(time.Now().UTC().Truncate(24*time.Hour).Unix()) {
+			t.Errorf("its serial number is %d, below the day's beginning, by which it is signed", now)
+		}
+	})
+}
+
+// serialOf is the serial number that a server has of live.test.
+func serialOf(t *testing.T, dig, host, port string) uint32 {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), dig, "@"+host, "-p", port, "+short", "live.test", "SOA").Output()
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) != 7 {
+		t.Fatalf("%v: %q", err, out)
 	}
+	n, err := strconv.ParseUint(fields[2], 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(n)
 }

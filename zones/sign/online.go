@@ -260,9 +260,15 @@ func expand(dst, msg []byte, at int) (_ []byte, end int, ok bool) {
 	return nil, 0, false
 }
 
-// Wrap returns s with the records of the keys at its apex.
-func (o *Online) Wrap(s zones.Source) zones.Source {
-	w := &source{Source: s}
+// Wrap returns s with the records of the keys at its apex. With copied it can be
+// transferred, signed as Zone does it, and its serial number is not below the time at
+// which the signatures last changed: those of a day are the same, and secondaries must
+// take the next day's though nothing else has changed.
+func (o *Online) Wrap(s zones.Source, copied bool) zones.Source {
+	w := &source{Source: s, online: o, copied: copied, soa: soaSet{RRset: s.SOA()}}
+	if copied {
+		w.soa.floor = uint32(changed(o.keys, o.now).Unix())
+	}
 	for _, k := range which(o.keys, (*Key).Published, o.now) {
 		w.keys.rdatas = append(w.keys.rdatas, k.DNSKEY())
 	}
@@ -277,14 +283,25 @@ func (o *Online) Wrap(s zones.Source) zones.Source {
 // source is a Source with keys at its apex.
 type source struct {
 	zones.Source
+
+	online              *Online
+	copied              bool
+	soa                 soaSet
 	keys, cdnskeys, cds keySet
+	memory              memory // of the last Export
 }
+
+// SOA implements zones.Source.
+func (s *source) SOA() zones.RRset { return &s.soa }
 
 // Lookup implements zones.Source.
 func (s *source) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) {
 	s.Source.Lookup(name, below, typ, a)
 	if below > 0 {
 		return
+	}
+	if typ == wire.TypeSOA && a.Kind == zones.Found {
+		a.RRset = &s.soa
 	}
 	for _, set := range [...]*keySet{&s.keys, &s.cdnskeys, &s.cds} {
 		if set.typ == typ && len(set.rdatas) > 0 {
@@ -293,9 +310,20 @@ func (s *source) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answ
 	}
 }
 
-// Export implements zones.Exporter: a secondary could not answer for the zone, since it
-// cannot sign.
-func (s *source) Export(context.Context) ([]zones.Record, error) { return nil, zones.ErrNoExport }
+// Export implements zones.Exporter. A secondary cannot sign what it is asked: it gets the
+// zone signed, with NSEC where this server denies compactly (RFC 9824).
+func (s *source) Export(ctx context.Context) ([]zones.Record, error) {
+	e, ok := s.Source.(zones.Exporter)
+	if !ok || !s.copied {
+		return nil, zones.ErrNoExport
+	}
+	records, err := e.Export(ctx)
+	if err != nil || len(records) == 0 {
+		return nil, err
+	}
+	records[0].RData = s.soa.raise(bytes.Clone(records[0].RData))
+	return s.memory.zone(&s.online.apex, records, s.online.keys, s.online.now)
+}
 
 // keySet is records that keys make.
 type keySet struct {

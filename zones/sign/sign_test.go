@@ -1,7 +1,9 @@
 package sign_test
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -369,5 +371,96 @@ func TestOnline_Sign(t *testing.T) {
 	}
 	if o.Evicted() == 0 {
 		t.Error("no denial has given way to another")
+	}
+}
+
+// exporter is a source with a SOA and some addresses.
+type exporter struct {
+	zones.Source
+
+	serial byte
+	www    []byte
+}
+
+func (e *exporter) soa() zones.Record {
+	rdata := append([]byte("\x02ns\x00\x00"), make([]byte, 20)...)
+	rdata[len(rdata)-17] = e.serial
+	return zones.Record{Owner: []byte("\x07example\x04test\x00"), Type: wire.TypeSOA, TTL: 5, RData: rdata}
+}
+
+func (e *exporter) SOA() zones.RRset { return (*exportedSOA)(e) }
+
+func (e *exporter) Export(context.Context) ([]zones.Record, error) {
+	return []zones.Record{
+		e.soa(),
+		{Owner: []byte("\x07example\x04test\x00"), Type: wire.TypeNS, TTL: 5, RData: []byte("\x02ns\x07example\x04test\x00")},
+		{Owner: []byte("\x03www\x07example\x04test\x00"), Type: wire.TypeA, TTL: 5, RData: e.www},
+		{Owner: []byte("\x03ftp\x07example\x04test\x00"), Type: wire.TypeA, TTL: 5, RData: []byte{192, 0, 2, 9}},
+	}, nil
+}
+
+type exportedSOA exporter
+
+func (s *exportedSOA) All(yield func([]byte) bool) { yield((*exporter)(s).soa().RData) }
+func (*exportedSOA) Version() uint64               { return 0 }
+func (s *exportedSOA) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	b.RR(r.Section, owner, wire.TypeSOA, wire.ClassIN, 5, (*exporter)(s).soa().RData)
+	return zones.Result{Answers: 1, TTL: 5, EDE: zones.EDENone}
+}
+
+// TestOnline_Wrap_export: a source's zone is transferred with signatures and NSEC; what has
+// not changed keeps its signatures; its serial number is that of the day at least.
+func TestOnline_Wrap_export(t *testing.T) {
+	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := &exporter{serial: 7, www: []byte{192, 0, 2, 1}}
+	if e, ok := o.Wrap(src, false).(zones.Exporter); ok {
+		if _, err := e.Export(t.Context()); !errors.Is(err, zones.ErrNoExport) {
+			t.Errorf("a zone without secondaries: %v, want ErrNoExport", err)
+		}
+	}
+	wrapped := o.Wrap(src, true)
+	export := func() map[string]zones.Record {
+		t.Helper()
+		records, err := wrapped.(zones.Exporter).Export(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]zones.Record{}
+		for _, r := range records {
+			k := fmt.Sprintf("%q %s", r.Owner, r.Type)
+			if r.Type == wire.TypeRRSIG {
+				k += fmt.Sprintf(" %d", binary.BigEndian.Uint16(r.RData))
+			}
+			out[k] = r
+		}
+		return out
+	}
+	const apex, www, ftp = `"\aexample\x04test\x00"`, `"\x03www\aexample\x04test\x00"`, `"\x03ftp\aexample\x04test\x00"`
+	first := export()
+	for _, k := range []string{apex + " NSEC", www + " NSEC", ftp + " NSEC", apex + " DNSKEY", www + " RRSIG 1", www + " RRSIG 47", apex + " RRSIG 6"} {
+		if _, there := first[k]; !there {
+			t.Errorf("%s is not there", k)
+		}
+	}
+	day := uint32(sign.Day(now).Unix())
+	serial := func(rdata []byte) uint32 { return binary.BigEndian.Uint32(rdata[len(rdata)-20:]) }
+	if got := serial(first[apex+" SOA"].RData); got != day {
+		t.Errorf("serial number %d, want %d", got, day)
+	}
+	for rdata := range wrapped.SOA().All {
+		if got := serial(rdata); got != day {
+			t.Errorf("the SOA record has the serial number %d, want %d", got, day)
+		}
+	}
+	src.www = []byte{192, 0, 2, 2}
+	second := export()
+	same := func(k string) bool { return &first[k].RData[0] == &second[k].RData[0] }
+	if !same(ftp+" RRSIG 1") || !same(ftp+" RRSIG 47") || same(www+" RRSIG 1") {
+		t.Error("what has not changed was signed again, or what has was not")
 	}
 }

@@ -28,14 +28,22 @@ func Day(now time.Time) time.Time { return now.UTC().Truncate(Refresh * time.Sec
 // is greater by the seconds from 1970 to when the day began or a key changed, so that
 // secondaries take what is new.
 func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, raise bool) ([]zones.Record, error) {
+	if raise {
+		records = slices.Clone(records)
+		raiseSerial(records, changed(keys, now))
+	}
+	return zone(apex, records, keys, now, func(set *rrset, signers []*Key) ([][]byte, error) {
+		return set.signAll(signers, Day(now))
+	})
+}
+
+// zone is Zone with signatures from sign.
+func zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, sign func(*rrset, []*Key) ([][]byte, error)) ([]zones.Record, error) {
 	signers := which(keys, (*Key).Signs, now)
 	if len(signers) == 0 {
 		return nil, errNoneSigns
 	}
 	out := slices.Clone(records)
-	if raise {
-		raiseSerial(out, changed(keys, now))
-	}
 	s := signing{apex: apex}
 	if err := s.gather(out); err != nil {
 		return nil, err
@@ -62,11 +70,11 @@ func Zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time, r
 				continue
 			}
 			set.canonicalize()
-			for _, k := range signers {
-				rdata, err := set.sign(k, uint32(Day(now).Unix()))
-				if err != nil {
-					return nil, fmt.Errorf("signing %s: %w", t, err)
-				}
+			signatures, err := sign(set, signers)
+			if err != nil {
+				return nil, fmt.Errorf("signing %s: %w", t, err)
+			}
+			for _, rdata := range signatures {
 				out = append(out, zones.Record{Owner: o.name, Type: wire.TypeRRSIG, TTL: set.ttl, RData: rdata})
 			}
 		}

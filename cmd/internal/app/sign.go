@@ -26,7 +26,7 @@ func zoneKeys(z *config.Zone, apex wire.Name) ([]*sign.Key, error) {
 }
 
 // resignAt is when something of what signs zones changes next: a day begins, by which
-// static zones are signed again, or a time of a key comes. Never: far away.
+// static zones, and service zones for secondaries, are signed again, or a time of a key comes. Never: far away.
 func resignAt(cfg *config.Config, now time.Time) time.Time {
 	at := now.Add(365 * 24 * time.Hour)
 	for i := range cfg.Zones {
@@ -34,7 +34,7 @@ func resignAt(cfg *config.Config, now time.Time) time.Time {
 		if z.DNSSEC == "" {
 			continue
 		}
-		if z.Source == config.SourceFile {
+		if z.Source == config.SourceFile || copied(cfg, z.Name) {
 			at = earlier(at, sign.Day(now).Add(sign.Refresh*time.Second))
 		}
 		apex, err := wire.ParseName(z.Name)
@@ -82,7 +82,7 @@ func loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zone
 }
 
 // sourceZone is the zone of a source, signed if it has keys.
-func sourceZone(z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, error) {
+func sourceZone(cfg *config.Config, z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, error) {
 	if z.DNSSEC == "" {
 		return zones.NewSourceZone(apex, src), nil
 	}
@@ -94,7 +94,7 @@ func sourceZone(z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, 
 	if err != nil {
 		return nil, err
 	}
-	return zones.NewSourceZone(apex, online.Wrap(src)).WithSigner(online), nil
+	return zones.NewSourceZone(apex, online.Wrap(src, copied(cfg, z.Name))).WithSigner(online), nil
 }
 
 // copied reports whether a zone has secondaries.

@@ -67,7 +67,7 @@ func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*
 		if err != nil {
 			return nil, nil, err
 		}
-		zone, err := sourceZone(z, apex, src)
+		zone, err := sourceZone(cfg, z, apex, src)
 		return zone, nil, err
 	case config.SourceMuster, config.SourceNaming:
 		src, err := service.New(service.Config{
@@ -77,7 +77,7 @@ func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*
 		if err != nil {
 			return nil, nil, err
 		}
-		zone, err := sourceZone(z, apex, src)
+		zone, err := sourceZone(cfg, z, apex, src)
 		return zone, nil, err
 	case config.SourceSkyDNS:
 		src, err := service.NewSky(service.SkyConfig{
@@ -87,7 +87,7 @@ func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*
 		if err != nil {
 			return nil, nil, err
 		}
-		zone, err := sourceZone(z, apex, src)
+		zone, err := sourceZone(cfg, z, apex, src)
 		return zone, nil, err
 	default:
 		return nil, nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
