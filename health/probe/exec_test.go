@@ -13,6 +13,7 @@ import (
 
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/registry/registrytest"
 )
 
 // sh is a target whose check is a shell's script.
@@ -22,7 +23,7 @@ func sh(t *testing.T, script string) health.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return health.Target{Type: health.TypeExec, Addr: nobody(t), Command: health.Command([]string{shell, "-c", script}), Timeout: 10 * time.Second}
+	return health.Target{Type: health.TypeExec, Addr: registrytest.Nobody(t), Command: health.Command([]string{shell, "-c", script}), Timeout: patience}
 }
 
 func TestSet_Exec(t *testing.T) {
@@ -93,18 +94,19 @@ func TestSet_Exec_timeout_kills_the_group(t *testing.T) {
 	s := newSet(t, probe.Config{Exec: probe.ExecAny})
 	for _, c := range []struct {
 		name, script string
+		timeout      time.Duration // in which a busy machine can start a shell
 		ok           bool
 	}{
-		{"at the timeout", "sleep 1000 & echo $! >FILE; wait", false},
-		{"when the command has ended before what it started", "sleep 1000 & echo $! >FILE", true},
+		{"at the timeout", "sleep 1000 & echo $! >FILE; wait", 3 * time.Second, false},
+		{"when the command has ended before what it started", "sleep 1000 & echo $! >FILE", patience, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "pid")
 			x := sh(t, strings.ReplaceAll(c.script, "FILE", file))
-			x.Timeout = time.Second
+			x.Timeout = c.timeout
 			start := time.Now()
 			r := s.Probe(t.Context(), x)
-			if took := time.Since(start); r.OK != c.ok || took > 5*time.Second {
+			if took := time.Since(start); r.OK != c.ok || took > 3*patience {
 				t.Errorf("OK %v after %v: %s", r.OK, took, r.Output)
 			}
 			text, err := os.ReadFile(file)
@@ -115,7 +117,7 @@ func TestSet_Exec_timeout_kills_the_group(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(10 * time.Second); alive(pid); {
+			for end := time.Now().Add(patience); alive(pid); {
 				if time.Now().After(end) {
 					t.Fatal("what the command started still runs")
 				}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/registry/registrytest"
 )
 
 // running is a Set that runs until the test ends, and the losses it tells of.
@@ -37,7 +37,7 @@ func running(t testing.TB, cfg probe.Config) (*probe.Set, <-chan health.Target) 
 		}
 	})
 	// It runs once it keeps something.
-	x := health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Timeout: time.Second}
+	x := health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Timeout: patience}
 	for s.Stats().Kept == 0 {
 		s.Probe(t.Context(), x)
 	}
@@ -102,7 +102,7 @@ func wantLost(t *testing.T, lost <-chan health.Target, want health.Target) {
 		if got != want {
 			t.Fatalf("told of %+v, want %+v", got, want)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("told of no end")
 	}
 }
@@ -221,8 +221,8 @@ func TestSet_Held(t *testing.T) {
 		}
 	})
 	t.Run("with a path: a process that hangs is the verdict", func(t *testing.T) {
-		x := health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Path: "/", Interval: time.Second, Timeout: 50 * time.Millisecond}
-		wantResult(t, probe1(x), false, true, "no response within 50ms")
+		x := health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Path: "/", Interval: time.Second, Timeout: timeout}
+		wantResult(t, probe1(x), false, true, "no response within 300ms")
 	})
 }
 
@@ -230,7 +230,7 @@ func TestSet_Held_KeepMax(t *testing.T) {
 	s, _ := running(t, probe.Config{KeepMax: 2})
 	addr := serve(t, silent)
 	for n := range 4 {
-		x := health.Target{Type: health.TypeHeld, Addr: addr, Service: fmt.Sprint(n), Timeout: time.Second}
+		x := health.Target{Type: health.TypeHeld, Addr: addr, Service: fmt.Sprint(n), Timeout: patience}
 		if r := s.Probe(t.Context(), x); !r.OK || strings.Contains(r.Output, "not held") != (n >= 2) {
 			t.Errorf("target %d: %+v", n, r)
 		}
@@ -243,11 +243,9 @@ func TestSet_Held_KeepMax(t *testing.T) {
 func TestSet_Held_without_Run_is_checked_once(t *testing.T) {
 	s := newSet(t, probe.Config{AllowTargets: loopback})
 	before := openFiles(t)
-	r := s.Probe(t.Context(), health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Timeout: time.Second})
+	r := s.Probe(t.Context(), health.Target{Type: health.TypeHeld, Addr: serve(t, silent), Timeout: patience})
 	wantResult(t, r, true, false, "not held")
-	if after := openFiles(t); after > before+2 { // the listener, and its end of the connection
-		t.Errorf("%d files open, %d before", after, before)
-	}
+	wantFiles(t, before+2) // the listener, and its end of the connection
 }
 
 func TestSet_HTTP_Keep(t *testing.T) {
@@ -318,7 +316,7 @@ func TestSet_Run_LeavesNothing(t *testing.T) {
 		peers := []netip.AddrPort{
 			serve(t, silent), serve(t, reset), serve(t, func(ctx context.Context, c net.Conn) { drip(ctx, c, "HTTP/1.1 200 OK\r\nX: ") }),
 			serve(t, func(_ context.Context, c net.Conn) { flood(c, "", strings.Repeat("x", 4096), new(atomic.Int64)) }),
-			says(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), nobody(t),
+			says(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), registrytest.Nobody(t),
 		}
 		for range 20 {
 			for _, addr := range peers {
@@ -332,12 +330,5 @@ func TestSet_Run_LeavesNothing(t *testing.T) {
 			t.Errorf("%d connections kept for %d targets", n, 3*len(peers))
 		}
 	})
-	// The servers see the ends of their connections a little later.
-	after := openFiles(t)
-	for end := time.Now().Add(10 * time.Second); after > before+2 && time.Now().Before(end); after = openFiles(t) { // the runtime's poller is one
-		runtime.Gosched()
-	}
-	if after > before+2 {
-		t.Errorf("%d files open, %d before", after, before)
-	}
+	wantFiles(t, before+2) // the runtime's poller is one
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/health/probe"
+	"github.com/musterdns/muster/registry/registrytest"
 )
 
 func TestSet_TCP(t *testing.T) {
@@ -32,7 +33,7 @@ func TestSet_TCP(t *testing.T) {
 		}
 	})
 	t.Run("nobody listens", func(t *testing.T) {
-		probeOnce(t, s, health.Target{Type: health.TypeTCP, Addr: nobody(t)}, expect{refused: true, output: "TCP ADDR: connection refused", load: -1})
+		probeOnce(t, s, health.Target{Type: health.TypeTCP, Addr: registrytest.Nobody(t)}, expect{refused: true, output: "TCP ADDR: connection refused", load: -1})
 	})
 	t.Run("a backlog that is full", func(t *testing.T) {
 		probeOnce(t, s, health.Target{Type: health.TypeTCP, Addr: full(t)}, expect{output: "TCP ADDR: no connection within 300ms", load: -1, slow: true})
@@ -81,7 +82,7 @@ func TestSet_GRPC(t *testing.T) {
 		{"a service that does not serve", addrOf(l.Addr()), "billing", expect{output: `Check("billing"): NOT_SERVING`, load: -1}},
 		{"an unknown service", addrOf(l.Addr()), "nope", expect{output: "does not know the service", load: -1}},
 		{"no health checking", addrOf(ol.Addr()), "", expect{output: "Unimplemented", load: -1}},
-		{"nobody listens", nobody(t), "", expect{refused: true, output: ": connection refused", load: -1}},
+		{"nobody listens", registrytest.Nobody(t), "", expect{refused: true, output: ": connection refused", load: -1}},
 		{"not gRPC", says(t, "HTTP/1.1 200 OK\r\n\r\n"), "", expect{output: "Unavailable", load: -1}},
 		{"hangs", serve(t, silent), "", expect{output: "no answer within 300ms", load: -1, slow: true}},
 	} {
@@ -181,12 +182,13 @@ func TestSet_DNS(t *testing.T) {
 		})
 	}
 	t.Run("nobody listens", func(t *testing.T) {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		// A socket that is connected hears nobody else: its port is taken, and refuses.
+		c, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}}).DialContext(t.Context(), "udp", "127.0.0.1:9")
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = c.Close() }()
 		addr := addrOf(c.LocalAddr())
-		_ = c.Close()
 		probeOnce(t, s, health.Target{Type: health.TypeDNS, Addr: addr, Name: "web.test"}, expect{refused: true, output: "DNS ADDR web.test A: connection refused", load: -1})
 	})
 	t.Run("each record type asks for its number", func(t *testing.T) {
@@ -258,7 +260,7 @@ func full(t *testing.T) netip.AddrPort {
 	t.Helper()
 	l := listenBacklogZero(t)
 	for range 16 {
-		d := net.Dialer{Timeout: 50 * time.Millisecond}
+		d := net.Dialer{Timeout: 500 * time.Millisecond}
 		c, err := d.DialContext(t.Context(), "tcp", l.String())
 		if err != nil {
 			return l

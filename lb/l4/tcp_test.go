@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/musterdns/muster/lb/dispatch"
 	"github.com/musterdns/muster/lb/l4"
 )
 
@@ -25,17 +26,19 @@ func TestProxy_PassesMessagesOn(t *testing.T) {
 	for range 1000 {
 		say(t, c, "hello\n")
 	}
-	// Live: the connection is open.
+	instance := func() dispatch.InstanceInfo { return p.Explain(p.Addr().Addr(), "").Backend.Instances[0] }
+	// Live: the connection is open. A loop counts what it has done a moment later.
 	p.count("octets in", func(s l4.Stats) uint64 { return s.BytesIn }, 6000)
 	p.count("octets out", func(s l4.Stats) uint64 { return s.BytesOut }, 6000)
-	b := p.Explain(p.Addr().Addr(), "").Backend.Instances
-	if len(b) != 1 || b[0].BytesIn != 6000 || b[0].BytesOut != 6000 || b[0].Active != 1 {
-		t.Errorf("instances %+v", b)
-	}
+	wait(t, "the instance's figures", func() bool {
+		i := instance()
+		return i.BytesIn == 6000 && i.BytesOut == 6000 && i.Active == 1
+	})
 	c.Close()
 	p.idle()
-	if b := p.Explain(p.Addr().Addr(), "").Backend.Instances; b[0].Active != 0 || b[0].Failures != 0 {
-		t.Errorf("instances %+v", b)
+	wait(t, "the instance to be idle", func() bool { return instance().Active == 0 })
+	if i := instance(); i.Failures != 0 {
+		t.Errorf("instance %+v", i)
 	}
 }
 
@@ -257,7 +260,7 @@ func TestProxy_UrgentOctets(t *testing.T) {
 func TestProxy_IdleTimeout(t *testing.T) {
 	e := newEnv(t)
 	e.add("web/a", serve(t, echo).Addr())
-	p := e.start(func(c *l4.Config) { c.IdleTimeout = 300 * time.Millisecond })
+	p := e.start(func(c *l4.Config) { c.IdleTimeout = 2 * time.Second })
 	c := p.dial()
 	say(t, c, "hello\n")
 	wantEnding(t, c, "reset")

@@ -116,7 +116,7 @@ func TestProxy_UDP_Flows(t *testing.T) {
 	// That comes after it was sent.
 	wait(t, "the last answer is counted", func() bool {
 		i := p.Explain(p.Addr().Addr(), "").Backend.Instances
-		return i[0].Active == 21 && i[0].BytesOut-i[0].BytesIn == 2002
+		return i[0].Active == 21 && i[0].BytesOut-i[0].BytesIn == 2002 && p.Stats().Replies == 1001
 	})
 	s := p.Stats()
 	if s.Active != 21 || s.Accepted != 21 || s.Connected != 21 || s.Datagrams != 1001 || s.Replies != 1001 || s.Dropped != 0 {
@@ -169,7 +169,7 @@ func askBoth(t *testing.T, port uint16) {
 func TestProxy_UDP_FlowsTimeOut(t *testing.T) {
 	e := newEnv(t)
 	e.add("web/a", udpServer(t, "a").LocalAddr())
-	p := e.start(udp, func(c *l4.Config) { c.IdleTimeout = 300 * time.Millisecond })
+	p := e.start(udp, func(c *l4.Config) { c.IdleTimeout = 2 * time.Second })
 	c := dialUDP(t, "", p.Addr().String())
 	wantAnswer(t, c, "hello", "a hello")
 	p.idle()
@@ -263,7 +263,7 @@ func TestProxy_UDP_InstanceEnds(t *testing.T) {
 func TestProxy_UDP_HandOver(t *testing.T) {
 	e := newEnv(t)
 	e.add("web/a", udpServer(t, "a").LocalAddr())
-	p := e.start(udp, func(c *l4.Config) { c.IdleTimeout = 200 * time.Millisecond })
+	p := e.start(udp, func(c *l4.Config) { c.IdleTimeout = 2 * time.Second })
 	var group sync.WaitGroup
 	var stopped atomic.Bool
 	for range 8 {
@@ -277,12 +277,10 @@ func TestProxy_UDP_HandOver(t *testing.T) {
 			}
 		})
 	}
-	p.count("flows", func(s l4.Stats) uint64 { return s.Accepted }, 8)
+	wait(t, "8 flows", func() bool { return p.Stats().Accepted >= 8 })
 	next := e.start(udp, inherit(t, p))
 	p.stop()
 	stopped.Store(true)
 	group.Wait()
-	if next.Stats().Replies < 8*20 {
-		t.Errorf("stats %+v", next.Stats())
-	}
+	wait(t, "the answers through the next to be counted", func() bool { return next.Stats().Replies >= 8*20 })
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -67,9 +66,9 @@ func serveGRPC(t *testing.T, name string) string {
 }
 
 func TestProxy_GRPC(t *testing.T) {
-	r := start(t, func(c *l7.Config) { c.Limits.Response = 500 * time.Millisecond })
+	r := start(t, nil)
 	r.register("web/a", serveGRPC(t, "a"), "web/b", serveGRPC(t, "b"), "down/a", deaf(t))
-	r.routes(`down {"headers":[{"name":"x-to","value":"down"}],"service":"down"}`, `few {"headers":[{"name":"x-to","value":"few"}],"service":"web","limit":{"rate":0.01}}`)
+	r.routes(`brief {"headers":[{"name":"x-to","value":"brief"}],"service":"web","timeout":"1s"}`, `down {"headers":[{"name":"x-to","value":"down"}],"service":"down"}`, `few {"headers":[{"name":"x-to","value":"few"}],"service":"web","limit":{"rate":0.01}}`)
 	conn, err := grpc.NewClient(r.addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +98,7 @@ func TestProxy_GRPC(t *testing.T) {
 	}{
 		{"missing", "", codes.NotFound},
 		{"unavailable", "", codes.Unavailable},
-		{"hang", "", codes.DeadlineExceeded},
+		{"hang", "brief", codes.DeadlineExceeded},
 		{"", "down", codes.Unavailable},
 		{"", "few", codes.OK},
 		{"", "few", codes.ResourceExhausted},

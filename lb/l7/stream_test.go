@@ -99,8 +99,8 @@ func TestProxy_Upgrades(t *testing.T) {
 		}
 	})
 	t.Run("the instance drains", func(t *testing.T) {
-		c, _ := r.upgrade(t)
 		begun := time.Now()
+		c, _ := r.upgrade(t)
 		r.admin("web/a", registry.AdminDrain)
 		c.closed()
 		if took := time.Since(begun); took < 150*time.Millisecond {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -333,11 +334,11 @@ func TestPlane_UDP(t *testing.T) {
 			defer close(ended)
 			buf := make([]byte, 100)
 			for {
-				_, from, err := c.ReadFrom(buf)
+				n, from, err := c.ReadFrom(buf)
 				if err != nil {
 					return
 				}
-				_, _ = c.WriteTo([]byte(b.Name), from) // the client asks again
+				_, _ = c.WriteTo(append(buf[:n:n], b.Name...), from) // the client asks again
 			}
 		}()
 	}
@@ -347,7 +348,7 @@ func TestPlane_UDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	first, err := ask(c)
+	first, err := ask(c, "1 ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +357,7 @@ func TestPlane_UDP(t *testing.T) {
 	if n := l.kill(t.Context(), t, "dns", l.backends[dead].addr4); n != 1 {
 		t.Errorf("%d flows killed, want 1", n)
 	}
-	if second, err := ask(c); err != nil || second == first {
+	if second, err := ask(c, "2 "); err != nil || second == first {
 		t.Errorf("after %s was killed, %q answers, %v", first, second, err)
 	}
 	s.Instances = nil
@@ -366,22 +367,28 @@ func TestPlane_UDP(t *testing.T) {
 	}
 }
 
-// ask sends until there is an answer.
-func ask(c net.Conn) (string, error) {
+// ask sends until there is an answer to the question, which no other is to begin
+// with: an earlier one that was sent again is answered again.
+func ask(c net.Conn, question string) (string, error) {
 	buf := make([]byte, 100)
 	for range 100 {
-		if _, err := c.Write([]byte("who?")); err != nil {
+		if _, err := c.Write([]byte(question)); err != nil {
 			return "", err
 		}
 		if err := c.SetReadDeadline(time.Now().Add(patience / 100)); err != nil {
 			return "", err
 		}
-		n, err := c.Read(buf)
-		if err == nil {
-			return string(buf[:n]), nil
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return "", err
+		for {
+			n, err := c.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return "", err
+			}
+			if name, ok := strings.CutPrefix(string(buf[:n]), question); ok {
+				return name, nil
+			}
 		}
 	}
 	return "", os.ErrDeadlineExceeded
