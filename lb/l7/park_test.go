@@ -15,7 +15,7 @@ import (
 // they were not, and are closed in time.
 func TestProxy_Parks(t *testing.T) {
 	const n = 50
-	r := start(t, func(c *l7.Config) { c.Limits.Idle = 3 * time.Second })
+	r := start(t, func(c *l7.Config) { c.Limits.Idle = 6 * time.Second })
 	r.register("web/a", server(t, named("a")))
 	ask := func(c *talk) {
 		t.Helper()
