@@ -77,11 +77,28 @@ func TestDataset_QueriesAskForWhatTheZoneHas(t *testing.T) {
 	}
 }
 
-// TestRun_MeasuresTheEcho runs the whole of the machinery, with the echo alone.
+// TestRun_MeasuresTheEcho runs the whole of the machinery, with the echo alone. On a
+// machine that is busy a socket's buffer may be full once: it is tried again.
 func TestRun_MeasuresTheEcho(t *testing.T) {
+	const tries = 5
+	for try := 1; ; try++ {
+		err := measureEcho(t)
+		if err == nil {
+			return
+		}
+		if try == tries {
+			t.Fatal(err)
+		}
+		t.Log(err)
+	}
+}
+
+// measureEcho measures the echo once, which must lose nothing.
+func measureEcho(t *testing.T) error {
+	t.Helper()
 	var out strings.Builder
 	if err := run(t.Context(), []string{"dns", "-only", "echo", "-rounds", "1", "-seconds", "0.1"}, &out); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
+		return fmt.Errorf("%w\n%s", err, &out)
 	}
 	lines := 0
 	for line := range strings.Lines(out.String()) {
@@ -92,12 +109,13 @@ func TestRun_MeasuresTheEcho(t *testing.T) {
 		lines++
 		// server, CPU, ratio (spread), rate, ratio (spread), sent, lost, ...
 		if f[7] == "0" || f[8] != "0" {
-			t.Errorf("%s sent and %s lost, want some and none: %s", f[7], f[8], line)
+			return fmt.Errorf("%s sent and %s lost, want some and none: %s", f[7], f[8], line)
 		}
 	}
 	if lines != len(kinds) {
-		t.Errorf("the echo stands in %d tables, want %d:\n%s", lines, len(kinds), &out)
+		return fmt.Errorf("the echo stands in %d tables, want %d:\n%s", lines, len(kinds), &out)
 	}
+	return nil
 }
 
 // TestExchange_MeasuresTheInstance runs what asks against what answers, without

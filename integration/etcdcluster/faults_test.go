@@ -1,11 +1,13 @@
 package etcdcluster_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/musterdns/muster/integration/fault"
 	"github.com/musterdns/muster/registry/registrytest"
 )
 
@@ -43,11 +45,14 @@ func here(t *testing.T, c *cluster) *server {
 	return newServer(t, c, "the server")
 }
 
-// changes makes some.
+// changes makes some. A write that takes long, as the disk may be busy, is followed
+// by another: the book tells what became of it.
 func (b *bench) changes(n int) {
 	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), settleMax)
+	defer cancel()
 	for range n {
-		must(b.t, b.ch.change(b.t.Context()))
+		must(b.t, fault.Until(ctx, 10*time.Millisecond, func() error { return b.ch.change(ctx) }))
 	}
 }
 

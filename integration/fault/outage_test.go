@@ -25,12 +25,12 @@ func TestOutage_OfEtcdIsStatedAndLosesNothing(t *testing.T) {
 		t.Errorf("%d of %d answers were stale, the last by %q; want those after 6s, with their age", r.Away.Stale, r.Away.Answered, r.Age)
 	}
 	for what, took := range map[string]time.Duration{"catching up": r.Back, "catching up after the restart": r.Again} {
-		if took > 5*time.Second {
-			t.Errorf("%s took %s, want at most 5s", what, took)
+		if took > busy*5*time.Second {
+			t.Errorf("%s took %s, want at most 5s on a machine that is idle", what, took)
 		}
 	}
-	if r.Restart > time.Second {
-		t.Errorf("the first answer from the snapshot took %s, want at most 1s", r.Restart)
+	if r.Restart > busy*time.Second {
+		t.Errorf("the first answer from the snapshot took %s, want at most 1s on a machine that is idle", r.Restart)
 	}
 	if text, stale := fault.Stale(r.Snapshot); !stale || text == "" {
 		t.Errorf("the answer from the snapshot says %q of its age, want EDE 3 with text:\n%s", text, r.Snapshot)

@@ -18,7 +18,9 @@ func TestPeers_ShareTheChecking(t *testing.T) {
 	const servers, instances, share = 4, 200, 150
 	p := startPeers(t, servers, instances)
 	for i := range servers {
-		if err := p.AwaitTargets(t.Context(), i, share*0.85, share*1.15); err != nil {
+		// Members' names are drawn, and so is by that who checks what: these limits
+		// are six standard deviations off.
+		if err := p.AwaitTargets(t.Context(), i, share*0.75, share*1.25); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -32,8 +34,8 @@ func TestPeers_ShareTheChecking(t *testing.T) {
 		mean += r / servers
 	}
 	for i, r := range rates {
-		if r < 0.85*mean || r > 1.15*mean {
-			t.Errorf("server %d sends %.0f checks a second, want %.0f within 15 %%", i, r, mean)
+		if r < 0.75*mean || r > 1.25*mean {
+			t.Errorf("server %d sends %.0f checks a second, want %.0f within 25 %%", i, r, mean)
 		}
 	}
 
@@ -116,7 +118,7 @@ func TestPeers_GoOnWithoutEtcd(t *testing.T) {
 	t.Parallel()
 	const servers, instances = 4, 80
 	p := startPeers(t, servers, instances)
-	low, high := instances*0.75*0.7, instances*0.75*1.3
+	const low, high = instances * 0.75 * 0.6, instances - 1 // nearly everything that chance can make of it
 	for i := range servers {
 		if err := p.AwaitTargets(t.Context(), i, low, high); err != nil {
 			t.Fatal(err)

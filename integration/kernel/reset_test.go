@@ -16,9 +16,10 @@ import (
 
 const (
 	// resetMax is how long after the verdict a client of a dead instance may be
-	// without its reset: the middle of several instances', as the machine may be
-	// busy.
+	// without its reset, on a machine that is idle: the middle of several
+	// instances'. The tests of other packages run beside these: busy times that.
 	resetMax = 100 * time.Millisecond
+	busy     = 3
 	// resetRounds is how many instances die, one after the other.
 	resetRounds = 3
 	// idleClients have a connection each and wait for something to read.
@@ -113,7 +114,7 @@ func TestNAT_ResetsSilentClientsSoonAfterTheVerdict(t *testing.T) {
 		took = append(took, last)
 	}
 	slices.Sort(took)
-	if took[resetRounds/2] > resetMax {
-		t.Errorf("clients are reset %v after the verdict, want the middle one within %v", took, resetMax)
+	if took[resetRounds/2] > busy*resetMax {
+		t.Errorf("clients are reset %v after the verdict, want the middle one within %v", took, busy*resetMax)
 	}
 }

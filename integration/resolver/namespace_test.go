@@ -26,7 +26,7 @@ const upstreamAddr = "127.0.0.2:53"
 // uncached is how long libc, which keeps nothing, may take to see a change that
 // the server has confirmed: the time of a few processes on a busy machine, and
 // far less than the TTL.
-const uncached = time.Second
+const uncached = 5 * time.Second
 
 // A machine whose resolv.conf names Muster alone: the test runs itself again in
 // a network and a mount namespace of its own, where port 53 is free and

@@ -31,7 +31,7 @@ const ttl = 2 * time.Second
 // slack is what a change may take beyond the TTL: a second because resolvers
 // count whole ones (unbound uses a record for all of the second in which it
 // expires), and the time of a few processes on a busy machine.
-const slack = 2 * time.Second
+const slack = 4 * time.Second
 
 // newLab makes a lab for the binary that ends with the test.
 func newLab(t *testing.T) *fault.Lab {
