@@ -27,9 +27,9 @@ func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
 	must(t, err)
 	c := dial(t, s)
 	await(t, c, "one.test.", dns.TypeA, fault.Has("10.1.0.1"))
-	// That it waits for nothing, on a machine that is busy with other tests too.
-	if took := s.Age(); took > 3*time.Second {
-		t.Errorf("the static zone was answered after %s, want 3s at most", took)
+	// That it waits for nothing: less than for etcd, which it would wait for for ever.
+	if took := s.Age(); took > busy*3*time.Second {
+		t.Errorf("the static zone was answered after %s, want 3s at most on a machine that is idle", took)
 	}
 	// Longer than readiness waits for anything else.
 	unready, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
@@ -47,8 +47,8 @@ func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
 	must(t, e.Ready(t.Context()))
 	began := time.Now()
 	await(t, c, "web."+fault.Zone, dns.TypeA, fault.Has("10.1.1.1"))
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the registry was answered %s after etcd was there, want 5s at most", took)
+	if took := time.Since(began); took > busy*5*time.Second {
+		t.Errorf("the registry was answered %s after etcd was there, want 5s at most on a machine that is idle", took)
 	}
 	must(t, s.Ready(t.Context()))
 	if _, err := l.CLI(t.Context(), "healthcheck"); err != nil {

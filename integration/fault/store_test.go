@@ -83,8 +83,8 @@ func TestStore_CompactedWhileCutOffIsReadAgainWithoutAnEmptyMoment(t *testing.T)
 	await(t, c, "moves."+fault.Zone, dns.TypeA, fault.Has("10.8.0.3"))
 	await(t, c, "goes."+fault.Zone, dns.TypeA, fault.RCode(dns.RcodeNameError))
 	await(t, c, "i999.missed."+fault.Zone, dns.TypeA, fault.Has(fault.Address(9999)))
-	if took := time.Since(healed); took > 5*time.Second {
-		t.Errorf("the state was right after %s, want 5s at most", took)
+	if took := time.Since(healed); took > busy*5*time.Second {
+		t.Errorf("the state was right after %s, want 5s at most on a machine that is idle", took)
 	}
 	logged(t, s, "compacted")
 	tally, err := stop()

@@ -19,7 +19,7 @@ type conn struct {
 }
 
 // answerTime is how long a connection or an answer may take.
-const answerTime = 2 * time.Second
+const answerTime = 5 * time.Second
 
 func dial(addr string) (*conn, error) { return dialWithin(addr, answerTime) }
 

@@ -64,7 +64,7 @@ func TestSteps_AreReadAndCompared(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	err = steps[2].Run(ctx, os.Environ())
 	if err == nil || !strings.Contains(err.Error(), "transcript.md:19: $ echo wrong") {
