@@ -44,12 +44,18 @@ func TestPeers_ShareTheChecking(t *testing.T) {
 	if err := p.AwaitMetric(t.Context(), 2, "muster_health_suspect", 1); err != nil {
 		t.Fatal(err)
 	}
+	killed := time.Now()
 	p.Fleet.Kill(7)
+	told := 0
 	for i := range servers {
 		if err := p.AwaitServing(t.Context(), i, instances-1); err != nil {
 			t.Errorf("one server is cut off from the instances, and one instance is killed: %v", err)
 		}
 		flips("one instance failed", i, 1)
+		told += tellsOf(t, p, i, killed)
+	}
+	if told == 0 {
+		t.Error("three of four servers check it, and none knows of its failure from the others")
 	}
 	p.Fleet.Cut("")
 	if err := p.AwaitMetric(t.Context(), 2, "muster_health_suspect", 0); err != nil {
@@ -59,7 +65,7 @@ func TestPeers_ShareTheChecking(t *testing.T) {
 	if err := fault.Kill(p.Servers[3].Process); err != nil {
 		t.Fatal(err)
 	}
-	killed := time.Now()
+	killed = time.Now()
 	for i := range servers - 1 {
 		if err := p.AwaitTargets(t.Context(), i, instances, instances); err != nil {
 			t.Fatal(err)
@@ -208,6 +214,27 @@ func startPeers(t *testing.T, servers, instances int) *fault.Peers {
 	}
 	t.Cleanup(p.Close)
 	return p
+}
+
+// tellsOf holds what a server tells of the failure of an instance killed at a
+// time to that: no server's own trouble before is a sign of it. It returns 1 if
+// the server knows of it from others.
+func tellsOf(t *testing.T, p *fault.Peers, server int, killed time.Time) int {
+	t.Helper()
+	f, err := p.Servers[server].LastFailure(t.Context(), fault.FleetService)
+	if err != nil || f == nil {
+		t.Errorf("server %d tells of no failure: %v", server, err)
+		return 0
+	}
+	first, good := f.At.Add(-f.Wrong).Sub(killed), f.At.Add(-f.Bound).Sub(killed)
+	t.Logf("server %d: %s, first sign %v after the kill, last good check %v, last wrong answer %v", server, f.Cause, first, good, f.At.Sub(killed))
+	if first < -time.Second || f.Bound == 0 || good > time.Second { // a check's timeout
+		t.Error("they do not fit the kill")
+	}
+	if f.Cause == "report" {
+		return 1
+	}
+	return 0
 }
 
 // countFlips returns a function that holds a server to so many changes of an

@@ -17,7 +17,7 @@ import (
 //
 // Publication ends the wrong answers but for those being made: readers look a
 // service up for each question and keep no answer. Over UDP what was answered
-// before leaves with its batch, of 32 questions at most, some 100 us later
+// before leaves with its batch, of 32 questions at most, some 50 us later
 // (more if the link is full or the kernel takes the core away); over streams
 // with the rest of what one read has brought. An answer that waits for its
 // signature is made anew once its turn has come. A transfer goes on with what
@@ -150,15 +150,19 @@ func (w *writer) leaves(s *svc, in *inst, now time.Time) {
 	l := leaving{s: s}
 	l.Instance, l.Cause = string(in.rec.id()), CauseReport
 	l.Cached = time.Duration(max(in.cachedUntil-now.UnixNano(), 0))
-	l.Check, l.sign = w.ownSign(in)
-	if l.Check != health.TypeNone {
-		l.Cause = CauseCheck
+	kind, own := w.ownSign(in)
+	w.signs = w.signs[:0]
+	if kind != health.TypeNone {
+		w.signs = append(w.signs, own)
 	}
-	if seen := w.toldSign(s, in); !seen.first.IsZero() && (l.first.IsZero() || seen.first.Before(l.first)) {
-		l.Cause, l.Check, l.sign = CauseReport, health.TypeNone, seen
-	}
-	if l.first.IsZero() {
-		l.first = now // it was seen by servers that do not say when
+	w.signs = w.toldSigns(w.signs, s, in)
+	if at := firstOf(w.signs); at >= 0 {
+		l.sign = w.signs[at]
+		if at == 0 && kind != health.TypeNone {
+			l.Cause, l.Check = CauseCheck, kind
+		}
+	} else {
+		l.sign = sign{now, own.good} // the run of failures has ended meanwhile
 	}
 	if in.unsteady != nil && in.unsteady.fellAt != 0 && in.unsteady.fellAt != now.UnixNano() {
 		l.Cause = CauseKept
@@ -238,10 +242,11 @@ func (w *writer) ownSign(in *inst) (kind health.Type, s sign) {
 	return kind, s
 }
 
-// toldSign is the first sign that other servers have told of.
-func (w *writer) toldSign(s *svc, in *inst) (first sign) {
+// toldSigns appends what other servers that see the failure tell of its first
+// signs.
+func (w *writer) toldSigns(dst []sign, s *svc, in *inst) []sign {
 	if s.src.alone || len(s.src.signs) == 0 {
-		return first
+		return dst
 	}
 	id := string(in.rec.id())
 	for i := range s.reports[id] {
@@ -249,10 +254,31 @@ func (w *writer) toldSign(s *svc, in *inst) (first sign) {
 		if r.state != health.Failing || r.checker == w.sharing.self || !r.of(in) {
 			continue
 		}
-		if seen := s.src.signs[signKey{s.name, id, r.checker}]; first.first.IsZero() || seen.first.Before(first.first) {
-			first = seen
+		dst = append(dst, s.src.signs[signKey{s.name, id, r.checker}])
+	}
+	return dst
+}
+
+// firstOf chooses, of what the servers that see a failure have seen of it, the
+// first sign after the last good check of any of them, and has it know of that
+// check; -1: there is none. What one saw before that was trouble of its own: the
+// instance was well, as another saw.
+func firstOf(signs []sign) int {
+	first, last := -1, -1
+	for i := range signs {
+		if last < 0 || signs[i].good.After(signs[last].good) {
+			last = i
 		}
 	}
+	for i := range signs {
+		if !signs[i].first.Before(signs[last].good) && (first < 0 || signs[i].first.Before(signs[first].first)) {
+			first = i
+		}
+	}
+	if first < 0 {
+		return -1
+	}
+	signs[first].good = signs[last].good
 	return first
 }
 
@@ -270,6 +296,9 @@ func (src *source) keepSign(from *registry.Report, now time.Time) {
 	}
 	if seen.first.IsZero() || seen.first.After(now) {
 		seen.first = now
+	}
+	if seen.good.After(seen.first) {
+		seen.good = time.Time{} // its clock is ahead, or it makes no sense
 	}
 	if src.signs == nil {
 		src.signs = map[signKey]sign{}

@@ -220,15 +220,25 @@ func TestPool_Service_lastFailureSeenByOthers(t *testing.T) {
 			})
 		})
 	}
-	run("the first to see it", func(_ *testing.T, e *env) {
-		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", 3*time.Second, 4*time.Second)}})
-		e.apply(registry.Batch{Reports: []registry.Report{failing("c", "x", 2*time.Second, 5*time.Second)}})
+	run("the first to see it, and the last to see it well", func(_ *testing.T, e *env) {
+		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", 3*time.Second, 5*time.Second)}})
+		e.apply(registry.Batch{Reports: []registry.Report{failing("c", "x", 2*time.Second, 4*time.Second)}})
 		e.wantFailure("x report: found by other servers: 3s from the first sign to the last wrong answer (at most 4s from the last good check), TTL 5s more in caches")
 	})
 	run("this server sees it first", func(_ *testing.T, e *env) {
 		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", 3*time.Second, 4*time.Second)}})
-		e.verdict("10.0.0.1", failingSince(5*time.Second, 6*time.Second))
-		e.wantFailure("x tcp: found by its tcp check: 5s from the first sign to the last wrong answer (at most 6s from the last good check), TTL 5s more in caches")
+		e.verdict("10.0.0.1", failingSince(3500*time.Millisecond, 6*time.Second))
+		e.wantFailure("x tcp: found by its tcp check: 3.5s from the first sign to the last wrong answer (at most 4s from the last good check), TTL 5s more in caches")
+	})
+	run("what one saw while another saw it well is no sign", func(_ *testing.T, e *env) {
+		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", time.Hour, 2*time.Hour)}})
+		e.verdict("10.0.0.1", failingSince(time.Second, 2*time.Second))
+		e.wantFailure("x tcp: found by its tcp check: 1s from the first sign to the last wrong answer (at most 2s from the last good check), TTL 5s more in caches")
+	})
+	run("one of two whose clock is ahead", func(_ *testing.T, e *env) {
+		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", 3*time.Second, 4*time.Second)}})
+		e.apply(registry.Batch{Reports: []registry.Report{failing("c", "x", -time.Hour, -time.Hour)}})
+		e.wantFailure("x report: found by other servers: 3s from the first sign to the last wrong answer (at most 4s from the last good check), TTL 5s more in caches")
 	})
 	run("what was taken back is no sign", func(_ *testing.T, e *env) {
 		e.apply(registry.Batch{Reports: []registry.Report{failing("b", "x", time.Minute, 2*time.Minute)}})

@@ -32,6 +32,7 @@ type writer struct {
 	build      builder
 	judged     []instance // room for judge
 	leaving    []leaving  // what answers end with the publication to come
+	signs      []sign     // scratch
 	arrived    time.Time  // when the batch came that is being applied
 	sharing    sharing
 	began      int64 // ns since 1970
