@@ -1,6 +1,7 @@
 package health
 
 import (
+	"hash/maphash"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -11,39 +12,37 @@ const (
 	notQueued = -1
 )
 
-// entry is what is known of one target. All of it is guarded by Monitor.mu.
+// entry is what is known of one target: 112 octets, without pointers. All of it
+// is guarded by Monitor.mu.
 type entry struct {
-	key     Key
-	sibling *entry // in the index
-	output  string
-	history []Transition // replaced, never written: Status hands it out
-	phase   int64        // within the interval, of the time that checks start at
-	due     int64        // of the next check; TypeTTL: when it expires
-	start   int64        // of the last check
+	due     int64 // of the next check; TypeTTL: when it expires
+	start   int64 // of the last check
 	since   int64
 	last    int64
 	latency time.Duration
 
-	transitions uint64
+	id          ID
+	sibling     ID     // in the index
+	behind      ID     // the next one in its lane
+	pos         int32  // in the heap, or notQueued
+	spec        uint32 // number in memory.specs
+	output      uint32 // number in memory.outputs: of the last result
+	entered     uint32 // the same: of the result that brought the first state
+	transitions uint32
 	refs        uint32
 	failures    uint32 // in a row
 	passes      uint32 // in a row
-	pos         int32  // in the heap, or notQueued
-	behind      *entry // the next one in its lane
 
+	place   place
+	born    State // before the first transition
 	state   State
+	waiting bool // it is in a lane
 	busy    bool // a worker probes it
 	soon    bool // Check was called meanwhile
 	lost    bool // Lost was called meanwhile
 	first   bool // FirstRound waits for it
 	refused bool // the last result was a refused connection
 }
-
-// IndexKey and IndexNext make it an Indexed.
-func (e *entry) IndexKey() *Key { return &e.key }
-
-// IndexNext is room for the index.
-func (e *entry) IndexNext() **entry { return &e.sibling }
 
 // change is what a result has done.
 type change struct {
@@ -54,10 +53,10 @@ type change struct {
 // observe applies the result of a check by the rise and fall rule. A target of
 // which nothing is known passes with its first success; to fail it needs Fall
 // failures like any other, which come at the fast interval.
-func (e *entry) observe(t *Target, r *Result, now int64, wall time.Time) change {
+func (m *memory) observe(e *entry, t *Target, r *Result, now int64, wall time.Time) change {
 	c := change{from: e.state, to: e.state}
 	running := e.state == Passing && e.failures > 0
-	e.record(r, now)
+	m.record(e, r, now)
 	switch {
 	case r.OK && e.state == Unknown, r.OK && e.state == Failing && int(e.passes) >= t.Rise:
 		c.to = Passing
@@ -65,26 +64,24 @@ func (e *entry) observe(t *Target, r *Result, now int64, wall time.Time) change 
 		c.to = Failing
 	}
 	c.verdict = running || c.to == Passing && e.failures > 0
-	e.enter(c.to, now, wall)
+	m.enter(e, c.to, now, wall)
 	return c
 }
 
 // heartbeat applies a report to a TypeTTL target.
-func (e *entry) heartbeat(r *Result, now int64, wall time.Time) change {
+func (m *memory) heartbeat(e *entry, r *Result, now int64, wall time.Time) change {
 	c := change{from: e.state, to: Failing}
 	if r.OK {
 		c.to = Passing
 	}
-	e.record(r, now)
-	e.enter(c.to, now, wall)
+	m.record(e, r, now)
+	m.enter(e, c.to, now, wall)
 	return c
 }
 
-func (e *entry) record(r *Result, now int64) {
+func (m *memory) record(e *entry, r *Result, now int64) {
 	e.last, e.latency, e.refused = now, r.Latency, r.Refused
-	if e.output != r.Output { // keep the old string: most results are like the last
-		e.output = r.Output
-	}
+	e.output = say(&m.outputs, e.output, r.Output, e.place.addr())
 	if r.OK {
 		e.failures, e.passes = 0, increment(e.passes)
 	} else {
@@ -95,15 +92,24 @@ func (e *entry) record(r *Result, now int64) {
 func increment(n uint32) uint32 { return n + min(1, math.MaxUint32-n) }
 
 // enter moves to a state and remembers when and why.
-func (e *entry) enter(to State, now int64, wall time.Time) {
+func (m *memory) enter(e *entry, to State, now int64, wall time.Time) {
 	if to == e.state {
 		return
 	}
-	kept := e.history[max(0, len(e.history)-HistoryMax+1):]
-	history := make([]Transition, 0, len(kept)+1)
-	e.history = append(append(history, kept...),
-		Transition{At: wall.Add(time.Duration(now)), From: e.state, To: to, Output: e.output})
-	e.transitions++
+	if e.transitions == 0 && e.state == Unknown { // see history
+		e.entered = e.output
+		m.outputs.share(e.entered)
+	} else {
+		kept := m.history(e, wall)
+		kept = kept[max(0, len(kept)-HistoryMax+1):]
+		history := append(make([]Transition, 0, len(kept)+1), kept...)
+		o := m.outputs.value(e.output)
+		m.histories[e.id] = append(history,
+			Transition{At: wall.Add(time.Duration(now)), From: e.state, To: to, Output: o.of(e.place.addr())})
+		m.outputs.drop(e.entered)
+		e.entered = 0
+	}
+	e.transitions = increment(e.transitions)
 	e.state, e.since = to, now
 }
 
@@ -120,7 +126,7 @@ func (e *entry) unsettled() bool {
 // phase within the interval, with a jitter of a tenth of it: the checks of
 // many targets stay spread over time, whatever brought them together, and two
 // checks are 0.9 to 1.1 intervals apart.
-func (e *entry) next(t *Target, now int64) int64 {
+func (m *memory) next(e *entry, t *Target, now int64) int64 {
 	every := interval(t)
 	switch {
 	case e.lost:
@@ -130,8 +136,9 @@ func (e *entry) next(t *Target, now int64) int64 {
 	case e.unsettled(), e.soon:
 		return max(now, e.start+fastInterval(t))
 	}
-	since := e.start - e.phase + every // positive: phase is within the interval
-	slot := since - since%every + e.phase
+	phase := int64(maphash.Comparable(m.seed, e.id) % uint64(every))
+	since := e.start - phase + every // positive: phase is within the interval
+	slot := since - since%every + phase
 	return max(now, slot+rand.Int64N(every/jitterShare))
 }
 
@@ -149,18 +156,25 @@ func (e *entry) verdictAt(t *Target) int64 {
 	return e.due + int64(missing-1)*min(int64(RefusedRecheck), fastInterval(t))
 }
 
-func (e *entry) status(t *Target, wall time.Time) Status {
+func (m *memory) status(e *entry, t *Target, wall time.Time) Status {
+	o := m.outputs.value(e.output)
 	s := Status{
-		State: e.state, Since: wall.Add(time.Duration(e.since)), Output: e.output, Latency: e.latency,
-		Failures: int(e.failures), Passes: int(e.passes), Transitions: e.transitions, History: e.history,
+		State: e.state, Since: wall.Add(time.Duration(e.since)), Output: o.of(e.place.addr()), Latency: e.latency,
+		Failures: int(e.failures), Passes: int(e.passes), Transitions: uint64(e.transitions), History: m.history(e, wall),
 	}
 	if e.last != never {
 		s.Last = wall.Add(time.Duration(e.last))
 	}
-	if at := e.verdictAt(t); at != never {
-		s.VerdictAt = wall.Add(time.Duration(at))
-	}
+	s.VerdictAt = e.verdictTime(t, wall)
 	return s
+}
+
+// verdictTime is verdictAt as Status has it.
+func (e *entry) verdictTime(t *Target, wall time.Time) (at time.Time) {
+	if ns := e.verdictAt(t); ns != never {
+		at = wall.Add(time.Duration(ns))
+	}
+	return at
 }
 
 func interval(t *Target) int64 { return int64(max(t.Interval, IntervalMin)) }

@@ -5,8 +5,8 @@
 // is probed is a Prober's matter.
 //
 // One heap holds the time at which each target is due and one goroutine waits
-// for the earliest; a bounded pool of workers probes. A target costs a few
-// hundred octets and no goroutine, so that hundreds of thousands can be held.
+// for the earliest; a bounded pool of workers probes. A target that is well costs
+// some 130 octets, no pointer and no goroutine, so that a million can be held.
 //
 // Invariant: this package imports the standard library alone.
 package health

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -61,16 +60,15 @@ type Metrics interface {
 // concurrent use, before and during Run and after it.
 type Monitor struct {
 	cfg    Config
-	keeper Keeper // the Prober, if it is one
-	seed   maphash.Seed
+	keeper Keeper    // the Prober, if it is one
 	epoch  time.Time // all times within are nanoseconds since then, monotonic
 
 	wake chan struct{} // 1-slot: the heap has an earlier head, for dispatch
 
 	mu       sync.Mutex
-	entries  Index[entry, *entry]
+	entries  memory
 	signs    signs
-	heap     []*entry // by due; see schedule.go
+	heap     []queued // by due; see schedule.go
 	planned  int64    // when dispatch will look again by itself
 	firstDue int64    // pace of first checks: when the next may come
 	healthy  lane
@@ -108,8 +106,8 @@ func New(cfg Config) (*Monitor, error) {
 	}
 	keeper, _ := cfg.Prober.(Keeper)
 	return &Monitor{
-		cfg: cfg, keeper: keeper, seed: maphash.MakeSeed(), epoch: time.Now(),
-		wake: make(chan struct{}, 1), entries: NewIndex[entry](), firstRound: make(chan struct{}),
+		cfg: cfg, keeper: keeper, epoch: time.Now(),
+		wake: make(chan struct{}, 1), entries: newMemory(), firstRound: make(chan struct{}),
 	}, nil
 }
 
@@ -126,45 +124,80 @@ func (noMetrics) Changed(State, State)              {}
 // A TypeTTL target is not probed: it passes with each heartbeat (Report), and
 // fails at once, whatever Fall says, when its Interval goes by without one.
 // Its Interval begins with Add, or with Run if that comes later.
-func (m *Monitor) Add(t Target, seed State) {
-	k := KeyOf(t)
+func (m *Monitor) Add(t Target, seed State) ID {
+	k := keyOf(&t)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.entries.Find(k); e != nil {
+	if e := m.entries.find(&k); e != nil {
 		e.refs++
-		return
+		return e.id
 	}
 	now := m.now()
-	e := &entry{key: k, refs: 1, state: min(seed, Failing), since: now, last: never, pos: notQueued}
-	e.phase = int64(maphash.Comparable(m.seed, k) % uint64(interval(&t)))
-	m.entries.Add(e)
+	e := m.entries.add(&k)
+	e.born = min(seed, Failing)
+	e.refs, e.state, e.since, e.last, e.pos = 1, e.born, now, never, notQueued
 	m.counts[e.state]++
 	if t.Type == TypeTTL {
 		m.schedule(e, now+interval(&t))
 	} else {
 		m.schedule(e, m.firstCheck(now))
 	}
+	return e.id
+}
+
+// Find returns the ID of a target; false: it is not there.
+func (m *Monitor) Find(t Target) (ID, bool) {
+	k := keyOf(&t)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.entries.find(&k); e != nil {
+		return e.id, true
+	}
+	return 0, false
+}
+
+// Target is the target of an ID.
+func (m *Monitor) Target(id ID) Target {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.entries.target(m.entries.at(id))
+}
+
+// Verdict is the State and VerdictAt of the Status of an ID.
+func (m *Monitor) Verdict(id ID) (State, time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries.at(id)
+	if e.state != Passing || e.failures == 0 {
+		return e.state, time.Time{}
+	}
+	t := m.entries.target(e)
+	return e.state, e.verdictTime(&t, m.wall())
 }
 
 // Remove takes back one Add. With the last of them the target and what is
 // known of it are forgotten; the result of a probe under way is dropped.
 func (m *Monitor) Remove(t Target) {
+	k := keyOf(&t)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entries.Find(KeyOf(t))
+	e := m.entries.find(&k)
 	if e == nil {
 		return
 	}
 	if e.refs--; e.refs > 0 {
 		return
 	}
-	m.entries.Remove(e)
+	m.entries.remove(e)
 	m.unsign(e)
 	m.counts[e.state]--
 	m.unschedule(e)
 	m.resulted(e)
 	if !e.busy {
 		m.forget(t)
+	}
+	if !e.busy && !e.waiting {
+		m.entries.release(e)
 	}
 }
 
@@ -177,15 +210,16 @@ func (m *Monitor) forget(t Target) {
 
 // Status returns what is known of a target; false if it is not there.
 func (m *Monitor) Status(t Target) (Status, bool) {
+	k := keyOf(&t)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entries.Find(KeyOf(t))
+	e := m.entries.find(&k)
 	if e == nil {
 		return Status{}, false
 	}
 	wall := m.wall()
-	st := e.status(&t, wall)
-	if s, there := m.signs[e]; there {
+	st := m.entries.status(e, &t, wall)
+	if s, there := m.signs[e.id]; there {
 		s.describe(&st, wall)
 	}
 	return st, true
@@ -204,14 +238,15 @@ func (m *Monitor) Report(t Target, r Result) bool {
 		m.tell(&t, change{}, r)
 		return true
 	}
+	k := keyOf(&t)
 	m.mu.Lock()
-	e := m.entries.Find(KeyOf(t))
+	e := m.entries.find(&k)
 	if e == nil {
 		m.mu.Unlock()
 		return false
 	}
 	now, good := m.now(), e.goodAt()
-	c := e.heartbeat(&r, now, m.wall())
+	c := m.entries.heartbeat(e, &r, now, m.wall())
 	m.judgeSign(e, now, good)
 	if r.OK {
 		m.schedule(e, now+interval(&t))
@@ -239,8 +274,9 @@ func (m *Monitor) Check(t Target) {
 // sees to it that this cannot go round faster than a FastInterval. Targets that
 // are not there are ignored.
 func (m *Monitor) Lost(t Target) {
+	k := keyOf(&t)
 	m.mu.Lock()
-	e := m.entries.Find(KeyOf(t))
+	e := m.entries.find(&k)
 	moved := false
 	if e != nil {
 		e.lost = e.busy
@@ -257,8 +293,9 @@ func (m *Monitor) Lost(t Target) {
 // check is Check if soon is set, for a failure seen elsewhere if failed is; it
 // reports whether the target is there.
 func (m *Monitor) check(t Target, soon, failed bool) bool {
+	k := keyOf(&t)
 	m.mu.Lock()
-	e := m.entries.Find(KeyOf(t))
+	e := m.entries.find(&k)
 	moved := false
 	if e != nil && soon {
 		e.soon = e.soon || e.busy

@@ -57,11 +57,12 @@ func (m *Monitor) begin() bool {
 	m.began = true
 	now := m.now()
 	waiting := m.heap
-	m.heap = make([]*entry, 0, len(waiting))
+	m.heap = make([]queued, 0, len(waiting))
 	m.firstDue = now
-	for _, e := range waiting {
+	for _, q := range waiting {
+		e := m.entries.at(q.id)
 		e.pos = notQueued
-		if t := e.key.Target(); t.Type == TypeTTL {
+		if t := m.entries.target(e); t.Type == TypeTTL {
 			m.schedule(e, now+interval(&t))
 			continue
 		}
@@ -104,23 +105,24 @@ func (m *Monitor) dispatchSome(ctx context.Context, workers *sync.WaitGroup) (ex
 			m.planned = now + int64(time.Hour)
 			return expired, time.Hour
 		}
-		e := m.heap[0]
-		if left := e.due - now; left > 0 {
+		if left := m.heap[0].due - now; left > 0 {
 			wait = max(time.Duration(left), tick)
 			m.planned = now + int64(wait)
 			return expired, wait
 		}
+		e := m.entries.at(m.heap[0].id)
 		m.unschedule(e)
-		if t := e.key.Target(); t.Type == TypeTTL {
+		if m.entries.isTTL(e) {
+			t := m.entries.target(e)
 			x := expiry{target: t, result: Result{Output: fmt.Sprintf("no heartbeat for %v", time.Duration(interval(&t))), Load: -1}}
 			good := e.goodAt()
-			x.change = e.heartbeat(&x.result, now, m.wall())
+			x.change = m.entries.heartbeat(e, &x.result, now, m.wall())
 			m.judgeSign(e, now, good)
 			m.count(x.change)
 			expired = append(expired, x)
 			continue
 		}
-		m.laneOf(e).push(e)
+		m.laneOf(e).push(&m.entries, e)
 		m.hire(ctx, workers)
 	}
 	return expired, 0
@@ -143,12 +145,12 @@ func (m *Monitor) schedule(e *entry, due int64) {
 	e.due = due
 	switch {
 	case e.pos == notQueued:
-		m.heap = append(m.heap, e)
-		m.siftUp(len(m.heap)-1, e)
+		m.heap = append(m.heap, queued{})
+		m.siftUp(len(m.heap)-1, queued{due, e.id})
 	case earlier:
-		m.siftUp(int(e.pos), e)
+		m.siftUp(int(e.pos), queued{due, e.id})
 	default:
-		m.siftDown(int(e.pos), e)
+		m.siftDown(int(e.pos), queued{due, e.id})
 	}
 	if due < m.planned {
 		m.planned = due
@@ -166,37 +168,46 @@ func (m *Monitor) unschedule(e *entry) {
 	}
 	i, last := int(e.pos), len(m.heap)-1
 	moved := m.heap[last]
-	m.heap[last] = nil
 	m.heap = m.heap[:last]
 	e.pos = notQueued
-	if moved == e {
+	if i == last {
 		return
 	}
-	m.siftDown(i, moved)
-	m.siftUp(int(moved.pos), moved)
+	if i > 0 && moved.due < m.heap[(i-1)/heapArity].due {
+		m.siftUp(i, moved)
+	} else {
+		m.siftDown(i, moved)
+	}
+}
+
+// queued is an entry in the heap. It has its own copy of due: four children are
+// a cache line, and the entries of those that stay are not looked at.
+type queued struct {
+	due int64
+	id  ID
 }
 
 // heapArity: a heap of four children a node is half as deep as one of two, and
 // a parent's children share a cache line or two.
 const heapArity = 4
 
-// siftUp places e at i or above it.
-func (m *Monitor) siftUp(i int, e *entry) {
+// siftUp places q at i or above it.
+func (m *Monitor) siftUp(i int, q queued) {
 	for i > 0 {
 		parent := (i - 1) / heapArity
-		if m.heap[parent].due <= e.due {
+		if m.heap[parent].due <= q.due {
 			break
 		}
 		m.place(i, m.heap[parent])
 		i = parent
 	}
-	m.place(i, e)
+	m.place(i, q)
 }
 
-// siftDown places e at i or below it.
-func (m *Monitor) siftDown(i int, e *entry) {
+// siftDown places q at i or below it.
+func (m *Monitor) siftDown(i int, q queued) {
 	for {
-		least, due := -1, e.due
+		least, due := -1, q.due
 		first := i*heapArity + 1
 		for c := first; c < min(first+heapArity, len(m.heap)); c++ {
 			if d := m.heap[c].due; d < due {
@@ -209,10 +220,10 @@ func (m *Monitor) siftDown(i int, e *entry) {
 		m.place(i, m.heap[least])
 		i = least
 	}
-	m.place(i, e)
+	m.place(i, q)
 }
 
-func (m *Monitor) place(i int, e *entry) {
-	m.heap[i] = e
-	e.pos = int32(i)
+func (m *Monitor) place(i int, q queued) {
+	m.heap[i] = q
+	m.entries.at(q.id).pos = int32(i)
 }

@@ -10,17 +10,17 @@ type sign struct{ first, good int64 }
 
 // signs holds the signs of the targets that fail, or may by a failure that no
 // check has confirmed yet: targets that are well take no room in it.
-type signs map[*entry]sign
+type signs map[ID]sign
 
 // sign notes the first sign of a failure of e, if it is the first.
 func (m *Monitor) sign(e *entry, first, good int64) {
-	if _, there := m.signs[e]; there {
+	if _, there := m.signs[e.id]; there {
 		return
 	}
 	if m.signs == nil {
 		m.signs = signs{}
 	}
-	m.signs[e] = sign{first, good}
+	m.signs[e.id] = sign{first, good}
 }
 
 // unsign forgets the sign of a target that is well again, or gone.
@@ -28,7 +28,7 @@ func (m *Monitor) unsign(e *entry) {
 	if len(m.signs) == 0 {
 		return
 	}
-	if delete(m.signs, e); len(m.signs) == 0 {
+	if delete(m.signs, e.id); len(m.signs) == 0 {
 		m.signs = nil // a map keeps the room of the most it has held
 	}
 }

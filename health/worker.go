@@ -19,31 +19,33 @@ const illShare = 4
 // lane is a queue of entries that are due, first in first out. It holds each
 // target once at most.
 type lane struct {
-	head, tail *entry
+	head, tail ID
 	waiting    int
 	busy       int // workers that probe entries of this lane
 }
 
-func (l *lane) push(e *entry) {
-	if l.tail == nil {
-		l.head = e
+func (l *lane) push(in *memory, e *entry) {
+	if l.tail == 0 {
+		l.head = e.id
 	} else {
-		l.tail.behind = e
+		in.at(l.tail).behind = e.id
 	}
-	l.tail = e
+	l.tail = e.id
+	e.waiting = true
 	l.waiting++
 }
 
 // pop returns the first entry, or nil.
-func (l *lane) pop() *entry {
-	e := l.head
-	if e == nil {
+func (l *lane) pop(in *memory) *entry {
+	if l.head == 0 {
 		return nil
 	}
-	l.head, e.behind = e.behind, nil
-	if l.head == nil {
-		l.tail = nil
+	e := in.at(l.head)
+	l.head, e.behind = e.behind, 0
+	if l.head == 0 {
+		l.tail = 0
 	}
+	e.waiting = false
 	l.waiting--
 	return e
 }
@@ -119,12 +121,13 @@ func (m *Monitor) take(w worker) job {
 			return job{}
 		}
 		if e.refs == 0 {
-			continue // removed while it waited
+			m.entries.release(e) // removed while it waited
+			continue
 		}
 		now := m.now()
 		e.start, e.busy = now, true
 		l.busy++
-		j := job{entry: e, target: e.key.Target(), lane: l, start: now, late: now - e.due}
+		j := job{entry: e, target: m.entries.target(e), lane: l, start: now, late: now - e.due}
 		if j.late >= lateMin {
 			m.delayed++
 		}
@@ -136,13 +139,13 @@ func (m *Monitor) take(w worker) job {
 func (m *Monitor) pop() (*entry, *lane) {
 	share := max(1, m.cfg.Concurrency/illShare)
 	if m.ill.busy < share && m.ill.waiting > 0 {
-		return m.ill.pop(), &m.ill
+		return m.ill.pop(&m.entries), &m.ill
 	}
 	if m.healthy.waiting > 0 {
-		return m.healthy.pop(), &m.healthy
+		return m.healthy.pop(&m.entries), &m.healthy
 	}
 	if m.ill.busy < m.cfg.Concurrency-share {
-		return m.ill.pop(), &m.ill
+		return m.ill.pop(&m.entries), &m.ill
 	}
 	return nil, nil
 }
@@ -172,16 +175,17 @@ func (m *Monitor) finish(j *job, r *Result) change {
 	e.busy = false
 	if e.refs == 0 {
 		r.Load = -1 // removed meanwhile: nobody is told of anything
-		if m.entries.Find(e.key) == nil {
+		if k := m.entries.key(e); m.entries.find(&k) == nil {
 			m.forget(j.target)
 		}
+		m.entries.release(e)
 		return change{}
 	}
 	now, good := m.now(), e.goodAt()
-	c := e.observe(&j.target, r, now, m.wall())
+	c := m.entries.observe(e, &j.target, r, now, m.wall())
 	m.judgeSign(e, j.start, good)
 	m.count(c)
-	m.schedule(e, e.next(&j.target, now))
+	m.schedule(e, m.entries.next(e, &j.target, now))
 	e.soon, e.lost = false, false
 	m.resulted(e)
 	return c

@@ -251,9 +251,7 @@ func (p *Pool) instanceInfo(o *seen, i uint32, now time.Time) InstanceInfo {
 	targets, impossible := targetsOf(&source{cfg: o.src}, o.name, rec, s.settings.policy.Checks, o.def)
 	for _, t := range targets {
 		c := CheckInfo{Target: t}
-		if p.cfg.Checker != nil {
-			c.Status, _ = p.cfg.Checker.Status(t)
-		}
+		c.Status, _ = p.cfg.Checker.Status(t)
 		if !o.insts[i].mine { // what the others found
 			c.Status = health.Status{State: in.health, Output: o.reasons[info.ID]}
 		}
@@ -422,8 +420,8 @@ func (p *Pool) Heartbeat(ctx context.Context, source registry.SourceID, service,
 		if !there {
 			return
 		}
-		for t := range s.insts[at].targets() {
-			if t := t.key.Target(); t.Type == health.TypeTTL {
+		for id := range s.insts[at].targets() {
+			if t := p.w.targets.checker.Target(id); t.Type == health.TypeTTL {
 				found = append(found, t)
 			}
 		}
@@ -431,7 +429,7 @@ func (p *Pool) Heartbeat(ctx context.Context, source registry.SourceID, service,
 	if err != nil {
 		return fmt.Errorf("heartbeat of %s/%s: %w", service, instance, err)
 	}
-	if len(found) == 0 || p.cfg.Checker == nil {
+	if len(found) == 0 {
 		return fmt.Errorf("ttl check of %s/%s: %w", service, instance, ErrNotFound)
 	}
 	for _, t := range found {

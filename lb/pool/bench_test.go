@@ -17,9 +17,14 @@ import (
 // zone and a named port.
 func fill(b *testing.B, services, instances int, policy string) (*pool.Pool, func(registry.Batch) error) {
 	b.Helper()
-	p, err := pool.New(pool.Config{Settings: pool.Settings{Sources: []pool.Source{
+	return fillOf(b, services, instances, pool.Config{Settings: pool.Settings{Sources: []pool.Source{
 		{ID: 1, Zone: zone, Defaults: []registry.Service{{Name: "*", Policy: policy}}},
 	}}})
+}
+
+func fillOf(b *testing.B, services, instances int, cfg pool.Config) (*pool.Pool, func(registry.Batch) error) {
+	b.Helper()
+	p, err := pool.New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -49,9 +54,10 @@ func fill(b *testing.B, services, instances int, policy string) (*pool.Pool, fun
 }
 
 func benchInstance(s, i int) registry.Instance {
+	n := s*16 + i
 	return registry.Instance{
 		Service: fmt.Sprintf("service-%05d", s), ID: fmt.Sprintf("instance-%05d", i),
-		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(s*7 + i>>16), byte(i >> 8), byte(i)})},
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})},
 		Port:      8080, Ports: []registry.Port{{Name: "http", Number: 8080, Proto: "tcp"}},
 		Weight: 1, Tags: []string{fmt.Sprintf("v%d", i%2)}, Zone: fmt.Sprintf("eu-1%c", 'a'+i%3), Incarnation: 1,
 	}

@@ -12,46 +12,24 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// target is one thing that the Checker checks for us, and for whom. It has its
-// key, a fifth of it.
+// target is what is kept of one thing that the Checker checks for us, by its ID.
 type target struct {
-	key       health.Key
+	user      *svc  // each use of it is here or in targets.others; changes make them dirty
+	verdictAt int64 // ns since 1970; 0: no failures are running
 	state     health.State
-	verdictAt int64  // ns since 1970; 0: no failures are running
-	user      *svc   // each use of it is here or in others; changes here make them dirty
-	others    []*svc // hardly ever any
-	sibling   *target
-}
-
-// IndexKey and IndexNext make it a health.Indexed.
-func (t *target) IndexKey() *health.Key { return &t.key }
-
-// IndexNext is room for the index.
-func (t *target) IndexNext() **target { return &t.sibling }
-
-// users yields a service for each use.
-func (t *target) users(yield func(*svc) bool) {
-	if t.user == nil || !yield(t.user) {
-		return
-	}
-	for _, s := range t.others {
-		if !yield(s) {
-			return
-		}
-	}
 }
 
 // use is that of one target by an instance, and the next of them. It never
 // changes.
 type use struct {
-	target *target
+	target health.ID
 	next   *use
 }
 
 // targets yields what this server checks of the instance.
-func (in *inst) targets() iter.Seq[*target] {
+func (in *inst) targets() iter.Seq[health.ID] {
 	first := in.uses
-	return func(yield func(*target) bool) {
+	return func(yield func(health.ID) bool) {
 		for u := first; u != nil; u = u.next {
 			if !yield(u.target) {
 				return
@@ -60,64 +38,94 @@ func (in *inst) targets() iter.Seq[*target] {
 	}
 }
 
-// targets is the writer's index of targets.
+// targets is what the writer keeps of all targets, without what the Checker
+// knows of them already.
 type targets struct {
-	index   health.Index[target, *target]
 	checker Checker
+	blocks  []*[targetBlock]target // by ID
+	others  map[health.ID][]*svc   // hardly ever any
 }
 
-func (ts *targets) find(t health.Target) *target { return ts.index.Find(health.KeyOf(t)) }
+// targetBlock targets are 12 KiB, which is a size that Go allocates without
+// loss.
+const targetBlock = 512
+
+// at is the room for what an ID names. It stays where it is.
+func (ts *targets) at(id health.ID) *target {
+	for int(id/targetBlock) >= len(ts.blocks) {
+		ts.blocks = append(ts.blocks, new([targetBlock]target))
+	}
+	return &ts.blocks[id/targetBlock][id%targetBlock]
+}
+
+// users yields a service for each use.
+func (ts *targets) users(id health.ID) iter.Seq[*svc] {
+	return func(yield func(*svc) bool) {
+		if s := ts.at(id).user; s == nil || !yield(s) {
+			return
+		}
+		for _, s := range ts.others[id] {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// find returns what t has; false: it is not checked for us.
+func (ts *targets) find(t health.Target) (health.ID, bool) {
+	id, there := ts.checker.Find(t)
+	return id, there && ts.at(id).user != nil
+}
 
 // use adds one use of t by s, and begins to check it if it is new.
-func (ts *targets) use(t health.Target, s *svc, seed health.State) *target {
-	k := health.KeyOf(t)
-	if e := ts.index.Find(k); e != nil {
-		e.others = append(e.others, s)
-		return e
+func (ts *targets) use(t health.Target, s *svc, seed health.State) health.ID {
+	if id, there := ts.find(t); there {
+		if ts.others == nil {
+			ts.others = map[health.ID][]*svc{}
+		}
+		ts.others[id] = append(ts.others[id], s)
+		return id
 	}
-	e := &target{key: k, state: seed, user: s}
-	ts.index.Add(e)
-	if ts.checker != nil {
-		ts.checker.Add(t, seed)
-		ts.refresh(e)
-	}
-	return e
+	id := ts.checker.Add(t, seed)
+	*ts.at(id) = target{user: s, state: seed}
+	ts.refresh(id)
+	return id
 }
 
 // release takes one use back; the last ends the checking.
-func (ts *targets) release(e *target, s *svc) {
-	if last := len(e.others) - 1; last >= 0 {
-		if e.user == s {
-			e.user = e.others[last]
-		} else {
-			e.others[slices.Index(e.others, s)] = e.others[last]
-		}
-		e.others[last] = nil
-		e.others = e.others[:last]
+func (ts *targets) release(id health.ID, s *svc) {
+	e, others := ts.at(id), ts.others[id]
+	last := len(others) - 1
+	if last < 0 {
+		*e = target{}
+		ts.checker.Remove(ts.checker.Target(id))
 		return
 	}
-	ts.index.Remove(e)
-	if ts.checker != nil {
-		ts.checker.Remove(e.key.Target())
+	if e.user == s {
+		e.user = others[last]
+	} else {
+		others[slices.Index(others, s)] = others[last]
+	}
+	others[last] = nil
+	if last == 0 {
+		delete(ts.others, id)
+	} else {
+		ts.others[id] = others[:last]
 	}
 }
 
-// refresh reads what the Checker knows of e, and reports whether that matters
-// to an answer.
-func (ts *targets) refresh(e *target) bool {
-	if ts.checker == nil {
-		return false
-	}
-	st, ok := ts.checker.Status(e.key.Target())
-	if !ok {
-		return false
-	}
+// refresh reads what the Checker knows of a target, and reports whether that
+// matters to an answer.
+func (ts *targets) refresh(id health.ID) bool {
+	state, at := ts.checker.Verdict(id)
 	verdict := int64(0)
-	if !st.VerdictAt.IsZero() {
-		verdict = st.VerdictAt.UnixNano()
+	if !at.IsZero() {
+		verdict = at.UnixNano()
 	}
-	changed := st.State != e.state || verdict != e.verdictAt
-	e.state, e.verdictAt = st.State, verdict
+	e := ts.at(id)
+	changed := state != e.state || verdict != e.verdictAt
+	e.state, e.verdictAt = state, verdict
 	return changed
 }
 
@@ -229,13 +237,13 @@ func (w *writer) setTargets(s *svc, i *inst, seed health.State) {
 // health is the state of all of an instance's checks together, and the earliest
 // time at which failures now running may end it: failing if one is, unknown if
 // one is, passing if there is none.
-func (in *inst) checked() (state health.State, deadline int64) {
+func (ts *targets) checked(in *inst) (state health.State, deadline int64) {
 	state = health.Passing
 	if in.impossible {
 		state = health.Unknown
 	}
 	for u := in.uses; u != nil; u = u.next {
-		t := u.target
+		t := ts.at(u.target)
 		switch t.state {
 		case health.Failing:
 			state = health.Failing

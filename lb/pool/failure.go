@@ -225,11 +225,8 @@ func (s *Set) ttlMax() (ttl uint32) {
 // failure, and the kind of that check; TypeNone: there is none, and good is of
 // the last check that passed.
 func (w *writer) ownSign(in *inst) (kind health.Type, s sign) {
-	if w.targets.checker == nil {
-		return health.TypeNone, sign{}
-	}
-	for t := range in.targets() {
-		target := t.key.Target()
+	for id := range in.targets() {
+		target := w.targets.checker.Target(id)
 		st, there := w.targets.checker.Status(target)
 		switch {
 		case !there:

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/lb"
 	"github.com/musterdns/muster/registry"
 )
@@ -76,11 +77,11 @@ func (w *writer) schedule(s *svc, at int64) {
 }
 
 // observe takes a load that came with a check.
-func (w *writer) observe(e *target, u float64, now time.Time) {
-	for s := range e.users {
+func (w *writer) observe(id health.ID, u float64, now time.Time) {
+	for s := range w.targets.users(id) {
 		for i := range s.insts {
 			for t := range s.insts[i].targets() {
-				if t == e {
+				if t == id {
 					w.putLoad(s.src, &registry.Load{
 						Service: s.name, Instance: string(s.insts[i].rec.id()), Load: u, Active: -1, At: now,
 					})

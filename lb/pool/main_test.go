@@ -21,22 +21,31 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// checker is a Checker whose verdicts the test gives.
+// checker is a Checker whose verdicts the test gives. It has a monitor that does
+// not run, for the IDs.
 type checker struct {
+	*health.Monitor
 	mu      sync.Mutex
 	status  map[health.Target]health.Status
 	reports []health.Result
 }
 
-func newChecker() *checker { return &checker{status: map[health.Target]health.Status{}} }
+func newChecker() *checker {
+	m, err := health.New(health.Config{Prober: &prober{}})
+	if err != nil {
+		panic(err)
+	}
+	return &checker{Monitor: m, status: map[health.Target]health.Status{}}
+}
 
-func (c *checker) Add(t health.Target, seed health.State) {
+func (c *checker) Add(t health.Target, seed health.State) health.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, there := c.status[t]; there {
 		panic("a target was added twice")
 	}
 	c.status[t] = health.Status{State: seed, Since: time.Now()}
+	return c.Monitor.Add(t, seed)
 }
 
 func (c *checker) Remove(t health.Target) {
@@ -46,6 +55,15 @@ func (c *checker) Remove(t health.Target) {
 		panic("a target was removed that is not there")
 	}
 	delete(c.status, t)
+	c.Monitor.Remove(t)
+}
+
+func (c *checker) Verdict(id health.ID) (health.State, time.Time) {
+	st, there := c.Status(c.Target(id))
+	if !there {
+		panic("the verdict on a target that is not there was asked for")
+	}
+	return st.State, st.VerdictAt
 }
 
 func (c *checker) Status(t health.Target) (health.Status, bool) {

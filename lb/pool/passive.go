@@ -64,13 +64,13 @@ func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
 		return
 	}
 	in := &s.insts[at]
-	if (seen.failed || seen.silent) && w.targets.checker != nil {
+	if seen.failed || seen.silent {
 		output := "a request through the proxy failed"
 		if !seen.failed {
 			output = "a request through the proxy waits for its answer"
 		}
-		for t := range in.targets() {
-			if t := t.key.Target(); t.Type != health.TypeTTL { // whose reports are verdicts
+		for id := range in.targets() {
+			if t := w.targets.checker.Target(id); t.Type != health.TypeTTL { // whose reports are verdicts
 				w.targets.checker.Report(t, health.Result{Output: output, Load: -1})
 			}
 		}

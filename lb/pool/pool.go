@@ -33,15 +33,29 @@ var ErrNotFound = errors.New("not found")
 
 // Checker is what the pool needs of health.Monitor. All methods are safe for
 // concurrent use and do not wait for a probe. The pool adds each target once
-// and removes it when no instance needs it any more.
+// and removes it when no instance needs it any more; between these it asks for
+// it by its ID.
 type Checker interface {
 	// Add begins to check t, which counts as being in state seed until a
 	// verdict is reached.
-	Add(t health.Target, seed health.State)
+	Add(t health.Target, seed health.State) health.ID
 	Remove(t health.Target)
+	Find(t health.Target) (health.ID, bool)
+	Target(id health.ID) health.Target
+	Verdict(id health.ID) (state health.State, failsAt time.Time)
 	Status(t health.Target) (health.Status, bool)
 	// Report takes the result of a TypeTTL target; false: it is not there.
 	Report(t health.Target, r health.Result) bool
+}
+
+// nobody is the Checker of a pool that has none: a monitor that never runs.
+type nobody struct{ *health.Monitor }
+
+func (nobody) Status(health.Target) (st health.Status, there bool) { return st, false }
+func (nobody) Report(health.Target, health.Result) bool            { return false }
+
+func (nobody) Probe(context.Context, health.Target) health.Result {
+	panic("pool: a monitor that does not run has probed")
 }
 
 // Config configures a Pool.
@@ -145,6 +159,13 @@ const queueMax = 64
 func New(cfg Config) (*Pool, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, err
+	}
+	if cfg.Checker == nil {
+		m, err := health.New(health.Config{Prober: nobody{}})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Checker = nobody{m}
 	}
 	p := &Pool{
 		cfg:      cfg,

@@ -302,9 +302,9 @@ func (w *writer) judgeOne(s *svc, in *inst, out *instance, word *registry.Admin,
 
 // output is what the check said that decided a state.
 func (w *writer) output(s *svc, in *inst, state health.State) string {
-	for t := range in.targets() {
-		if t.state == state && w.targets.checker != nil {
-			if st, ok := w.targets.checker.Status(t.key.Target()); ok {
+	for id := range in.targets() {
+		if w.targets.at(id).state == state {
+			if st, ok := w.targets.checker.Status(w.targets.checker.Target(id)); ok {
 				return st.Output
 			}
 		}

@@ -136,7 +136,7 @@ func (w *writer) reshareService(s *svc, begins bool) {
 		// something new.
 		in.stuck = false
 		if begins {
-			in.stuckAt, _ = in.checked()
+			in.stuckAt, _ = w.targets.checked(in)
 			in.stuck = in.stuckAt != in.health
 		}
 		w.mark(s)
@@ -160,7 +160,7 @@ func (w *writer) isAssigned(s *svc, in *inst) bool {
 // findOut is the verdict on an instance, and the earliest time at which
 // failures now running may end it.
 func (w *writer) findOut(s *svc, in *inst, now int64) (state health.State, deadline int64) {
-	state, deadline = in.checked()
+	state, deadline = w.targets.checked(in)
 	if !in.watched {
 		return state, deadline
 	}

@@ -127,7 +127,7 @@ func (w *writer) init(p *Pool, seed uint64) {
 	w.pool = p
 	w.seed = seed
 	w.sources = map[registry.SourceID]*source{}
-	w.targets = targets{index: health.NewIndex[target](), checker: p.cfg.Checker}
+	w.targets = targets{checker: p.cfg.Checker}
 	w.addrs.init(&p.view)
 	w.lists.init(&p.view)
 	w.sharing.me = -1
@@ -293,15 +293,15 @@ func (w *writer) drainNotified() {
 		w.seePassive(k, seen)
 	}
 	for t, o := range notified {
-		e := w.targets.find(t)
-		if e == nil {
+		id, there := w.targets.find(t)
+		if !there {
 			continue
 		}
 		if o.loaded {
-			w.observe(e, o.load, time.Now())
+			w.observe(id, o.load, time.Now())
 		}
-		if w.targets.refresh(e) {
-			for s := range e.users {
+		if w.targets.refresh(id) {
+			for s := range w.targets.users(id) {
 				w.mark(s)
 			}
 		}
