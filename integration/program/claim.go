@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 )
@@ -13,16 +14,18 @@ import (
 // claimsMax is how many claims are tried before it is held that none is free.
 const claimsMax = 100
 
-// claim binds a TCP socket, which does not listen, to an address: none that is
-// claimed so is claimed again, by any process, before release or this one's end.
-func claim(at netip.AddrPort) (release func(), err error) {
+// claim binds an abstract Unix socket, which does not listen, to a name: none that
+// is claimed so is claimed again, by any process, before release or this one's end.
+// No address is taken for it: one would keep others from listening at its port of
+// every address.
+func claim(name string) (release func(), err error) {
 	// A bare descriptor, which the garbage collector closes for nobody.
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
-		return nil, errors.Join(fmt.Errorf("claiming %s: %w", at, err), syscall.Close(fd))
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: "@muster-claim/" + name}); err != nil {
+		return nil, errors.Join(fmt.Errorf("claiming %s: %w", name, err), syscall.Close(fd))
 	}
 	return func() { _ = syscall.Close(fd) }, nil // nothing was written
 }
@@ -35,11 +38,6 @@ type Network struct {
 	released atomic.Bool
 }
 
-// networkPort is the port at the address of host 0 by which a Network is claimed:
-// host 0 serves nobody, nothing listens at this port of every address, anybody may
-// bind to it, and outgoing connections get others, from 32768 up.
-const networkPort = 1961
-
 // ClaimNetwork claims a Network, which is the caller's until Release or the end of
 // this process.
 func ClaimNetwork() (*Network, error) {
@@ -49,7 +47,7 @@ func ClaimNetwork() (*Network, error) {
 		// 127.0 and 127.1 are what people and muster dev use, 127.200 and up what
 		// checks by the hundred thousand are sent to.
 		n := &Network{prefix: [3]byte{127, byte(2 + r%198), byte(r >> 8)}}
-		if n.release, last = claim(netip.AddrPortFrom(n.Addr(0), networkPort)); last == nil {
+		if n.release, last = claim(n.Addr(0).String()); last == nil {
 			return n, nil
 		}
 	}
@@ -68,9 +66,6 @@ func (n *Network) Release() {
 	}
 }
 
-// portClaims is the address where ports of 127.0.0.1 are claimed.
-var portClaims = netip.AddrFrom4([4]byte{127, 78, 0, 1})
-
 // FreePort returns a port of 127.0.0.1 that is free for UDP and TCP, for programs
 // that cannot say which port they chose. The kernel gives it to no outgoing
 // connection, and FreePort to nobody else, in this process or another, before this
@@ -80,7 +75,7 @@ func FreePort() (int, error) {
 	for range claimsMax {
 		// Below the kernel's own, which begin at 32768.
 		port := uint16(12_000 + rand.N(20_000))
-		release, err := claim(netip.AddrPortFrom(portClaims, port))
+		release, err := claim("port " + strconv.Itoa(int(port)))
 		if err != nil {
 			last = err
 			continue
