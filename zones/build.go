@@ -83,6 +83,7 @@ func (z *Zone) build(records []Record) error {
 	z.markWildcards()
 	z.findExtras()
 	z.findSignatures()
+	z.findExpiring()
 	return nil
 }
 

@@ -34,6 +34,8 @@ type Zone struct {
 	// found by name.
 	chain chain
 
+	expiring *Signature // the first to expire; nil: there is none
+
 	soa    *Set
 	serial uint32
 	negTTL uint32 // seconds; RFC 2308 section 3: the lesser of the SOA's TTL and its minimum

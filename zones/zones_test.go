@@ -2,6 +2,7 @@ package zones_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -375,5 +376,38 @@ func BenchmarkTree_Lookup(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// TestZone_FirstToExpire: times count modulo 2^32 (RFC 4034 section 3.1.5).
+func TestZone_FirstToExpire(t *testing.T) {
+	sig := func(of wire.Type, since, expire uint32) zones.Record {
+		rdata := binary.BigEndian.AppendUint16(nil, uint16(of))
+		rdata = append(rdata, 13, 1, 0, 0, 0, 60)
+		rdata = binary.BigEndian.AppendUint32(rdata, expire)
+		rdata = binary.BigEndian.AppendUint32(rdata, since)
+		return zones.Record{Owner: []byte("\x04test\x00"), Type: wire.TypeRRSIG, TTL: 60, RData: append(rdata, "\x00\x01\x04test\x00sig"...)}
+	}
+	soa := zones.Record{Owner: []byte("\x04test\x00"), Type: wire.TypeSOA, TTL: 60, RData: append([]byte("\x00\x00"), make([]byte, 20)...)}
+	with := func(records ...zones.Record) *zones.Zone {
+		z, err := zones.NewZone(name(t, "test."), append(records, soa))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return z
+	}
+	if first, ok := with().FirstToExpire(); ok {
+		t.Errorf("without signatures: %v", first)
+	}
+	const end = 1<<32 - 1
+	first, ok := with(sig(wire.TypeNS, end-500, 1000), sig(wire.TypeSOA, end-600, end-99), sig(wire.TypeTXT, 0, 50)).FirstToExpire()
+	if !ok || first.Of != wire.TypeSOA || first.Owner != "test." {
+		t.Fatalf("%+v, want that of the SOA", first)
+	}
+	if left, all := first.Left(end - 109); left != 10 || all != 501 {
+		t.Errorf("%d of %d seconds left, want 10 of 501", left, all)
+	}
+	if left, _ := first.Left(1 << 32); left != -100 {
+		t.Errorf("%d seconds left, want -100", left)
 	}
 }

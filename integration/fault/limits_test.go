@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -67,6 +68,53 @@ func TestSnapshot_OnAFullDiskStaysAsItWas(t *testing.T) {
 	must(t, err)
 	put(t, e, fault.Instance("small", "one"), "10.1.1.2:80")
 	await(t, dial(t, s), "small."+fault.Zone, dns.TypeA, fault.Has("10.1.1.2"))
+	logged(t, s, "the snapshot is written again")
+}
+
+// TestSnapshot_InADirectoryThatBecomesReadOnly: the server answers on, the file stays as it
+// was, and is written again when it can be.
+func TestSnapshot_InADirectoryThatBecomesReadOnly(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	must(t, os.Mkdir(l.Path("state"), 0o700))
+	e, err := l.Etcd(t.Context())
+	must(t, err)
+	t.Cleanup(func() { e.Close() })
+	must(t, e.Load(t.Context(), fault.Instances(5, 2)))
+	run(t, l, fault.Settings{Etcd: e.URL, Snapshot: l.Path("state/snapshot")}).Stop()
+	old, err := os.ReadFile(l.Path("state/snapshot"))
+	must(t, err)
+	write(t, l, "old", string(old))
+	s, err := l.Serve(inMount(l.Path("state"), "8m", l.Path("old"))...)
+	must(t, err)
+	must(t, s.Ready(t.Context()))
+	remount := func(how string) {
+		t.Helper()
+		argv := []string{"--target", fmt.Sprint(s.PID()), "--mount"}
+		if os.Geteuid() != 0 {
+			argv = append(argv, "--user", "--preserve-credentials")
+		}
+		argv = append(argv, "mount", "-o", "remount,"+how, l.Path("state"))
+		if out, err := exec.CommandContext(t.Context(), "nsenter", argv...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	remount("ro")
+	inside := fmt.Sprintf("/proc/%d/root%s", s.PID(), l.Path("state/snapshot"))
+	before, err := os.ReadFile(inside)
+	must(t, err)
+	stop := s.Load(t.Context(), 5, 2, 200)
+	put(t, e, fault.Instance("new", "one"), "10.1.1.2:80") // which is to be written
+	logged(t, s, "ERROR", "writing the snapshot failed", "read-only")
+	if now, err := os.ReadFile(inside); err != nil || !bytes.Equal(now, before) {
+		t.Errorf("the snapshot has %d octets now (%v), want its %d as they were", len(now), err, len(before))
+	}
+	tally, err := stop()
+	if err = errors.Join(err, tally.Bad()); err != nil {
+		t.Error(err)
+	}
+	remount("rw")
+	put(t, e, fault.Instance("new", "two"), "10.1.1.3:80")
 	logged(t, s, "the snapshot is written again")
 }
 

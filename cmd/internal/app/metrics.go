@@ -102,6 +102,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		count("muster_dns_encrypted_refused_total", "Connections of HTTPS and QUIC, and streams of QUIC, that were closed at once, at a limit.", s.encrypted.refused),
 		count("muster_dns_signatures_found_total", "Sets answered with a signature that was there.", func() uint64 { kept, _ := s.authority.Signed(); return kept }),
 		count("muster_dns_signatures_missed_total", "Answers that waited for a signature to be made.", func() uint64 { _, waited := s.authority.Signed(); return waited }),
+		one("muster_dns_signatures_expire_timestamp_seconds", "When the first signature of a static zone expires; 0: none is signed.", s.signaturesExpire),
 		count("muster_dns_notifies_answered_total", "NOTIFY messages that a secondary has answered.", s.notifier.Sent),
 		count("muster_dns_notifies_failed_total", "Times that a secondary did not answer NOTIFY, all tries together.", s.notifier.Failed),
 		s.perTransport("muster_dns_send_errors_total", "Responses that could not be sent.", func(t *dnsserver.TransportStats) uint64 { return t.SendFailed }),

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/zones"
@@ -103,4 +104,72 @@ func copied(cfg *config.Config, zone string) bool {
 		slices.ContainsFunc(cfg.Access, func(a config.Access) bool {
 			return a.Transfer == "*" || a.Transfer == zone || a.Transfer != "" && strings.HasSuffix(zone, "."+a.Transfer)
 		})
+}
+
+// aging says that signatures of a static zone have expired or, while a quarter of the
+// time for which they are good is left, that they will; empty: neither.
+func aging(z *zones.Zone, now time.Time) (text string, sev api.Severity) {
+	first, ok := z.FirstToExpire()
+	if !ok {
+		return "", ""
+	}
+	left, all := first.Left(now.Unix())
+	at := now.Add(time.Duration(left) * time.Second).UTC().Format(time.RFC3339)
+	switch {
+	case left <= 0:
+		return fmt.Sprintf("%s %s: its signature has expired, at %s: validators refuse it", first.Owner, first.Of, at), api.SeverityError
+	case left < all/4:
+		return fmt.Sprintf("%s %s: its signature expires at %s", first.Owner, first.Of, at), api.SeverityWarning
+	}
+	return "", ""
+}
+
+// signatureFindings tells of the zones whose signatures age.
+func (s *server) signatureFindings() (out []api.Finding) {
+	tree := s.authority.Tree()
+	cfg := s.cfg.Load()
+	for i := range cfg.Zones {
+		z := &cfg.Zones[i]
+		apex, err := wire.ParseName(z.Name)
+		if err != nil {
+			continue
+		}
+		zone := tree.Zone(&apex)
+		if zone == nil {
+			continue
+		}
+		text, sev := aging(zone, time.Now())
+		if text == "" {
+			continue
+		}
+		mend := "sign the zone file again"
+		if z.DNSSEC != "" {
+			mend = "see that " + z.DNSSEC + " has a key of it that signs, and send SIGHUP"
+		}
+		out = append(out, api.Finding{Severity: sev, Subject: "zone " + z.Name, Problem: text, Mend: mend})
+	}
+	return out
+}
+
+// signaturesExpire is when the first signature of a static zone expires, in seconds since
+// 1970; 0: there is none.
+func (s *server) signaturesExpire() float64 {
+	now := time.Now().Unix()
+	earliest := int64(0)
+	tree := s.authority.Tree()
+	for _, name := range s.zoneNames() {
+		apex, err := wire.ParseName(name)
+		if err != nil {
+			continue
+		}
+		if zone := tree.Zone(&apex); zone != nil {
+			if first, ok := zone.FirstToExpire(); ok {
+				left, _ := first.Left(now)
+				if at := now + int64(left); earliest == 0 || at < earliest {
+					earliest = at
+				}
+			}
+		}
+	}
+	return float64(earliest)
 }

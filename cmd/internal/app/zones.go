@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -44,6 +45,9 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 	}
 	for _, zone := range all {
 		warnings = append(warnings, zone.Stray(apexes)...)
+		if text, _ := aging(zone, time.Now()); text != "" {
+			warnings = append(warnings, text)
+		}
 	}
 	if old == nil && len(failed) > 0 {
 		return nil, warnings, errors.Join(failed...)
