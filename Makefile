@@ -19,7 +19,7 @@ VERSION        := $(shell git describe --tags --always --dirty 2>/dev/null || ec
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-dns bench-scale history build install fmt fuzz
+.PHONY: help run test check bench bench-dns bench-scale history build install fmt fuzz packets
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ fuzz: ## run every fuzz target for FUZZTIME (5m)
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$(dirname "$$file")" || exit 1; \
 		done; \
 	done
+
+packets: ## throw 50,000 mutated packets at each transport, three times; memory must not grow
+	MUTATED=50000 $(GO) test -count=1 -timeout 20m -run mutatedPackets -v ./dnsserver/authority
 
 install: build ## install the binary into PREFIX/bin (/usr/local)
 	install -D -m 0755 $(MUSTER) $(DESTDIR)$(PREFIX)/bin/muster
