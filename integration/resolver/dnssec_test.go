@@ -85,7 +85,8 @@ func signedServer(t *testing.T) (host, port string, anchors map[string]string) {
 		}
 		anchors[zone], _, _ = strings.Cut(list, ";")
 	}
-	write(t, l.Path("still.zone"), signedStill)
+	// Its name server has the address that it is asked at, for those that go by it.
+	write(t, l.Path("still.zone"), strings.Replace(signedStill, "ns1 A 192.0.2.1\n", "ns1 A "+l.Addr(1).String()+"\n", 1))
 	s, err := l.Run(t.Context(), fault.Settings{Zones: []string{
 		fmt.Sprintf("{name: live.test, source: muster, prefix: /live/v1, dnssec: %q}", keys),
 		fmt.Sprintf("{name: still.test, file: %q, dnssec: %q}", l.Path("still.zone"), keys),

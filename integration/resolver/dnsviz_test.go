@@ -1,0 +1,71 @@
+package resolver_test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// vizMark is how dnsviz print marks what it has validated, [.], or why not.
+var vizMark = regexp.MustCompile(`\[[^\]\s]{1,2}\]`)
+
+// TestDNSViz_FindsNothing: dnsviz asks for all that a zone has of itself, over UDP and TCP,
+// with odd options and sizes, and for the names given. It warns of nothing and marks every
+// answer as secure. (Its grok says the same, but Debian 12's does not start.)
+func TestDNSViz_FindsNothing(t *testing.T) {
+	viz := find(t, "dnsviz", "dnsviz")
+	host, port, anchors := signedServer(t)
+	dir := t.TempDir()
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), viz, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("dnsviz %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	probed := func(zone string) string { return filepath.Join(dir, zone+".json") }
+	trusted := func(zone string) string { return filepath.Join(dir, zone+".key") }
+	for zone, key := range anchors {
+		write(t, trusted(zone), key+"\n")
+		server := fmt.Sprintf("%s+:ns1.%s=%s:%s", zone, zone, host, port)
+		run(append([]string{"probe", "-4", "-A", "-a", zone, "-x", server, "-o", probed(zone)}, namesOf(zone)...)...)
+		printed := run("print", "-t", trusted(zone), "-r", probed(zone))
+		for line := range strings.Lines(printed) {
+			for _, mark := range vizMark.FindAllString(line, -1) {
+				if mark != "[.]" {
+					t.Errorf("%s: %s", zone, line)
+				}
+			}
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "E:") || strings.HasPrefix(line, "W:") {
+				t.Errorf("%s: %s", zone, line)
+			}
+		}
+		for _, name := range namesOf(zone) {
+			if !strings.Contains("\n"+printed, "\n"+name+"\n") && !strings.HasPrefix(printed, name+" [.]") {
+				t.Errorf("%s is not in what dnsviz has seen:\n%s", name, printed)
+			}
+		}
+	}
+	// It would say so.
+	if printed := run("print", "-t", trusted("live.test"), "-r", probed("still.test")); !strings.Contains(printed, "[-]") {
+		t.Errorf("with another zone's key dnsviz says\n%s", printed)
+	}
+}
+
+// namesOf are the names that are asked about in a zone, the zone's first, but for those
+// that it delegates to servers that do not exist.
+func namesOf(zone string) []string {
+	names := []string{zone}
+	seen := map[string]bool{zone: true}
+	for _, q := range signedQuestions {
+		if q.zone == zone && !seen[q.name] && q.typ != "DS" {
+			seen[q.name] = true
+			names = append(names, q.name)
+		}
+	}
+	return names
+}
