@@ -10,6 +10,7 @@ import (
 // rightly, warnings for what is served but hardly meant.
 func (l *loader) check(file string) {
 	l.checkApex(file)
+	l.checkRings()
 	for _, r := range l.records {
 		l.checkOwner(r)
 		l.checkSet(r)
