@@ -47,20 +47,35 @@ func hashed(r *Record, owner *wire.Name, below int) bool {
 	return ok
 }
 
-// findChain finds the NSEC3 records that the apex' NSEC3PARAM has word of: a chain of
-// others may not be whole (RFC 5155 section 4).
+// findChain finds the NSEC3 records that an NSEC3PARAM record of the apex has word of: a
+// chain of others may not be whole (RFC 5155 section 4). Of several any may be taken
+// (section 7.3); the first has the fewest iterations.
 func (z *Zone) findChain() {
 	params := z.set(&z.nodes[0], wire.TypeNSEC3PARAM)
 	if params == nil || params.sig == 0 {
 		return
 	}
-	param, _ := next(z.data[params.data:])
-	if len(param) < 5 || param[0] != 1 || len(param) != 5+int(param[4]) { // section 4.2
-		return
+	for _, param := range params.each() {
+		c, ok := z.chainOf(param)
+		if !ok {
+			continue
+		}
+		if _, whole := c.at(z.apex.Wire()); whole { // of what has no record of the apex, there is none yet
+			z.chain = c
+			return
+		}
 	}
-	c := chain{iterations: int(binary.BigEndian.Uint16(param[2:])), salt: param[5:]}
+}
+
+// chainOf is the chain of an NSEC3PARAM record; false: there is none, or the record is to
+// be ignored: for its hash (RFC 5155 section 8.1), or flags other than zero (section 4.1.2).
+func (z *Zone) chainOf(param []byte) (c chain, ok bool) {
+	if len(param) < 5 || param[0] != 1 || param[1] != 0 || len(param) != 5+int(param[4]) { // section 4.2
+		return c, false
+	}
+	c = chain{iterations: int(binary.BigEndian.Uint16(param[2:])), salt: param[5:]}
 	if c.iterations > NSEC3Iterations {
-		return
+		return c, false
 	}
 	type link struct {
 		hash hashOf
@@ -84,7 +99,7 @@ func (z *Zone) findChain() {
 	for _, l := range links {
 		c.hashes, c.nodes = append(c.hashes, l.hash), append(c.nodes, l.node)
 	}
-	z.chain = c
+	return c, len(links) > 0
 }
 
 // hash hashes a name in wire form.

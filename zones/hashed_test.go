@@ -16,15 +16,24 @@ import (
 // signatures of nobody.
 func hashedZone(tb testing.TB) (z *zones.Zone, hash func(string) string) {
 	tb.Helper()
+	return hashedZoneOf(tb, "1 0 3 c0ffee")
+}
+
+// hashedZoneOf is hashedZone with NSEC3PARAM records of the caller's.
+func hashedZoneOf(tb testing.TB, params ...string) (z *zones.Zone, hash func(string) string) {
+	tb.Helper()
 	const iterations, salt = 3, "c0ffee"
 	hash = func(name string) string { return strings.ToLower(dns.HashName(name, dns.SHA1, iterations, salt)) }
 	sig := func(owner, typ string) string {
 		return fmt.Sprintf("%s 60 RRSIG %s 13 2 60 20380101000000 20200101000000 1 z.test. AAAA", owner, typ)
 	}
 	lines := []string{
-		sig("z.test.", "SOA"), "z.test. 60 NSEC3PARAM 1 0 3 c0ffee", sig("z.test.", "NSEC3PARAM"),
+		sig("z.test.", "SOA"), sig("z.test.", "NSEC3PARAM"),
 		"www.z.test. 60 A 192.0.2.1", "*.w.z.test. 60 A 192.0.2.2", "a.ent.z.test. 60 A 192.0.2.3",
 		"out.left.z.test. 60 NS ns.", "sub.z.test. 60 NS ns.",
+	}
+	for _, p := range params {
+		lines = append(lines, "z.test. 60 NSEC3PARAM "+p)
 	}
 	var hashes []string
 	for _, name := range []string{"z.test.", "www.z.test.", "w.z.test.", "*.w.z.test.", "ent.z.test.", "a.ent.z.test.", "sub.z.test."} {
@@ -87,6 +96,30 @@ func TestZone_Deny_hashed(t *testing.T) {
 			}
 			holds(t, b, tt.want)
 		})
+	}
+}
+
+// TestZone_Signed_params: of the NSEC3PARAM records that one is gone by that a chain is
+// there of (RFC 5155 section 7.3), and none that has flags (section 4.1.2) or a hash that
+// is not known (section 8.1).
+func TestZone_Signed_params(t *testing.T) {
+	for _, tt := range []struct {
+		what   string
+		params []string
+		want   bool
+	}{
+		{"behind one whose chain is not there", []string{"1 0 0 -", "1 0 3 c0ffee"}, true},
+		{"before one", []string{"1 0 3 c0ffee", "1 0 3 d0ffee"}, true},
+		{"beside one with flags", []string{"1 0 3 c0ffee", "1 1 3 c0ffee"}, true},
+		{"beside another hash", []string{"0 0 3 c0ffee", "1 0 3 c0ffee", "2 0 3 c0ffee"}, true},
+		{"beside too many iterations", []string{"1 0 151 c0ffee", "1 0 3 c0ffee"}, true},
+		{"flags alone", []string{"1 1 3 c0ffee"}, false},
+		{"another hash alone", []string{"2 0 3 c0ffee"}, false},
+		{"chains that are not there", []string{"1 0 0 -", "1 0 3 d0ffee"}, false},
+	} {
+		if z, _ := hashedZoneOf(t, tt.params...); z.Signed() != tt.want {
+			t.Errorf("%s: signed %t, want %t", tt.what, z.Signed(), tt.want)
+		}
 	}
 }
 

@@ -31,6 +31,9 @@ func (l *loader) checkDNSSEC(r *record) {
 	case wire.TypeNSEC3:
 		l.checkHashes(r, owner)
 	case wire.TypeNSEC3PARAM:
+		if len(r.rdata) >= 2 && r.rdata[1] != 0 {
+			l.warnf(r, "NSEC3PARAM of %s: its flags are not 0, so that it is ignored (RFC 5155 section 4.1.2)", owner)
+		}
 		if len(r.rdata) >= 4 && binary.BigEndian.Uint16(r.rdata[2:]) > zones.NSEC3Iterations {
 			l.warnf(r, "NSEC3PARAM of %s: with more than %d iterations nothing is proven by NSEC3 (RFC 9276 section 3.2)", owner, zones.NSEC3Iterations)
 		}
