@@ -9,12 +9,15 @@
 package sign
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // of DS records that others have made
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/binary"
@@ -64,7 +67,9 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 const (
 	flagsCSK    = 257 // zone key and secure entry point (RFC 4034 section 2.1.1, RFC 3757)
 	protocol    = 3   // RFC 4034 section 2.1.2
+	digestSHA1  = 1   // RFC 4034; read, and never made: RFC 8624 section 3.3
 	digestSHA2  = 2   // RFC 4509
+	digestSHA4  = 4   // SHA-384: RFC 6605; read, and never made
 	coordinates = 32  // of P-256, in octets
 )
 
@@ -139,6 +144,27 @@ func (k *Key) DNSKEY() []byte { return k.rdata }
 func (k *Key) DS() []byte {
 	sum := sha256.Sum256(slices.Concat(k.Zone.Wire(), k.rdata))
 	return append(append(binary.BigEndian.AppendUint16(nil, k.Tag), byte(k.Algorithm), digestSHA2), sum[:]...)
+}
+
+// IsOf reports whether a DS record's RDATA is of the key, by any digest that is known;
+// counts: by one that validators go by, which SHA-1 is not (RFC 8624 section 3.3).
+func (k *Key) IsOf(ds []byte) (is, counts bool) {
+	if len(ds) < 4 || binary.BigEndian.Uint16(ds) != k.Tag || Algorithm(ds[2]) != k.Algorithm {
+		return false, false
+	}
+	signed := slices.Concat(k.Zone.Wire(), k.rdata)
+	switch ds[3] {
+	case digestSHA1:
+		sum := sha1.Sum(signed) //nolint:gosec // what others have made of it
+		return bytes.Equal(ds[4:], sum[:]), false
+	case digestSHA2:
+		sum := sha256.Sum256(signed)
+		is = bytes.Equal(ds[4:], sum[:])
+	case digestSHA4:
+		sum := sha512.Sum384(signed)
+		is = bytes.Equal(ds[4:], sum[:])
+	}
+	return is, is
 }
 
 // DSText is the DS record as a zone file has it.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,8 +95,9 @@ func (s *session) keysRoll() *cobra.Command {
 func (s *session) keysRetire() *cobra.Command {
 	cmd := &cobra.Command{Use: "retire", Short: "End the old key, once the parent zone has the new one's DS record", Args: arguments(0, 0)}
 	zone, dir := keyFlags(cmd)
-	f := queryFlags{timeout: 5 * time.Second}
+	var f queryFlags
 	cmd.Flags().StringVar(&f.server, "server", "", "`address` of a resolver, or of a name server of the parent zone, that is asked for the DS records")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Second, "how long each try to ask may take")
 	dsTTL := cmd.Flags().Duration("ds-ttl", 24*time.Hour, "the TTL of the parent's DS records: for so long resolvers need the old key")
 	force := cmd.Flags().Bool("force", false, "do not ask for the DS records")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -146,22 +146,34 @@ func (f *queryFlags) checkDS(ctx context.Context, newest *sign.Key, old []*sign.
 	const typeDS = 43
 	m, _, err := f.exchange(ctx, name, typeDS)
 	if err != nil {
-		return err
+		return fmt.Errorf("what DS records the parent of %s has is not known, and no key was ended: %w", name, err)
+	}
+	if m.RCode != dnsmessage.RCodeSuccess { // NXDOMAIN too: the parent delegates the zone, or who answers is none of its
+		return fmt.Errorf("what DS records the parent of %s has is not known, and no key was ended: %s answers %s", name, f.server, rcodeName(m.RCode))
 	}
 	var there [][]byte
 	for _, rr := range m.Answers {
-		if body, ok := rr.Body.(*dnsmessage.UnknownResource); ok && rr.Header.Type == typeDS {
+		if body, ok := rr.Body.(*dnsmessage.UnknownResource); ok && rr.Header.Type == typeDS && strings.EqualFold(rr.Header.Name.String(), name.String()) {
 			there = append(there, body.Data)
 		}
 	}
-	has := func(k *sign.Key) bool {
-		return slices.ContainsFunc(there, func(ds []byte) bool { return bytes.Equal(ds, k.DS()) })
+	has := func(k *sign.Key) (is, counts bool) {
+		for _, ds := range there {
+			known, good := k.IsOf(ds)
+			is, counts = is || known, counts || good
+		}
+		return is, counts
 	}
-	if !has(newest) {
+	switch is, counts := has(newest); {
+	case is && !counts:
+		return fmt.Errorf("%s says that the parent of %s has a DS record of the new key by SHA-1 alone, which validators do not go by (RFC 8624): it must have this first: %s", f.server, name, newest.DSText())
+	case !is:
 		return fmt.Errorf("%s says that the parent of %s has %d DS records and not this one, which it must have first: %s", f.server, name, len(there), newest.DSText())
 	}
-	if i := slices.IndexFunc(old, has); i >= 0 {
-		return errors.New("the parent still has the DS record of an old key, which must go first: " + old[i].DSText())
+	for _, k := range old {
+		if is, _ := has(k); is {
+			return errors.New("the parent still has the DS record of an old key, which must go first: " + k.DSText())
+		}
 	}
 	return nil
 }
