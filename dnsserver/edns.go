@@ -104,11 +104,19 @@ func (r *responder) answerCookie(buf []byte) []byte {
 // SetNSID makes id what clients that ask for the server's name get (RFC 5001);
 // empty: nothing. It may be called at any time.
 func (s *Server) SetNSID(id string) error {
-	if len(id) > NSIDMax {
-		return fmt.Errorf("dnsserver: NSID: %d octets, at most %d", len(id), NSIDMax)
+	if err := CheckNSID(id); err != nil {
+		return err
 	}
 	b := []byte(id)
 	s.nsid.Store(&b)
+	return nil
+}
+
+// CheckNSID reports why SetNSID would not take an id.
+func CheckNSID(id string) error {
+	if len(id) > NSIDMax {
+		return fmt.Errorf("dnsserver: NSID: %d octets, at most %d", len(id), NSIDMax)
+	}
 	return nil
 }
 

@@ -142,35 +142,42 @@ func (h *Handler) Tree() *zones.Tree { return h.tree.Load() }
 
 // SetConfig replaces the configuration; on an error the one before stays.
 func (h *Handler) SetConfig(c Config) error {
+	commit, err := h.Prepare(c)
+	if err == nil {
+		commit()
+	}
+	return err
+}
+
+// Prepare is SetConfig that changes nothing until commit is called.
+func (h *Handler) Prepare(c Config) (commit func(), err error) {
 	p := &policy{why: c.WhyAllow, subnets: c.SubnetsFrom, locality: c.Locality}
 	if p.why == nil {
 		p.why = loopback()
 	}
-	var err error
 	if p.rules, err = newRules(c.Access); err != nil {
-		return err
+		return nil, err
 	}
 	if p.transfer, err = newTransferRules(c.Transfer); err != nil {
-		return err
+		return nil, err
 	}
 	if p.version, err = characterString("Chaos.Version", c.Chaos.Version); err != nil {
-		return err
+		return nil, err
 	}
 	if p.id, err = characterString("Chaos.ID", c.Chaos.ID); err != nil {
-		return err
+		return nil, err
 	}
 	if p.forward, err = newForwarder(c.Forward); err != nil {
-		return err
+		return nil, err
 	}
 	var before *limiter
 	if old := h.policy.Load(); old != nil {
 		before = old.limit
 	}
 	if p.limit, err = newLimiter(c.RateLimit, before); err != nil {
-		return err
+		return nil, err
 	}
-	h.policy.Store(p)
-	return nil
+	return func() { h.policy.Store(p) }, nil
 }
 
 // characterString is s behind its length, nothing for the empty s.

@@ -70,26 +70,38 @@ func New(tree func() *zones.Tree, log *slog.Logger) *Notifier {
 
 // SetTargets replaces the secondaries. Those that stay are not told again.
 func (n *Notifier) SetTargets(list []Target) error {
+	commit, err := n.Prepare(list)
+	if err == nil {
+		commit()
+	}
+	return err
+}
+
+// Prepare is SetTargets that changes nothing until commit is called.
+func (n *Notifier) Prepare(list []Target) (commit func(), err error) {
 	targets := make([]*secondary, 0, len(list))
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	for i, t := range list {
 		zone, err := wire.ParseName(t.Zone)
 		if err != nil {
-			return fmt.Errorf("Target[%d].Zone: %w", i, err)
+			return nil, fmt.Errorf("Target[%d].Zone: %w", i, err)
 		}
 		if !t.To.IsValid() || t.To.Port() == 0 {
-			return fmt.Errorf("Target[%d].To: %s is no address and port", i, t.To)
+			return nil, fmt.Errorf("Target[%d].To: %s is no address and port", i, t.To)
 		}
 		s := &secondary{Target: t, zone: zone}
 		s.told.Store(-1)
-		if at := slices.IndexFunc(n.targets, func(o *secondary) bool { return o.zone.Equal(&zone) && o.To == t.To }); at >= 0 {
-			s.told.Store(n.targets[at].told.Load())
-		}
 		targets = append(targets, s)
 	}
-	n.targets = targets
-	return nil
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, s := range targets {
+			if at := slices.IndexFunc(n.targets, func(o *secondary) bool { return o.zone.Equal(&s.zone) && o.To == s.To }); at >= 0 {
+				s.told.Store(n.targets[at].told.Load())
+			}
+		}
+		n.targets = targets
+	}, nil
 }
 
 // Sent and Failed are how many messages were answered, and how many secondaries did

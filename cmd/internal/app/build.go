@@ -261,11 +261,20 @@ func (s *server) buildDNS(cfg *config.Config) error {
 		return err
 	}
 	_, _ = rand.Read(s.ownCookies[:]) // never fails
-	if err := s.applyCookies(cfg); err != nil {
+	secrets, err := s.cookieSecrets(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.dns.SetCookieSecrets(secrets); err != nil {
 		return err
 	}
 	s.notifier = notify.New(s.authority.Tree, s.log.With("part", "notify"))
-	return s.applyKeys(cfg)
+	commit, err := s.prepareKeys(cfg)
+	if err != nil {
+		return err
+	}
+	commit()
+	return nil
 }
 
 // authorityConfig is what the authority takes of a configuration.

@@ -71,26 +71,26 @@ func (s *server) readCookies(ctx context.Context, own cookie.Secret) error {
 	return s.dns.SetCookieSecrets(append(secrets, own))
 }
 
-// applyCookies uses the secrets of the file that the configuration names; without
-// one, the server's own until the shared ones are known.
-func (s *server) applyCookies(cfg *config.Config) error {
+// cookieSecrets are the secrets of the file that the configuration names; without one,
+// the server's own until the shared ones are known.
+func (s *server) cookieSecrets(cfg *config.Config) ([]cookie.Secret, error) {
 	if cfg.DNS.CookieSecretFile == "" {
-		return s.dns.SetCookieSecrets([]cookie.Secret{s.ownCookies})
+		return []cookie.Secret{s.ownCookies}, nil
 	}
 	b, err := os.ReadFile(cfg.DNS.CookieSecretFile)
 	if err != nil {
-		return fmt.Errorf("dns.cookie_secret_file: %w", err)
+		return nil, fmt.Errorf("dns.cookie_secret_file: %w", err)
 	}
 	var secrets []cookie.Secret
 	for word := range strings.FieldsSeq(string(b)) {
 		secret, err := cookie.ParseSecret(word)
 		if err != nil {
-			return fmt.Errorf("dns.cookie_secret_file: %w", err)
+			return nil, fmt.Errorf("dns.cookie_secret_file: %w", err)
 		}
 		secrets = append(secrets, secret)
 	}
-	if err := s.dns.SetCookieSecrets(secrets); err != nil {
-		return errors.New("dns.cookie_secret_file: must hold 1 to 8 secrets of 32 hexadecimal digits")
+	if n := len(secrets); n == 0 || n > cookie.SecretsMax {
+		return nil, errors.New("dns.cookie_secret_file: must hold 1 to 8 secrets of 32 hexadecimal digits")
 	}
-	return nil
+	return secrets, nil
 }

@@ -20,16 +20,16 @@ func notifySource(cfg *config.Config, to netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// applyKeys puts the configuration's keys of transaction signatures in force, and
-// says which secondaries are told of changes.
-func (s *server) applyKeys(cfg *config.Config) error {
+// prepareKeys reads the configuration's keys of transaction signatures and which
+// secondaries are told of changes, and returns what puts them in force.
+func (s *server) prepareKeys(cfg *config.Config) (commit func(), err error) {
 	list, err := cfg.ReadKeys()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := tsig.New(list)
 	if err != nil {
-		return fmt.Errorf("keys: %w", err)
+		return nil, fmt.Errorf("keys: %w", err)
 	}
 	byName := make(map[string]*tsig.Key, len(list))
 	for i := range list {
@@ -42,9 +42,12 @@ func (s *server) applyKeys(cfg *config.Config) error {
 			targets = append(targets, notify.Target{Zone: z.Name, To: to, Key: byName[z.NotifyTSIG], From: notifySource(cfg, to.Addr())})
 		}
 	}
-	if err := s.notifier.SetTargets(targets); err != nil {
-		return err
+	tell, err := s.notifier.Prepare(targets)
+	if err != nil {
+		return nil, err
 	}
-	s.dns.SetKeys(keys)
-	return nil
+	return func() {
+		tell()
+		s.dns.SetKeys(keys)
+	}, nil
 }

@@ -10,6 +10,10 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/musterdns/muster/cmd/internal/config"
+	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/cookie"
+	"github.com/musterdns/muster/lb/pool"
+	"github.com/musterdns/muster/zones"
 )
 
 // settle is how long file changes must have ended before they are read: an
@@ -124,59 +128,92 @@ func (s *server) refuse(err error, lines []string) {
 	s.log.Error("the new configuration is refused, the old one stays", "error", err)
 }
 
-// applyConfig applies what can change while the server runs.
+// prepared is a configuration of which everything has been read and checked.
+type prepared struct {
+	cfg      *config.Config
+	settings pool.Settings
+	tree     *zones.Tree
+	files    error // zone files that are bad: their old zones are in the tree
+	renewal  *renewal
+	answer   func() // has the authority go by it
+	keys     func() // puts its TSIG keys and secondaries in force
+	secrets  []cookie.Secret
+}
+
+// applyConfig applies what can change while the server runs: all of it, or nothing.
 func (s *server) applyConfig(ctx context.Context, cfg *config.Config) error {
-	var refused []string
-	known, err := s.keepSources(cfg)
+	p, err := s.prepare(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	// The settings are checked before anything is changed.
-	settings := s.settings(known)
-	if err := settings.Validate(); err != nil {
-		return err
+	defer p.renewal.discard()
+	return s.put(ctx, p)
+}
+
+// prepare reads and checks everything of a configuration, and binds its addresses.
+// Nothing is changed by it, and on an error nothing is kept.
+func (s *server) prepare(ctx context.Context, cfg *config.Config) (*prepared, error) {
+	p := &prepared{cfg: cfg}
+	known, err := s.keepSources(cfg)
+	if err != nil {
+		return nil, err
 	}
-	tree, warnings, err := s.loadTree(known, s.authority.Tree())
+	p.settings = s.settings(known)
+	if err := p.settings.Validate(); err != nil {
+		return nil, err
+	}
+	if p.answer, err = s.authority.Prepare(authorityConfig(cfg, s.opt.Version)); err != nil {
+		return nil, err
+	}
+	if err := dnsserver.CheckNSID(cfg.DNS.NSID); err != nil {
+		return nil, err
+	}
+	if cfg.DNS.CookieSecretFile != "" || s.cfg.Load().DNS.CookieSecretFile != "" {
+		if p.secrets, err = s.cookieSecrets(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if p.keys, err = s.prepareKeys(cfg); err != nil {
+		return nil, err
+	}
+	var warnings []string
+	p.tree, warnings, p.files = s.loadTree(known, s.authority.Tree())
 	for _, w := range warnings {
 		s.log.Warn("zone file", "warning", w)
 	}
-	if tree == nil {
+	if p.tree == nil {
+		return nil, p.files
+	}
+	if p.renewal, err = s.renewProxies(ctx, cfg); err != nil {
+		return nil, notListening("proxy.listeners", err)
+	}
+	return p, nil
+}
+
+// put puts what was prepared in force. It fails only where nothing has been changed yet,
+// when the server ends.
+func (s *server) put(ctx context.Context, p *prepared) error {
+	if err := s.pool.Reload(ctx, p.settings); err != nil {
 		return err
 	}
-	if err != nil {
-		refused = append(refused, err.Error())
+	var refused []string
+	if p.files != nil {
+		refused = append(refused, p.files.Error())
 		s.reloadsFailed.Add(1)
-		s.log.Error("a zone file is refused, the old zone stays", "error", err)
+		s.log.Error("a zone file is refused, the old zone stays", "error", p.files)
 	}
-	// Addresses are bound before anything is changed too.
-	renewal, err := s.renewProxies(ctx, cfg)
-	if err != nil {
-		return notListening("proxy.listeners", err)
-	}
-	defer renewal.discard()
-	if err := s.authority.SetConfig(authorityConfig(cfg, s.opt.Version)); err != nil {
-		return err
-	}
-	if err := s.pool.Reload(ctx, settings); err != nil {
-		return err
-	}
-	_, networks, _ := localities(cfg) // the configuration was validated
+	p.answer()
+	_, networks, _ := localities(p.cfg) // the configuration was validated
 	s.networks.Store(networks)
-	if err := s.dns.SetNSID(cfg.DNS.NSID); err != nil {
-		return err
+	_ = s.dns.SetNSID(p.cfg.DNS.NSID) // it was checked
+	if len(p.secrets) > 0 {
+		_ = s.dns.SetCookieSecrets(p.secrets) // they were counted
 	}
-	if cfg.DNS.CookieSecretFile != "" || s.cfg.Load().DNS.CookieSecretFile != "" {
-		if err := s.applyCookies(cfg); err != nil {
-			return err
-		}
-	}
-	if err := s.applyKeys(cfg); err != nil {
-		return err
-	}
-	s.commit(ctx, renewal, cfg)
-	s.authority.SetTree(tree)
+	p.keys()
+	s.commit(ctx, p.renewal, p.cfg)
+	s.authority.SetTree(p.tree)
 	s.push.Wake()
-	s.level.Set(cfg.Log.Level)
+	s.level.Set(p.cfg.Log.Level)
 	s.refused.Store(&refused)
 	return nil
 }
