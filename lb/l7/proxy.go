@@ -356,6 +356,10 @@ func (p *Proxy) Sockets() map[string]syscall.Conn {
 // sweep is how often what has been idle for too long is looked for.
 const sweep = time.Second
 
+// Leave asks clients to go elsewhere before Run's ctx ends: answers close their
+// connections (HTTP/2: GOAWAY). New ones are taken as before.
+func (p *Proxy) Leave() { p.stopping.Store(true) }
+
 // Run serves until ctx ends. Then it accepts nothing more, tells clients to go
 // elsewhere (Connection: close, GOAWAY), waits for what is in flight at most
 // Limits.Drain, cuts what is left, and returns nil when all its goroutines have

@@ -124,8 +124,9 @@ type server struct {
 	samples   *demo.Set
 	snapshots *snapshots
 
-	ready  atomic.Bool
-	reason atomic.Pointer[string] // what readiness waits for
+	ready   atomic.Bool
+	leaving atomic.Bool            // a lame duck
+	reason  atomic.Pointer[string] // what readiness waits for
 }
 
 // source is one service zone's connection to its keys.
@@ -232,9 +233,14 @@ func (s *server) run(ctx context.Context) error {
 		feeders.Go(func() error { return s.watchCluster(feed) })
 	}
 
-	stopping, stop := context.WithCancel(ctx)
+	stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	front, frontCtx := errgroup.WithContext(stopping)
+	front.Go(func() error {
+		s.linger(ctx, frontCtx)
+		stop()
+		return nil
+	})
 	front.Go(func() error { return s.admin.Run(frontCtx) })
 	front.Go(func() error { return s.answer(frontCtx) })
 	front.Go(func() error { return s.reloads(frontCtx) })
@@ -269,6 +275,33 @@ func (s *server) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// linger waits for the order to stop, and then for the time of a lame duck: the
+// server says that it is not ready, asks its proxies' clients to go elsewhere, and
+// goes on with all that it does. It returns early when running ends.
+func (s *server) linger(ordered, running context.Context) {
+	select {
+	case <-ordered.Done():
+	case <-running.Done():
+		return
+	}
+	left := s.cfg.Load().Admin.LameDuck
+	if left == 0 {
+		return
+	}
+	s.leaving.Store(true)
+	s.notify("STOPPING=1")
+	for _, h := range s.proxies.now.Load().http {
+		h.proxy.Leave()
+	}
+	s.log.Info("stopping: not ready any more, and answering all the same", "for", left)
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-running.Done():
+	}
 }
 
 // watch follows one source for as long as the server runs.

@@ -400,6 +400,56 @@ func TestRun_changes_a_udp_listener(t *testing.T) {
 	})
 }
 
+// TestRun_is_a_lame_duck/that has been told to stop goes on for admin.lame_duck:
+// not ready, with new connections taken, and clients asked to go.
+func TestRun_is_a_lame_duck(t *testing.T) {
+	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { _, _ = io.WriteString(w, req.URL.Path) }))
+	t.Cleanup(instance.Close)
+	text := strings.Replace(fmt.Sprintf(basics, ""), "admin: {", "admin: {lame_duck: 6s, ", 1)
+	r := start(t, text+"health: {allow_targets: [127.0.0.0/8]}\nproxy:\n  listeners: [{name: web, listen: \"127.0.0.1:0\", mode: http, service: web}]\n", "", false)
+	r.register(t, "web", instance.Listener.Addr().String())
+	at := r.listener(t, "web")
+	if !dial(t, at).gets(t, "/before") {
+		t.Error("connections are not kept before it is told to stop")
+	}
+	kept := dial(t, at)
+	kept.gets(t, "/kept")
+	ready := func() string {
+		resp, err := http.Get(r.Admin + "/readyz?verbose")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.Status + " " + string(body)
+	}
+	eventually(t, "it is ready", func() bool { return strings.HasPrefix(ready(), "200") })
+	stopped := make(chan error, 1)
+	go func() { stopped <- r.stop() }()
+	eventually(t, "it is not ready", func() bool { return strings.HasPrefix(ready(), "503") })
+	if said := ready(); !strings.Contains(said, "stopping") {
+		t.Errorf("it says %q", said)
+	}
+	if dial(t, at).gets(t, "/new") {
+		t.Error("the client of a new connection is not asked to connect elsewhere")
+	}
+	if kept.gets(t, "/again") {
+		t.Error("the client of a kept connection is not asked to connect elsewhere")
+	}
+	select {
+	case <-stopped:
+		t.Fatal("it has stopped already")
+	default:
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if c, err := net.Dial("tcp", at); err == nil {
+		c.Close()
+		t.Error("it takes connections after its end")
+	}
+}
+
 // TestRun_speaks_TLS_to_instances/from when a reload says so, at a listener that
 // stays, until another says how not to trust them.
 func TestRun_speaks_TLS_to_instances(t *testing.T) {

@@ -263,7 +263,7 @@ func needRestart(old, now *config.Config) []string {
 		{"health.allow_targets", old.Health.AllowTargets, now.Health.AllowTargets},
 		{"health.exec", old.Health.Exec, now.Health.Exec},
 		{"health.share", old.Health.Share, now.Health.Share},
-		{"admin", old.Admin, now.Admin},
+		{"admin", adminAtStart(old), adminAtStart(now)},
 		{"proxy.listeners (of modes nat and dsr)", kernelListeners(old), kernelListeners(now)},
 		{"proxy.vips", old.Proxy.VIPs, now.Proxy.VIPs},
 		{"proxy.secret_file", old.Proxy.SecretFile, now.Proxy.SecretFile},
@@ -275,6 +275,13 @@ func needRestart(old, now *config.Config) []string {
 		}
 	}
 	return keys
+}
+
+// adminAtStart is the admin API's configuration without what is read later.
+func adminAtStart(cfg *config.Config) config.Admin {
+	a := cfg.Admin
+	a.LameDuck = 0
+	return a
 }
 
 // serviceZones are the names, sources and prefixes of the service zones.

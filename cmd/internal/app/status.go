@@ -20,7 +20,10 @@ import (
 
 // waiting says what readiness waits for; none: ready.
 func (s *server) waiting() []string {
-	if s.ready.Load() {
+	switch {
+	case s.leaving.Load():
+		return []string{"its end: it is stopping"}
+	case s.ready.Load():
 		return nil
 	}
 	return []string{*s.reason.Load()}

@@ -211,6 +211,7 @@ type Admin struct {
 	Listen    netip.AddrPort
 	TokenFile string // absolute path; empty: writing needs no token
 	Pprof     bool
+	LameDuck  time.Duration // 0: none
 }
 
 // Forward configures the forwarding of questions outside the zones.

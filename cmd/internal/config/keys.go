@@ -39,15 +39,7 @@ func keys() []key {
 		healthKeys(),
 		serviceKeys(),
 		proxyKeys(),
-		under("admin", "The admin API: health, metrics and what the command line talks to.",
-			func(c *Config) *Admin { return &c.Admin },
-			one("listen", "127.0.0.1:8653", "Where the admin API listens.", address(0),
-				func(c *Admin, v netip.AddrPort) { c.Listen = v }),
-			one("token_file", `""`, "A file with the token that writing needs. Empty: requests of this machine may write, and no others.", file(""),
-				func(c *Admin, v string) { c.TokenFile = v }),
-			one("pprof", "false", "Serve profiles of the process under /debug/pprof.", boolean(),
-				func(c *Admin, v bool) { c.Pprof = v }),
-		),
+		adminKeys(),
 		under("forward", "Where questions outside the zones go, so that a machine can name Muster alone in its resolv.conf.",
 			func(c *Config) *Forward { return &c.Forward },
 			many("upstreams", "[]", "Resolvers to ask, in order; the port is 53 unless given. None: such questions are REFUSED.", address(53),
@@ -91,6 +83,20 @@ func keys() []key {
 				func(k *TSIGKey, v string) { k.SecretFile = v })),
 		),
 	}
+}
+
+func adminKeys() key {
+	return under("admin", "The admin API: health, metrics and what the command line talks to.",
+		func(c *Config) *Admin { return &c.Admin },
+		one("listen", "127.0.0.1:8653", "Where the admin API listens.", address(0),
+			func(c *Admin, v netip.AddrPort) { c.Listen = v }),
+		one("token_file", `""`, "A file with the token that writing needs. Empty: requests of this machine may write, and no others.", file(""),
+			func(c *Admin, v string) { c.TokenFile = v }),
+		one("pprof", "false", "Serve profiles of the process under /debug/pprof.", boolean(),
+			func(c *Admin, v bool) { c.Pprof = v }),
+		one("lame_duck", "0s", "How long the server goes on after SIGTERM with /readyz at 503, so that who asks for that sends clients elsewhere before they are refused.", duration(100*time.Millisecond, 10*time.Minute, "it stops at once"),
+			func(c *Admin, v time.Duration) { c.LameDuck = v }),
+	)
 }
 
 func dnsKeys() key {
