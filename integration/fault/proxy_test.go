@@ -159,6 +159,9 @@ func TestProxy_CountsByInstance(t *testing.T) {
 		t.Errorf("web-1 has had %v requests, %v", n, err)
 	}
 	metric(t, s, "muster_proxy_instances_left_out", 0)
+	if out, err := l.CLI(t.Context(), "doctor"); !strings.Contains(out, "instance web/dead: this server's proxy has ejected it: its requests failed, 5 of 5") {
+		t.Errorf("muster doctor does not tell of the ejection: %v\n%s", err, out)
+	}
 	_, err := e.Client.Delete(t.Context(), fault.Instance("web", "dead"))
 	must(t, err)
 	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {
@@ -206,6 +209,14 @@ func TestProxy_TakesRoutesFromEtcd(t *testing.T) {
 	if err != nil || !strings.Contains(out, "route api: taken") || !strings.Contains(out, "asked for /users") {
 		t.Errorf("explain says %v\n%s", err, out)
 	}
+	// What cannot have an effect is told.
+	put(t, e, fault.Keys+"routes/hashed", `{"path":"/hashed","service":"api","hash_on":"header:X-User"}`)
+	must(t, fault.Until(t.Context(), 20*time.Millisecond, func() error {
+		if out, _ := l.CLI(t.Context(), "doctor"); !strings.Contains(out, "route hashed: hash_on has no effect: instances of api are chosen by policy weighted") {
+			return errors.New("muster doctor does not tell of hash_on without hash:\n" + out)
+		}
+		return nil
+	}))
 	// Segments are whole: /api2 is not below /api.
 	awaitAnswer(t, url+"/api2", l.Addr(100).String()+":8080 /api2")
 	put(t, e, fault.Keys+"routes/bad", `{"path":"api","service":"api"}`)

@@ -188,7 +188,7 @@ func (s *server) findings(ctx context.Context) []api.Finding {
 	if n := s.snapshots.failed.Load(); n > 0 {
 		add(api.SeverityWarning, "snapshot", fmt.Sprintf("%d writes of %s have failed", n, s.snapshots.path), "make room, or set registry.snapshot elsewhere")
 	}
-	out = slices.Concat(out, s.signatureFindings(), s.kernelFindings(), s.routeFindings())
+	out = slices.Concat(out, s.signatureFindings(), s.kernelFindings(), s.routeFindings(), s.dispatchFindings())
 	if lost := s.dns.Stats().UDPOverflow; lost > 0 {
 		add(api.SeverityWarning, "udp socket buffer", fmt.Sprintf("the kernel dropped %d queries as a receive buffer was full", lost),
 			"raise net.core.rmem_max to 4194304 or more, or give the server another core")
