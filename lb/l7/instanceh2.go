@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterdns/muster/lb/dispatch"
@@ -68,8 +69,11 @@ type outbound struct {
 	x    *exchange
 	mu   sync.Mutex
 	done bool
-	err  error
 	n    int64
+	// err is what reading failed with; nil: nothing yet. Without mu, which a Read
+	// that waits for the client holds.
+	err             atomic.Pointer[error]
+	reading, closed atomic.Bool
 
 	awaits awaits
 
@@ -84,7 +88,14 @@ func (o *outbound) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	payload := &o.x.payload
-	o.awaits.Store(0)
+	o.reading.Store(true)
+	defer o.reading.Store(false)
+	if o.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	if !o.x.grpc { // whose clients wait for answers to what they have said so far
+		o.awaits.Store(0)
+	}
 	defer func() { o.awaits.begin(time.Now()) }()
 	if !payload.begun {
 		payload.begun = true
@@ -103,15 +114,22 @@ func (o *outbound) Read(p []byte) (int, error) {
 			}
 		}
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		o.err = err
+	if err != nil && !errors.Is(err, io.EOF) && !o.closed.Load() {
+		o.err.Store(&err)
 	}
 	return n, err
 }
 
-// Close is called by net/http when it needs no more; the exchange itself ends
-// the reading with end.
-func (*outbound) Close() error { return nil }
+// Close is called by net/http when it needs no more. A Read that waits for the
+// client is to end then: net/http waits for it before it tells of a connection
+// that was lost. For the rest the exchange itself ends the reading with end.
+func (o *outbound) Close() error {
+	o.closed.Store(true)
+	if o.reading.Load() {
+		o.x.payload.abort()
+	}
+	return nil
+}
 
 // end unblocks a Read and lets none begin.
 func (o *outbound) end() {
@@ -246,9 +264,9 @@ func (a *answerHTTP2) failure(err error, until time.Time) *failure {
 	var bad *http1.Error
 	var client error
 	if a.body != nil {
-		a.body.mu.Lock()
-		client = a.body.err
-		a.body.mu.Unlock()
+		if failed := a.body.err.Load(); failed != nil {
+			client = *failed
+		}
 	}
 	switch {
 	case a.call.state.Load() == stateGivenUp:

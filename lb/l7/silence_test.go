@@ -31,6 +31,14 @@ func TestProxy_SilentInstance(t *testing.T) {
 			req.Header.Set("Content-Type", "application/grpc")
 			return h2cClient(t), req
 		},
+		"over HTTP/2, with a stream that goes on": func(r *rig) (*http.Client, *http.Request) {
+			body, pipe := io.Pipe()
+			t.Cleanup(func() { pipe.Close() })
+			go func() { _, _ = pipe.Write([]byte("a message")) }()
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url("/"), body)
+			req.Header.Set("Content-Type", "application/grpc")
+			return h2cClient(t), req
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +64,12 @@ func TestProxy_SilentInstance(t *testing.T) {
 			if n := r.dispatch.Stats().Ejections; n != 0 {
 				t.Errorf("%d ejections: silence is none", n)
 			}
-			end()
+			end() // the instance dies, and the client is told, though its own stream is open
+			select {
+			case <-done:
+			case <-time.After(20 * time.Second): // a request may take 30 s
+				t.Error("the client is not told")
+			}
 			<-done
 		})
 	}
@@ -75,11 +88,11 @@ func TestProxy_SilentClient(t *testing.T) {
 			t.Parallel()
 			r := start(t, nil)
 			r.register("web/a", server(t, named("a")))
+			if name == "over HTTP/2" {
+				r.routes(`all {"service":"web","protocol":"h2c"}`)
+			}
 			body, pipe := io.Pipe()
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, r.url("/"), body)
-			if name == "over HTTP/2" {
-				req.Header.Set("Content-Type", "application/grpc")
-			}
 			go func() {
 				for range 7 {
 					_, _ = pipe.Write([]byte("some"))
