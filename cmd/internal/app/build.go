@@ -3,12 +3,9 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/musterdns/muster/cmd/internal/admin"
 	"github.com/musterdns/muster/cmd/internal/config"
@@ -320,9 +317,9 @@ func (s *server) nameServers() []netip.Addr {
 
 // buildAdmin makes the admin server.
 func (s *server) buildAdmin(cfg *config.Config) error {
-	token, err := readToken(cfg.Admin.TokenFile)
+	token, err := cfg.Admin.Token()
 	if err != nil {
-		return err
+		return fmt.Errorf("admin.token_file: %w", err)
 	}
 	if s.metrics, err = s.newMetrics(); err != nil {
 		return err
@@ -342,20 +339,4 @@ func (s *server) buildAdmin(cfg *config.Config) error {
 	}
 	s.admin = admin.New(out)
 	return nil
-}
-
-// readToken reads the token for writing; white space around it is no part of it.
-func readToken(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("admin.token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", errors.New("admin.token_file: " + path + " is empty: write a token of your own into it")
-	}
-	return token, nil
 }

@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/musterdns/muster/cmd/internal/config"
@@ -77,20 +74,9 @@ func (s *server) cookieSecrets(cfg *config.Config) ([]cookie.Secret, error) {
 	if cfg.DNS.CookieSecretFile == "" {
 		return []cookie.Secret{s.ownCookies}, nil
 	}
-	b, err := os.ReadFile(cfg.DNS.CookieSecretFile)
+	secrets, err := cfg.DNS.CookieSecrets()
 	if err != nil {
 		return nil, fmt.Errorf("dns.cookie_secret_file: %w", err)
-	}
-	var secrets []cookie.Secret
-	for word := range strings.FieldsSeq(string(b)) {
-		secret, err := cookie.ParseSecret(word)
-		if err != nil {
-			return nil, fmt.Errorf("dns.cookie_secret_file: %w", err)
-		}
-		secrets = append(secrets, secret)
-	}
-	if n := len(secrets); n == 0 || n > cookie.SecretsMax {
-		return nil, errors.New("dns.cookie_secret_file: must hold 1 to 8 secrets of 32 hexadecimal digits")
 	}
 	return secrets, nil
 }

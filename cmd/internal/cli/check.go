@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -164,58 +163,34 @@ func (s *session) printLines(err error) (lines int) {
 	return lines
 }
 
-// checkFiles sees whether the other files can be read.
+// checkFiles sees whether the other files can be used.
 func (s *session) checkFiles(cfg *config.Config) (errs, warnings int) {
-	files := [][2]string{{"admin.token_file", cfg.Admin.TokenFile}, {"dns.cookie_secret_file", cfg.DNS.CookieSecretFile}}
-	if cfg.Registry.Mode == config.RegistryEtcd {
-		e := cfg.Registry.Etcd
-		files = append(files, [2]string{"registry.etcd.password_file", e.PasswordFile}, [2]string{"registry.etcd.ca", e.CA},
-			[2]string{"registry.etcd.cert", e.Cert}, [2]string{"registry.etcd.key", e.Key})
-	}
 	if _, err := cfg.ReadKeys(); err != nil {
 		errs++
 		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where("keys"), Reason: err.Error()})
 	}
-	for _, f := range files {
-		errs += s.checkFile(cfg, f[0], f[1])
-	}
-	e, warnings := s.checkProxy(cfg)
-	return errs + e, warnings
+	_, err := cfg.Admin.Token()
+	errs += s.checkSecret(cfg, "admin.token_file", cfg.Admin.TokenFile, err, "")
+	_, err = cfg.DNS.CookieSecrets()
+	errs += s.checkSecret(cfg, "dns.cookie_secret_file", cfg.DNS.CookieSecretFile, err, "")
+	_, err = cfg.Proxy.Secret()
+	errs += s.checkSecret(cfg, "proxy.secret_file", cfg.Proxy.SecretFile, err, "write random octets into it")
+	c := &pemCheck{s: s, cfg: cfg, errs: errs}
+	c.all()
+	return c.errs, c.warnings
 }
 
-// checkFile prints whether the file a key names cannot be read.
-func (s *session) checkFile(cfg *config.Config, key, path string) (errs int) {
-	if path == "" {
+// checkSecret prints the error of reading the file with a secret that a key names,
+// if there is one.
+func (s *session) checkSecret(cfg *config.Config, key, path string, err error, mend string) (errs int) {
+	if err == nil {
 		return 0
 	}
-	opened, err := os.Open(path)
-	if err != nil {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return s.missing(cfg, key, path, err)
 	}
-	opened.Close()
-	return 0
-}
-
-// checkProxy sees whether certificates and the proxy's secret can be used.
-func (s *session) checkProxy(cfg *config.Config) (errs, warnings int) {
-	c := &pemCheck{s: s, cfg: cfg}
-	c.certificates("dns", cfg.DNS.Certificates)
-	for i := range cfg.Proxy.Listeners {
-		c.certificates(fmt.Sprintf("proxy.listeners[%d]", i), cfg.Proxy.Listeners[i].Certificates)
-	}
-	for i := range cfg.Proxy.InstanceTLS {
-		t, at := &cfg.Proxy.InstanceTLS[i], fmt.Sprintf("proxy.instance_tls[%d]", i)
-		c.trust(at+".ca", t.CA)
-		c.pair(at, t.Cert, t.Key)
-	}
-	const secret = "proxy.secret_file"
-	if n := s.checkFile(cfg, secret, cfg.Proxy.SecretFile); n > 0 {
-		c.errs += n
-	} else if _, err := cfg.Proxy.Secret(); err != nil {
-		c.errs++
-		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(secret), Key: secret, Reason: err.Error(), Mend: "write random octets into it"})
-	}
-	return c.errs, c.warnings
+	fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: mend})
+	return 1
 }
 
 // missing prints that the file a key names cannot be read.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -12,12 +13,37 @@ import (
 	"github.com/musterdns/muster/cmd/internal/config"
 )
 
-// pemCheck prints what is wrong with the certificates and keys that a
+// pemCheck prints what is wrong with the certificates, keys and passwords that a
 // configuration names, and counts it.
 type pemCheck struct {
 	s              *session
 	cfg            *config.Config
 	errs, warnings int
+}
+
+// all checks what a server, its registry's client and the proxy are given.
+func (c *pemCheck) all() {
+	if e := &c.cfg.Registry.Etcd; c.cfg.Registry.Mode == config.RegistryEtcd {
+		c.password("registry.etcd.password_file", e.PasswordFile)
+		c.trust("registry.etcd.ca", e.CA)
+		c.pair("registry.etcd", e.Cert, e.Key)
+	}
+	c.certificates("dns", c.cfg.DNS.Certificates)
+	for i := range c.cfg.Proxy.Listeners {
+		c.certificates(fmt.Sprintf("proxy.listeners[%d]", i), c.cfg.Proxy.Listeners[i].Certificates)
+	}
+	for i := range c.cfg.Proxy.InstanceTLS {
+		t, at := &c.cfg.Proxy.InstanceTLS[i], fmt.Sprintf("proxy.instance_tls[%d]", i)
+		c.trust(at+".ca", t.CA)
+		c.pair(at, t.Cert, t.Key)
+	}
+}
+
+// password checks that there is one in the file.
+func (c *pemCheck) password(key, path string) {
+	if text := c.read(key, path); text != nil && len(bytes.TrimRight(text, "\r\n")) == 0 {
+		c.bad(key, path, "is empty", "write the password into it")
+	}
 }
 
 func (c *pemCheck) bad(key, path, reason, mend string) {

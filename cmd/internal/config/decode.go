@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,25 +46,13 @@ func (d *decoder) at(n *yaml.Node) Origin {
 	return Origin{Source: d.source, Line: n.Line, Col: n.Column}
 }
 
-// yamlLine finds the line in an error of the parser.
-var yamlLine = regexp.MustCompile(`line (\d+)`)
-
-// trimYAML is the parser's error without its name and line.
-func trimYAML(err error) string {
-	s := strings.TrimPrefix(err.Error(), "yaml: ")
-	if loc := yamlLine.FindStringIndex(s); loc != nil && loc[0] == 0 {
-		s = strings.TrimPrefix(s[loc[1]:], ": ")
-	}
-	return s
-}
-
 // parse returns the root mapping of a file, or nil for an empty one.
 func (d *decoder) parse(data []byte) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); err != nil {
 		if !errors.Is(err, io.EOF) {
-			d.syntax(err)
+			d.syntax(data, err)
 		}
 		return nil
 	}
@@ -73,7 +60,7 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 	case err == nil:
 		d.problem(&second, "", "a second document begins here", "keep one")
 	case !errors.Is(err, io.EOF):
-		d.syntax(err)
+		d.syntax(data, err)
 	}
 	root := resolve(doc.Content[0])
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
@@ -84,15 +71,6 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		return nil
 	}
 	return root
-}
-
-func (d *decoder) syntax(err error) {
-	o := Origin{Source: d.file, Line: 1, Col: 1}
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		o.Line, _ = strconv.Atoi(m[1]) // digits by the expression
-		o.Line = max(o.Line, 1)
-	}
-	d.add(Problem{Origin: o, Reason: "is not YAML: " + trimYAML(err)})
 }
 
 // settings makes viper's map of a mapping of the file: sections become maps,

@@ -191,7 +191,8 @@ func (d *decoder) fromText(l leaf, text string, o Origin) *yaml.Node {
 	case objects:
 		var doc yaml.Node
 		if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
-			d.add(Problem{Origin: o, Key: l.path, Reason: "is not YAML: " + trimYAML(err)})
+			reason, mend := yamlProblem(err)
+			d.add(Problem{Origin: o, Key: l.path, Reason: reason, Mend: mend})
 			return nil
 		}
 		if len(doc.Content) == 0 {

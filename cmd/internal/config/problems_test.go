@@ -50,7 +50,7 @@ func TestLoad_problems_of_the_environment(t *testing.T) {
 		{"MUSTER_LOG_LEVEL", "inof", `MUSTER_LOG_LEVEL: log.level: "inof": must be one of debug, info, warn, error: did you mean "info"?`},
 		{"MUSTER_DNS_WORKERS", "-1", `MUSTER_DNS_WORKERS: dns.workers: "-1": must be a whole number, 0 to 1024`},
 		{"MUSTER_FORWARD_UPSTREAMS", "9.9.9.9,nine", `MUSTER_FORWARD_UPSTREAMS: forward.upstreams[1]: "nine": must be an IP address and port, such as 9.9.9.9 or 9.9.9.9:53`},
-		{"MUSTER_ZONES", "[", `MUSTER_ZONES: zones: is not YAML: did not find expected node content`},
+		{"MUSTER_ZONES", "[", `MUSTER_ZONES: zones: is not YAML: something else stands where a value is expected: put quotes around what begins with [ or a colon and is no list, as "[::1]:53"`},
 		{"MUSTER_ZONES", "[{name: a.example, sauce: muster}]", `MUSTER_ZONES:1:20: zones[0].sauce: unknown key: did you mean "source"?`},
 		{"MUSTER_ADMIN_LISTN", "x", `MUSTER_ADMIN_LISTN: warning: no such setting: did you mean "MUSTER_ADMIN_LISTEN"?`},
 	} {

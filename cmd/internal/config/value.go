@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/registry"
@@ -231,6 +232,9 @@ func domain(other string) value[string] {
 			return s, nil
 		}
 		if i := strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
+			if c, _ := utf8.DecodeRuneInString(s[i:]); c > '~' && c != utf8.RuneError {
+				return "", fmt.Errorf("must not hold %q: write an international name in its ASCII form (xn--...)", c)
+			}
 			return "", fmt.Errorf("must not hold %q: write other octets as \\DDD", s[i])
 		}
 		name, err := wire.ParseName(s)
