@@ -38,6 +38,7 @@ func TestDecodeInstance(t *testing.T) {
 		{"bare text with white space", " \t10.0.0.11:8080\r\n", with(func(in *registry.Instance) { in.Port = 8080 })},
 		{"a bare address", "10.0.0.11", base},
 		{"a bare IPv6 address with a port", "[fd00::11]:80", with(func(in *registry.Instance) { in.Addresses, in.Port = addrs("fd00::11"), 80 })},
+		{"a bare IPv6 address", "[fd00::11]", with(func(in *registry.Instance) { in.Addresses = addrs("fd00::11") })},
 		{"the short form", `{"address":"10.0.0.11","port":8080}`, with(func(in *registry.Instance) { in.Port = 8080 })},
 		{"IPv4 in IPv6 is IPv4, once", `{"address":"10.0.0.11","addresses":["::ffff:10.0.0.11"]}`, base},
 		{"unknown fields of any kind", `{"x":[{"y":null},true,-1.5e3,"\u00e9\n"],"address":"10.0.0.11","z":{}}`, base},
@@ -84,7 +85,11 @@ func TestDecodeInstance_errors(t *testing.T) {
 		{"more after the end", `{"address":"10.0.0.1"}x`, "", `"{\"address\":\"10.0.0.1\"}x"`},
 		{"a bare newline", "10.0.0.1:80\nroot", "", `"10.0.0.1:80\nroot"`},
 		{"a bare port 0", "10.0.0.1:0", "", `"10.0.0.1:0"`},
+		{"bare IPv6 without brackets, with a port or without", "fd00::11:8080", "", `"fd00::11:8080"`},
+		{"bare IPv4 in brackets", "[10.0.0.1]:80", "", `"[10.0.0.1]:80"`},
 		{"no address", `{"port":80}`, "address", ""},
+		{"an address misspelled", `{"adress":"10.0.0.1","port":80}`, "address", `"adress"`}, //nolint:misspell // it is meant
+		{"an address with a port", `{"address":"10.0.0.1:80"}`, "address", `"10.0.0.1:80"`},
 		{"a name for an address", `{"address":"localhost"}`, "address", `"localhost"`},
 		{"unspecified", `{"addresses":["10.0.0.1","::"]}`, "addresses[1]", `"::"`},
 		{"multicast", `{"address":"ff02::1"}`, "address", `"ff02::1"`},
@@ -258,5 +263,24 @@ func TestMembers(t *testing.T) {
 				t.Errorf("a member that nobody knows: %v", err)
 			}
 		})
+	}
+}
+
+// TestDecode_mends_with_the_record_at_hand: what is no object is mended to one of its
+// own kind. The mend was an instance, whatever was read.
+func TestDecode_mends_with_the_record_at_hand(t *testing.T) {
+	decode := map[string]func(value []byte) error{
+		`{"policy":`:       func(v []byte) error { _, err := registry.DecodeService("web", v); return err },
+		`{"state":"drain"`: func(v []byte) error { _, err := registry.DecodeAdmin("web", "a", v); return err },
+		`{"load":`:         func(v []byte) error { _, err := registry.DecodeLoad("web", "a", v); return err },
+		`{"path":`:         func(v []byte) error { _, err := registry.DecodeRoute("r", v); return err },
+	}
+	for mend, decode := range decode {
+		for _, value := range []string{"hash", "0.4", `{"a":`, `[]`} {
+			var field *registry.FieldError
+			if err := decode([]byte(value)); !errors.As(err, &field) || !strings.Contains(field.Mend, mend) {
+				t.Errorf("%s: error %v, want a mend with %s", value, err, mend)
+			}
+		}
 	}
 }

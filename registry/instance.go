@@ -27,9 +27,12 @@ func DecodeInstance(service, id string, value []byte) (Instance, error) {
 	if err := checkSize(value, instanceMend); err != nil {
 		return Instance{}, err
 	}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: instanceMend}
 	if first := c.peek(); first == '{' {
 		err = c.document(func(name []byte) error { return in.field(&c, name) })
+		if err == nil && len(in.Addresses) == 0 {
+			err = missingAddress(value)
+		}
 	} else {
 		err = in.bareText(string(value[c.at:]))
 	}
@@ -40,6 +43,20 @@ func DecodeInstance(service, id string, value []byte) (Instance, error) {
 		return Instance{}, err
 	}
 	return in, nil
+}
+
+// missingAddress is the error of a JSON object without an address: it names the field
+// that may be meant for it.
+func missingAddress(value []byte) error {
+	missing := &FieldError{Field: "address", Reason: "is missing", Mend: instanceMend}
+	c := cursor{in: value, mend: instanceMend}
+	_ = c.document(func(name []byte) error { // was read before without an error
+		if meant := misspelled(lower(string(name)), []string{"address", "addresses"}); meant != "" && string(name) != meant {
+			missing.Value, missing.Reason, missing.Mend = excerpt(name), "stands in its place", "write it as "+meant
+		}
+		return c.skip()
+	})
+	return missing
 }
 
 // checkSize refuses what is too large or empty before it is looked at.
@@ -53,7 +70,8 @@ func checkSize(value []byte, mend string) error {
 	return nil
 }
 
-// bareText reads `10.0.0.11:8080`, `[fd00::11]:8080` or an address alone.
+// bareText reads `10.0.0.11:8080`, `[fd00::11]:8080`, or either without a port. IPv6
+// has brackets: nobody can say whether `fd00::11:8080` ends in a port.
 func (in *Instance) bareText(s string) error {
 	s = strings.TrimRight(s, " \t\r\n")
 	if ap, err := netip.ParseAddrPort(s); err == nil {
@@ -63,10 +81,18 @@ func (in *Instance) bareText(s string) error {
 		in.Port = ap.Port()
 		return in.addAddress(ap.Addr().String())
 	}
-	if _, err := netip.ParseAddr(s); err != nil {
-		return bad("", s, "is neither a JSON object nor an address with a port", instanceMend)
+	address, bracketed := strings.CutPrefix(s, "[")
+	if bracketed {
+		address, bracketed = strings.CutSuffix(address, "]")
 	}
-	return in.addAddress(s)
+	addr, err := netip.ParseAddr(address)
+	switch {
+	case err != nil || bracketed && !addr.Is6():
+		return bad("", s, "is neither a JSON object nor an IP address with a port", instanceMend)
+	case addr.Is6() && !bracketed:
+		return bad("", s, "is IPv6 without brackets, so that it is not clear whether it ends in a port", `write [fd00::11]:8080 or {"address":"fd00::11","port":8080}`)
+	}
+	return in.addAddress(address)
 }
 
 // field reads the value of one field.
@@ -117,9 +143,6 @@ func (in *Instance) field(c *cursor, name []byte) (err error) {
 
 // settle checks what no field can check alone.
 func (in *Instance) settle() error {
-	if len(in.Addresses) == 0 {
-		return &FieldError{Field: "address", Reason: "is missing", Mend: instanceMend}
-	}
 	for i := range in.Checks {
 		if err := in.checkPort(in.Checks[i]); err != nil {
 			return within("checks["+strconv.Itoa(i)+"].port", err)
@@ -163,6 +186,9 @@ func (in *Instance) addAddress(s string) error {
 	const mend = "write the address of one host, as 10.0.0.11 or fd00::11"
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
+		if _, err := netip.ParseAddrPort(s); err == nil {
+			return bad("", s, "has a port", `write the address alone, and the port as "port"`)
+		}
 		return bad("", s, "is not an IP address", mend)
 	}
 	addr = addr.Unmap()

@@ -20,6 +20,7 @@ type cursor struct {
 	in    []byte
 	at    int
 	depth int
+	mend  string // what to write in the place of a text that is no object
 }
 
 // syntax is the error for a text that is not JSON.
@@ -28,7 +29,7 @@ func (c *cursor) syntax(expected string) error {
 	if c.at >= len(c.in) {
 		reason = "is not JSON: it ends where " + expected + " is expected"
 	}
-	return &FieldError{Value: excerpt(c.in), Reason: reason, Mend: `write an object, as {"address":"10.0.0.11","port":8080}`}
+	return &FieldError{Value: excerpt(c.in), Reason: reason, Mend: c.mend}
 }
 
 // document reads an object that is the whole text.
@@ -82,6 +83,9 @@ func (c *cursor) object(field func(name []byte) error) error {
 		return nil
 	}
 	if !c.take('{') {
+		if c.depth == 0 {
+			return bad("", c.in, "is not a JSON object", c.mend)
+		}
 		return c.wrongType("an object")
 	}
 	if err := c.enter(); err != nil {

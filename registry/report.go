@@ -46,7 +46,7 @@ func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 	if err := checkSize(value, mend); err != nil {
 		return Admin{}, err
 	}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: mend}
 	var state string
 	err = c.document(func(name []byte) (err error) {
 		switch string(name) {
@@ -93,7 +93,7 @@ func DecodeLoad(service, instance string, value []byte) (Load, error) {
 	if err := checkSize(value, mend); err != nil {
 		return Load{}, err
 	}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: mend}
 	err = c.document(func(name []byte) (err error) {
 		switch string(name) {
 		case "load":
@@ -140,7 +140,7 @@ func DecodeMember(name string, value []byte) (Member, error) {
 	if err := checkSize(value, mend); err != nil {
 		return Member{}, err
 	}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: mend}
 	err = c.document(func(name []byte) (err error) {
 		switch string(name) {
 		case "address":
@@ -179,7 +179,7 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 	if err := checkSize(value, mend); err != nil {
 		return Report{}, err
 	}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: mend}
 	var state string
 	err = c.document(func(name []byte) (err error) {
 		switch string(name) {

@@ -107,7 +107,7 @@ func DecodeRoute(name string, value []byte) (Route, error) {
 		return Route{}, err
 	}
 	r := Route{Name: folded}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: routeMend}
 	err = c.document(func(name []byte) error {
 		return knownField(&c, name, r.matchField, r.targetField, r.changeField, r.failField)
 	})

@@ -30,7 +30,7 @@ func DecodeService(name string, value []byte) (Service, error) {
 		return Service{}, err
 	}
 	s := Service{Name: folded}
-	c := cursor{in: value}
+	c := cursor{in: value, mend: serviceMend}
 	err = c.document(func(name []byte) error {
 		known, err := s.field(&c, name)
 		if err != nil {
