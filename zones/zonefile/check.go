@@ -17,6 +17,8 @@ func (l *loader) check(file string) {
 		l.checkAlias(r)
 		l.checkHidden(r)
 		l.checkRelative(r)
+		l.checkRelativeTarget(r)
+		l.checkMailbox(r)
 		l.checkTarget(r)
 		l.checkReverse(r)
 		l.checkDNSSEC(r)
@@ -115,10 +117,48 @@ func (l *loader) checkRelative(r *record) {
 	if r.owner.first(r.typ) != r {
 		return
 	}
-	apex := l.apex.Wire()
-	if twice := append(bytes.Clone(apex[:len(apex)-1]), apex...); len(apex) > 1 && endsIn(r.owner.name, twice) {
+	if l.isTwice(r.owner.name) {
 		l.warnf(r, "%s %s: the zone's name is in it twice: end a name that is whole with a dot", presentation(r.owner.name), r.typ)
 	}
+}
+
+// checkRelativeTarget tells of targets that were meant to be absolute.
+func (l *loader) checkRelativeTarget(r *record) {
+	name, ok := target(r)
+	if !ok && (r.typ == wire.TypeCNAME || r.typ == wire.TypePTR || r.typ == wire.TypeALIAS) {
+		ok = name.Set(r.rdata)
+	}
+	if ok && l.isTwice(name.Wire()) {
+		l.warnf(r, "%s %s: in its target %s the zone's name is twice: end a name that is whole with a dot", presentation(r.owner.name), r.typ, name.String())
+	}
+}
+
+// checkMailbox tells of a mailbox written as in a letter: in SOA its @ is a dot
+// (RFC 1035 section 8).
+func (l *loader) checkMailbox(r *record) {
+	if r.typ != wire.TypeSOA {
+		return
+	}
+	var mailbox wire.Name
+	primary := nameSize(r.rdata)
+	if rest := r.rdata[primary:]; mailbox.Set(rest[:nameSize(rest)]) && bytes.IndexByte(rest[1:1+rest[0]], '@') >= 0 {
+		l.warnf(r, "SOA: the mailbox %s has an @: write a dot in its place, and one at the end", mailbox.String())
+	}
+}
+
+// nameSize is the size of the name in wire form that rdata begins with.
+func nameSize(rdata []byte) int {
+	size := 1
+	for rdata[size-1] != 0 {
+		size += 1 + int(rdata[size-1])
+	}
+	return size
+}
+
+// isTwice reports whether a name in wire form ends in the zone's name twice.
+func (l *loader) isTwice(name []byte) bool {
+	apex := l.apex.Wire()
+	return len(apex) > 1 && endsIn(name, append(bytes.Clone(apex[:len(apex)-1]), apex...))
 }
 
 // endsIn reports whether a name lies at or below another, both in wire form.

@@ -65,6 +65,9 @@ func (in *input) directive() error {
 			return err
 		}
 		return in.generate()
+	case "ORIGIN", "TTL":
+	default:
+		return fmt.Errorf("%.32q is no directive: there are $ORIGIN, $TTL, $INCLUDE and $GENERATE; an owner that begins with a dollar sign is written \\$", "$"+word)
 	}
 	in.text = "$" + word + rest
 	return nil

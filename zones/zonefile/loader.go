@@ -138,6 +138,9 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 	rdata := end - int(h.Rdlength)
 	var name wire.Name
 	if !name.Set(buf[:rdata-10]) { // type, class, TTL and length stand between
+		if h.Name == "" {
+			return errors.New("no owner: the line begins with a blank, and no record before it has one")
+		}
 		return fmt.Errorf("%s: malformed owner", h.Name)
 	}
 	if _, ok := name.Below(&l.apex); !ok {
@@ -212,21 +215,37 @@ func parseError(src *source, err error) error {
 // badField is how the parser names what it cannot read: by type and field.
 var badField = regexp.MustCompile(`^bad ([A-Z0-9]+) ([A-Za-z0-9]+)`)
 
+// plainWords are what the parser says that only its author can read.
+var plainWords = strings.NewReplacer(
+	`Txt: " "`, "a quotation mark that is not closed",
+	`: "unbalanced brace"`, ": a parenthesis that is not closed",
+	`: "extra closing brace"`, ": a ) without its (",
+	"missing TTL with no previous value", "no TTL: write one in the record, or $TTL in a line before it",
+)
+
 // plain puts the parser's reason in words that need no knowledge of the parser,
 // which takes what it does not know for a TTL.
 func plain(what string) string {
 	if rest, ok := strings.CutPrefix(what, "not a TTL: "); ok {
+		for i := range stands {
+			if strings.EqualFold(rest, `"`+stands[i].name+`"`) {
+				return stands[i].name + " without data"
+			}
+		}
 		return rest + " is no type of record, and no class or TTL"
+	}
+	if rest, ok := strings.CutPrefix(what, "bad owner name: "); ok {
+		return rest + " is no domain name: labels have 1 to 63 octets, names 255 at most"
 	}
 	m := badField.FindStringSubmatchIndex(what)
 	if m == nil {
-		return what
+		return plainWords.Replace(what)
 	}
 	typ, field, rest := what[m[2]:m[3]], what[m[4]:m[5]], what[m[1]:]
 	if typ == field { // an A record has an A
-		return "bad " + typ + " record" + rest
+		return plainWords.Replace("bad " + typ + " record" + rest)
 	}
-	return "bad " + typ + " record, " + field + rest
+	return plainWords.Replace("bad " + typ + " record, " + field + rest)
 }
 
 // syntaxError is the parser's error with the place put first.
