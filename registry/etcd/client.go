@@ -66,6 +66,7 @@ type Client struct {
 	tls *tlsFiles
 
 	conns conns
+	cause cause
 
 	mu     sync.Mutex
 	conn   *clientv3.Client // nil until the first use that could log in
@@ -146,7 +147,7 @@ func (c *Client) dial() (*clientv3.Client, error) {
 		MaxCallRecvMsgSize:   1 << 30,
 		TLS:                  c.tls.config(),
 		Username:             c.cfg.Username,
-		DialOptions:          []grpc.DialOption{grpc.WithStatsHandler(&c.conns)},
+		DialOptions:          []grpc.DialOption{grpc.WithStatsHandler(&c.conns), grpc.WithChainUnaryInterceptor(c.cause.observe)},
 		Logger:               zap.NewNop(), // what it has to say, this package says once
 	}
 	if c.cfg.PasswordFile != "" {
@@ -166,6 +167,7 @@ func (c *Client) dial() (*clientv3.Client, error) {
 
 // observe notes whether etcd answered and logs when that changes.
 func (c *Client) observe(err error) {
+	err = c.cause.explain(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reason = err
