@@ -35,7 +35,8 @@ func (s *session) registerCommand() *cobra.Command {
 		Use: "register SERVICE --port N [-- COMMAND ...]", Short: "Register an instance, and hold it while a command runs",
 		GroupID: groupRegister,
 		Long: `Registers an instance of a service in etcd and holds it: the registration lives as
-long as this command, and goes within --lease when the machine dies.
+long as this command. When the machine dies it goes with the lease, within about half
+a second of --lease: etcd looks that often, and grants 2 s at least by default.
 
 With a COMMAND, that is started first, the instance is registered after its checks
 have passed once, and on SIGTERM it is drained: taken out of the answers and given
