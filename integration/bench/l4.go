@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // A question has a fixed size, and its first octet says how large the answer is
@@ -203,20 +204,10 @@ func sizeOf(ask byte) int {
 // l4Memory measures what connections cost that say nothing.
 func l4Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
 	var each [2]float64
+	buf := make([]byte, l4Small)
 	for i, c := range all {
-		before, err := rss(c.proc)
-		if err != nil {
-			return err
-		}
-		open, err := idleConns(ctx, c.addr)
-		if err == nil {
-			var after int64
-			after, err = rss(c.proc)
-			each[i] = float64(after-before) / l4Idle
-		}
-		for _, conn := range open {
-			conn.Close()
-		}
+		var err error
+		each[i], err = idleMemory(ctx, c, nil, 0, func(a *asker) error { return askTCP(a.c, askSmall, buf) })
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -225,20 +216,36 @@ func l4Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
 	return nil
 }
 
-// idleConns opens connections that have asked once.
-func idleConns(ctx context.Context, addr string) (open []net.Conn, err error) {
-	buf := make([]byte, l4Small)
-	for range l4Idle {
-		a, err := dialAsker(ctx, addr, nil)
-		if err != nil {
-			return open, err
+// idleMemory is what a connection costs that has asked once and waits, bytes, settle
+// after the last of many has asked.
+func idleMemory(ctx context.Context, c *l7Contender, kind *l7Kind, settle time.Duration, ask func(*asker) error) (each float64, err error) {
+	before, err := rss(c.proc)
+	if err != nil {
+		return 0, err
+	}
+	var open []*asker
+	defer func() {
+		for _, a := range open {
+			a.c.Close()
 		}
-		open = append(open, a.c)
-		if err := askTCP(a.c, askSmall, buf); err != nil {
-			return open, err
+	}()
+	for range l4Idle {
+		a, err := dialAsker(ctx, c.addr, kind)
+		if err != nil {
+			return 0, err
+		}
+		open = append(open, a)
+		if err := ask(a); err != nil {
+			return 0, err
 		}
 	}
-	return open, nil
+	select {
+	case <-time.After(settle):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	after, err := rss(c.proc)
+	return float64(after-before) / l4Idle, err
 }
 
 // answerTCP answers questions until the connection ends.

@@ -114,6 +114,23 @@ func runL7(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	printL7(out, all, o)
+	return l7Memory(ctx, all, out)
+}
+
+// l7Settle is how long idle connections of HTTP have to settle: after a second of quiet
+// Muster parks one.
+const l7Settle = 5 * time.Second
+
+// l7Memory measures what connections cost that have asked once.
+func l7Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
+	fmt.Fprintf(out, "\n%d idle connections, opened as fast as they are answered, memory of each %s later\n", l4Idle, l7Settle)
+	for _, c := range all {
+		each, err := idleMemory(ctx, c, &l7Kinds[0], l7Settle, (*asker).ask)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		fmt.Fprintf(out, "%s: %.0f bytes\n", c.name, each)
+	}
 	return nil
 }
 

@@ -57,7 +57,7 @@ daemon off;
 worker_processes 1;
 pid %[1]s/pid;
 error_log /dev/null;
-events { worker_connections 4096; }
+events { worker_connections 20000; }
 http {
   access_log off;
   keepalive_requests 1000000000;
@@ -79,7 +79,8 @@ http {
 const haproxyText = `# %[1]s, port %[4]s
 global
   nbthread 1
-  maxconn 4096
+  maxconn 9100
+  maxpipes 128
 defaults
   mode http
   timeout connect 5s

@@ -20,8 +20,9 @@
 // wire is one piece of code for both: an exchange, which handle and forward
 // take through routing, limits, choice, tries and the response.
 //
-// A connection that is idle for a second is parked (park.go): it keeps neither
-// its goroutine nor its buffers, and 2.9 KB instead of 21.
+// A connection that waits for a request has no buffers, but over TLS. One that is idle
+// for a second is parked (park.go): it has no goroutine either, and in cleartext it is
+// no more than a descriptor, 0.6 KB of heap instead of 21.
 //
 // # What is sent twice
 //

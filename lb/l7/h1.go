@@ -34,9 +34,9 @@ type clientConn struct {
 	out   []byte // what is being written
 	x     *exchange
 	hop   *hop
-	// scratch holds the buffers and the exchange; nil while it is parked.
+	// scratch holds the buffers and the exchange; nil while it rests or is parked.
 	scratch *scratch
-	fd      int32 // while it is parked
+	rest    rest
 
 	first         bool        // no request has come yet
 	asked         atomic.Bool // the head of one has, at least
@@ -163,7 +163,12 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 	if k.p.stopping.Load() && !some && !first {
 		return io.EOF // stop may have come before the deadline that was set here
 	}
-	err := k.rd.Fill()
+	var err error
+	if some || k.tcp == nil {
+		err = k.rd.Fill()
+	} else {
+		err = k.rest.wait(k)
+	}
 	if err != nil && isTimeout(err) && !some && until.IsZero() && k.tcp != nil && parks {
 		return errPark
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -99,9 +100,13 @@ func (l *listener) serve(ctx context.Context) {
 	defer running.Wait()
 	running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
 	running.Go(func() {
-		l.park.run(func(k *clientConn) {
+		l.park.run(func(fd int, c parked) {
 			running.Go(func() {
-				l.survive(k.sock, func() { l.attend(ctx, k) })
+				if c.k == nil {
+					l.resume(ctx, fd)
+					return
+				}
+				l.survive(c.k.sock, func() { l.attend(ctx, c.k) })
 			})
 		})
 	})
@@ -132,7 +137,7 @@ func (l *listener) serve(ctx context.Context) {
 func (l *listener) add(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) >= l.p.cfg.Limits.Connections {
+	if _, bare := l.park.size(); len(l.conns)+bare >= l.p.cfg.Limits.Connections {
 		return false
 	}
 	l.conns[c] = nil
@@ -154,6 +159,36 @@ func (l *listener) converse(ctx context.Context, c *net.TCPConn) {
 	}
 	c.Close()
 	l.remove(c)
+}
+
+// resume goes on with a connection of which the park has kept no more than a descriptor.
+func (l *listener) resume(ctx context.Context, fd int) {
+	file := os.NewFile(uintptr(fd), "a parked connection")
+	c, err := net.FileConn(file)
+	file.Close() // c has a descriptor of its own
+	if err != nil {
+		l.p.counts.acceptErrors.Add(1) // no descriptors are left
+		return
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		c.Close()
+		return
+	}
+	l.survive(tcp, func() {
+		k := l.meet(tcp, tcp)
+		if k == nil {
+			tcp.Close()
+			return
+		}
+		k.first = false
+		k.asked.Store(true)
+		if l.park.ended() { // drain has not seen it
+			l.finish(k)
+			return
+		}
+		l.attend(ctx, k)
+	})
 }
 
 // survive serves a connection: a broken invariant there ends the connection,
@@ -184,14 +219,6 @@ func (p *Proxy) notePanic(r any) {
 // greet finds out what a connection speaks. It returns nil when it has ended
 // already, or was one of HTTP/2.
 func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
-	addr, err := netip.ParseAddrPort(tcp.RemoteAddr().String())
-	if err != nil {
-		return nil
-	}
-	pr, err := newProbe(tcp, false)
-	if err != nil {
-		return nil
-	}
 	var conn net.Conn = tcp
 	if l.tls != nil {
 		secure := tls.Server(tcp, l.tls)
@@ -209,6 +236,19 @@ func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 			return nil
 		}
 		conn = secure
+	}
+	return l.meet(tcp, conn)
+}
+
+// meet begins to speak HTTP/1.1 over conn, which is tcp or over it; nil: it has ended.
+func (l *listener) meet(tcp *net.TCPConn, conn net.Conn) *clientConn {
+	addr, err := netip.ParseAddrPort(tcp.RemoteAddr().String())
+	if err != nil {
+		return nil
+	}
+	pr, err := newProbe(tcp, false)
+	if err != nil {
+		return nil
 	}
 	k := newClientConn(l, conn, tcp, pr, newHop(l, addr))
 	l.note(tcp, k)
@@ -235,7 +275,7 @@ func (l *listener) note(c net.Conn, k *clientConn) {
 // attend serves a connection of HTTP/1.1 until it ends or is parked.
 func (l *listener) attend(ctx context.Context, k *clientConn) {
 	begun, idle := k.serve(ctx)
-	if idle && l.park.add(k) {
+	if idle && l.park.add(k) && k.tcp == nil {
 		return
 	}
 	if begun != nil {

@@ -2,7 +2,10 @@ package l7
 
 import (
 	"errors"
+	"io"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -19,19 +22,22 @@ var errPark = errors.New("the connection is idle")
 // is the park's alone, which is who closes it.
 type park struct {
 	epoll, wakeR, wakeW int // descriptors
+	begun               time.Time
 
 	mu     sync.Mutex // guards what is below
 	conns  map[int32]parked
+	bare   int // of them that are no more than a descriptor
 	closed bool
 }
 
 // parked is a connection that waits.
 type parked struct {
-	k     *clientConn
-	since time.Time
+	k     *clientConn   // nil: it is in cleartext, and is known anew when it wakes
+	since time.Duration // from when the park was made
 }
 
-// add parks a connection; false: it cannot be, and is the caller's still.
+// add parks a connection; false: it cannot be. One over TLS is then the park's; of one
+// in cleartext the park keeps a descriptor of its own, and the caller closes it.
 func (p *park) add(k *clientConn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -40,50 +46,81 @@ func (p *park) add(k *clientConn) bool {
 	}
 	var err error
 	controlErr := k.probe.raw.Control(func(fd uintptr) {
-		k.fd = int32(fd)
-		if err = p.watch(int(fd)); err == nil {
-			p.conns[k.fd] = parked{k, time.Now()}
+		at, c := int(fd), parked{k, time.Since(p.begun)}
+		if k.tcp != nil {
+			c.k = nil
+			if at, err = duplicate(at); err != nil {
+				return
+			}
+		}
+		if err = p.watch(at); err != nil {
+			if c.k == nil {
+				_ = syscall.Close(at)
+			}
+			return
+		}
+		p.conns[int32(at)] = c
+		if c.k == nil {
+			p.bare++
 		}
 	})
 	return err == nil && controlErr == nil
 }
 
-// size is how many connections are parked; none before Listen.
-func (p *park) size() int {
+// size is how many connections are parked, and how many of them are no more than a
+// descriptor; none before Listen.
+func (p *park) size() (all, bare int) {
 	if p == nil {
-		return 0
+		return 0, 0
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.conns)
+	return len(p.conns), p.bare
 }
 
-// take takes a connection out; nil: it is not there.
-func (p *park) take(fd int32) *clientConn {
+// ended reports whether the park is closed.
+func (p *park) ended() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.conns[fd].k
-	if k != nil {
-		p.forget(k)
+	return p.closed
+}
+
+// take takes a connection out; false: it is not there.
+func (p *park) take(fd int32) (parked, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.conns[fd]
+	if ok {
+		p.forget(fd, c)
 	}
-	return k
+	return c, ok
 }
 
 // forget ends the watch of a connection. p.mu is held.
-func (p *park) forget(k *clientConn) {
-	delete(p.conns, k.fd)
-	p.unwatch(int(k.fd))
+func (p *park) forget(fd int32, c parked) {
+	delete(p.conns, fd)
+	p.unwatch(int(fd))
+	if c.k == nil {
+		p.bare--
+	}
 }
 
 // expire closes what has been idle since before a time, or with all whatever
 // is there.
 func (p *park) expire(before time.Time, all bool) {
-	p.mu.Lock()
+	limit := before.Sub(p.begun)
 	var old []*clientConn
-	for _, c := range p.conns {
-		if all || c.since.Before(before) {
+	p.mu.Lock()
+	for fd, c := range p.conns {
+		switch {
+		case !all && c.since >= limit:
+			continue
+		case c.k != nil:
 			old = append(old, c.k)
-			p.forget(c.k)
+		}
+		p.forget(fd, c)
+		if c.k == nil {
+			_ = syscall.Close(int(fd))
 		}
 	}
 	p.mu.Unlock()
@@ -102,6 +139,47 @@ func (p *park) close() {
 		p.expire(time.Time{}, true)
 		p.wake()
 	}
+}
+
+// rest is a connection's wait for the first byte of a request. Nearly all connections
+// wait, where there are many, and do so without buffers. Over TLS they keep them.
+type rest struct {
+	try func(fd uintptr) bool // made once: a closure a call would be garbage
+	n   int
+	err error
+}
+
+// wait reads what comes first, with nothing buffered. k is equipped before and, unless
+// there is an error, afterwards.
+func (r *rest) wait(k *clientConn) error {
+	if r.try == nil {
+		r.try = func(fd uintptr) bool {
+			if k.scratch == nil {
+				k.equip()
+			}
+			for {
+				if r.n, r.err = syscall.Read(int(fd), k.rd.Buffer()); !errors.Is(r.err, syscall.EINTR) {
+					break
+				}
+			}
+			if errors.Is(r.err, syscall.EAGAIN) {
+				k.strip()
+				return false
+			}
+			return true
+		}
+	}
+	if err := k.probe.raw.Read(r.try); err != nil {
+		return err
+	}
+	switch {
+	case r.err != nil:
+		return os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return io.EOF
+	}
+	k.rd.Took(r.n)
+	return nil
 }
 
 // scratch is what a connection needs while it carries a request.
@@ -132,6 +210,9 @@ func (k *clientConn) equip() {
 
 // strip takes it back. Nothing may be buffered.
 func (k *clientConn) strip() {
+	if k.scratch == nil {
+		return
+	}
 	if cap(k.out) == bufferSize {
 		k.scratch.out = k.out
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // parks says whether idle connections can be parked.
@@ -19,12 +20,21 @@ func newPark() (*park, error) {
 		_ = syscall.Close(epoll)
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	p := &park{epoll: epoll, wakeR: pipe[0], wakeW: pipe[1], conns: map[int32]parked{}}
+	p := &park{epoll: epoll, wakeR: pipe[0], wakeW: pipe[1], begun: time.Now(), conns: map[int32]parked{}}
 	if err := p.watch(p.wakeR); err != nil {
 		p.release()
 		return nil, err
 	}
 	return p, nil
+}
+
+// duplicate is another descriptor of what fd is one of.
+func duplicate(fd int) (int, error) {
+	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return 0, os.NewSyscallError("fcntl", errno)
+	}
+	return int(n), nil
 }
 
 // watch has a descriptor reported once, when it can be read from.
@@ -39,8 +49,9 @@ func (p *park) unwatch(fd int) { _ = syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL
 // wake ends run: it sees that the pipe is closed.
 func (p *park) wake() { _ = syscall.Close(p.wakeW) }
 
-// run hands connections that have something to say to wake, until close.
-func (p *park) run(wake func(*clientConn)) {
+// run hands connections that have something to say to wake, with their descriptors,
+// until close.
+func (p *park) run(wake func(fd int, c parked)) {
 	defer p.release()
 	events := make([]syscall.EpollEvent, 128)
 	for {
@@ -52,8 +63,8 @@ func (p *park) run(wake func(*clientConn)) {
 			if int(e.Fd) == p.wakeR {
 				return
 			}
-			if k := p.take(e.Fd); k != nil {
-				wake(k)
+			if c, ok := p.take(e.Fd); ok {
+				wake(int(e.Fd), c)
 			}
 		}
 	}

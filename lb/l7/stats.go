@@ -59,7 +59,9 @@ func (p *Proxy) Stats() Stats {
 		l.mu.Lock()
 		s.Connections += len(l.conns)
 		l.mu.Unlock()
-		s.Parked += l.park.size()
+		all, bare := l.park.size()
+		s.Parked += all
+		s.Connections += bare
 	}
 	for _, b := range p.all() {
 		s.InFlight += b.inUse.Load()

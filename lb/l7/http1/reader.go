@@ -23,6 +23,10 @@ func (r *Reader) Reset(src io.Reader, buf []byte) { *r = Reader{src: src, buf: b
 // Buffer is the buffer of Reset, or a larger one that took its place.
 func (r *Reader) Buffer() []byte { return r.buf }
 
+// Took says that n bytes were read into the buffer by other hands, when nothing was
+// buffered.
+func (r *Reader) Took(n int) { r.w = n }
+
 // Buffered is what is read and not used yet. It is valid until the next call.
 func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
 
