@@ -32,8 +32,8 @@ type Peers struct {
 }
 
 // StartPeers starts etcd, a fleet of instances, and servers that check each of
-// them once an interval, and waits until each server answers all of them. The
-// caller must Close it.
+// them once an interval, and waits until each server has found all of them passing:
+// until then it answers those that it knows nothing of. The caller must Close it.
 func (l *Lab) StartPeers(ctx context.Context, servers, instances int, interval time.Duration) (*Peers, error) {
 	p := &Peers{lab: l, instances: instances}
 	var err error
@@ -57,7 +57,13 @@ func (l *Lab) StartPeers(ctx context.Context, servers, instances int, interval t
 	for i, s := range p.Servers {
 		err := s.Ready(ctx)
 		if err == nil {
-			err = p.AwaitServing(ctx, i, instances)
+			err = p.await(ctx, i, func() error {
+				st, err := p.status(ctx, i)
+				if err == nil && st.Instances.Passing != instances {
+					err = fmt.Errorf("server %d: %d instances pass, want %d", i, st.Instances.Passing, instances)
+				}
+				return err
+			})
 		}
 		if err != nil {
 			p.Close()
@@ -105,6 +111,7 @@ func (p *Peers) serve(i int, interval time.Duration) error {
 type status struct {
 	Instances struct {
 		Serving int `json:"serving"`
+		Passing int `json:"passing"`
 	} `json:"instances"`
 	Members []struct{} `json:"members"`
 }
