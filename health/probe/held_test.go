@@ -228,6 +228,7 @@ func TestSet_Held(t *testing.T) {
 
 func TestSet_Held_KeepMax(t *testing.T) {
 	s, _ := running(t, probe.Config{KeepMax: 2})
+	before := s.Stats().Full // it may have found no room before it ran
 	addr := serve(t, silent)
 	for n := range 4 {
 		x := health.Target{Type: health.TypeHeld, Addr: addr, Service: fmt.Sprint(n), Timeout: patience}
@@ -235,7 +236,7 @@ func TestSet_Held_KeepMax(t *testing.T) {
 			t.Errorf("target %d: %+v", n, r)
 		}
 	}
-	if st := s.Stats(); st.Kept != 2 || st.Full != 2 {
+	if st := s.Stats(); st.Kept != 2 || st.Full-before != 2 {
 		t.Errorf("%+v", st)
 	}
 }
