@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// parkAfter is how long a goroutine waits for a connection's next request, with
-// its buffers; then the connection is parked. Clients that go on asking do so
-// sooner, and pay nothing for it.
+// parkAfter is how long a goroutine waits for a connection's next request; then the
+// connection is parked. Clients that go on asking do so sooner, and pay nothing for
+// it.
 const parkAfter = time.Second
 
 // errPark says that a connection has been idle for parkAfter.
