@@ -141,6 +141,21 @@ func (z *Zone) encloser(name *wire.Name) int {
 // Types is the bit map of types of the NSEC record of a name, or of the wildcard that
 // stands for it; nil: there is none.
 func (z *Zone) Types(name *wire.Name) []byte {
+	n := z.standing(name)
+	if n == nil {
+		return nil
+	}
+	set := z.set(n, wire.TypeNSEC)
+	if set == nil {
+		return nil
+	}
+	rdata, _ := next(z.data[set.data:])
+	return rdata[nameLen(rdata):]
+}
+
+// standing is the node of a name, or of the wildcard that stands for it; nil: there is
+// none.
+func (z *Zone) standing(name *wire.Name) *node {
 	at, ok := z.names.find(name.Wire())
 	if !ok {
 		var buf [2 + 255]byte
@@ -148,12 +163,7 @@ func (z *Zone) Types(name *wire.Name) []byte {
 			return nil
 		}
 	}
-	set := z.set(&z.nodes[at], wire.TypeNSEC)
-	if set == nil {
-		return nil
-	}
-	rdata, _ := next(z.data[set.data:])
-	return rdata[nameLen(rdata):]
+	return &z.nodes[at]
 }
 
 // prove writes a node's NSEC or NSEC3 record and its signatures.

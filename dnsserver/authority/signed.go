@@ -71,13 +71,6 @@ func (s *scratch) sign(signer zones.Signer, name []byte, owner wire.Ref, to wire
 	}
 }
 
-// probed are the types that a name of a dynamic zone may have, for the NSEC record that
-// says that it has not the one asked for. All are below 256.
-var probed = [...]wire.Type{
-	wire.TypeA, wire.TypeNS, wire.TypeSOA, wire.TypePTR, wire.TypeTXT, wire.TypeAAAA, wire.TypeSRV,
-	wire.TypeDNSKEY, wire.TypeCDS, wire.TypeCDNSKEY, wire.TypeSVCB, wire.TypeHTTPS,
-}
-
 // denyCompactly writes the NSEC record that says what types name has (RFC 9824 sections
 // 3.1 and 3.2): none of those that it was asked for, and no name is next but the one
 // right behind it.
@@ -113,7 +106,7 @@ func (s *scratch) types(name *wire.Name, to []byte) int {
 	if s.a.Kind == zones.NXDomain {
 		set(wire.TypeNXNAME)
 	} else {
-		for _, t := range probed {
+		for _, t := range zones.SourceTypes() {
 			if s.tree.Lookup(name, t, &s.probe); t != s.q.Type && s.probe.Kind == zones.Found {
 				set(t)
 			}

@@ -11,80 +11,116 @@ import (
 // subscriber holds a record until it is taken away (RFC 8765 section 6.3.1).
 const ttlDefault = 5
 
-// changes appends the records that have come and gone since the client was told, and
+// round is what is told a session at once. A change that several subscriptions match, one
+// to all types of a name and one to a type of it, is told once (RFC 8765 section 6.3.1).
+type round struct {
+	octets []byte
+	told   map[string]struct{} // the records; nil: no two subscriptions match one
+}
+
+// record adds a record, uncompressed, which is its type in two octets and its RDATA.
+func (r *round) record(owner *wire.Name, ttl uint32, record string) {
+	start := len(r.octets)
+	dst := append(r.octets, owner.Wire()...)
+	dst = append(dst, record[:typeSize]...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(wire.ClassIN))
+	dst = binary.BigEndian.AppendUint32(dst, ttl)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(record)-typeSize))
+	dst = append(dst, record[typeSize:]...)
+	if r.told != nil {
+		if _, again := r.told[string(dst[start:])]; again {
+			return
+		}
+		r.told[string(dst[start:])] = struct{}{}
+	}
+	r.octets = dst
+}
+
+// changes adds the records that have come and gone since the client was told, and
 // notes that it is; not ok: the Hub has no memory for that.
-func (s *subscription) changes(dst []byte, tree *zones.Tree, hub *Hub) (_ []byte, ok bool) {
+func (s *subscription) changes(r *round, tree *zones.Tree, hub *Hub) (ok bool) {
 	now, known := s.records(tree)
 	if !known {
-		return dst, true // what was told stays
+		return true // what was told stays
 	}
 	kept := subscriptionCost + cost(now)
 	if !hub.reserve(kept - s.kept) {
-		return dst, false
+		return false
 	}
 	s.kept = kept
-	for rdata := range s.told {
-		if _, still := now[rdata]; !still {
-			dst = s.record(dst, ttlRemove, rdata)
+	for record := range s.told {
+		if _, still := now[record]; !still {
+			r.record(&s.name, ttlRemove, record)
 		}
 	}
-	for rdata := range now {
-		if _, known := s.told[rdata]; !known {
-			dst = s.record(dst, ttlDefault, rdata)
+	for record := range now {
+		if _, known := s.told[record]; !known {
+			r.record(&s.name, ttlDefault, record)
 		}
 	}
 	s.told = now
-	return dst, true
+	return true
 }
 
 // aliasesMax is how many ALIAS and CNAME records are followed for borrowed addresses.
 const aliasesMax = 10
 
-// records are what there is of the name and type, by their RDATA; not known: what is there
-// cannot be told. A CNAME at the name is no record of another type, and what it leads to is
-// none of the name's: aliasing is not supported, and who wants the CNAME subscribes to that
-// (RFC 8765 section 6.2.1). An ALIAS record gives its owner addresses of its own.
+// typeSize is what a record's type takes before its RDATA, in octets.
+const typeSize = 2
+
+// records are what there is of the name and type, or of all its types (RFC 8765 section
+// 6.2.1: ANY means that here), each its type and RDATA; not known: what is there cannot be
+// told.
 func (s *subscription) records(tree *zones.Tree) (_ map[string]struct{}, known bool) {
+	now := map[string]struct{}{}
+	if s.typ != wire.TypeANY {
+		return now, s.find(now, tree, s.typ)
+	}
+	types := tree.Types(&s.name)
+	for _, typ := range types {
+		if !s.find(now, tree, typ) {
+			return nil, false
+		}
+	}
+	return now, len(types) > 0
+}
+
+// find adds the records of a type. A CNAME at the name is no record of another type, and
+// what it leads to is none of the name's: aliasing is not supported, and who wants the CNAME
+// subscribes to that (RFC 8765 section 6.2.1). An ALIAS record gives its owner addresses of
+// its own.
+func (s *subscription) find(to map[string]struct{}, tree *zones.Tree, typ wire.Type) (known bool) {
 	var a zones.Answer
-	tree.Lookup(&s.name, s.typ, &a)
+	tree.Lookup(&s.name, typ, &a)
 	if a.Kind == zones.Borrowed {
 		var target wire.Name
 		for n := 0; n < aliasesMax && (a.Kind == zones.Borrowed || a.Kind == zones.Alias && a.Type == wire.TypeCNAME) && target.Set(a.Target); n++ {
-			tree.Lookup(&target, s.typ, &a)
+			tree.Lookup(&target, typ, &a)
 		}
 	}
-	now := map[string]struct{}{}
 	switch a.Kind {
 	case zones.ServFail, zones.Refused:
-		return nil, false
+		return false
 	case zones.Found:
 		if a.RRset != nil {
+			var record []byte
 			for rdata := range a.RRset.All {
-				now[string(rdata)] = struct{}{}
+				record = append(binary.BigEndian.AppendUint16(record[:0], uint16(typ)), rdata...)
+				to[string(record)] = struct{}{}
 			}
 		}
 	case zones.Alias, zones.Borrowed, zones.Referral, zones.NoData, zones.NXDomain:
 	}
-	return now, true
+	return true
 }
 
 // cost is what records take that a client was told, in octets.
 func cost(records map[string]struct{}) int64 {
 	sum := int64(0)
-	for rdata := range records {
-		sum += recordCost + int64(len(rdata))
+	for record := range records {
+		sum += recordCost + int64(len(record)) - typeSize
 	}
 	return sum
-}
-
-// record appends a record, uncompressed.
-func (s *subscription) record(dst []byte, ttl uint32, rdata string) []byte {
-	dst = append(dst, s.name.Wire()...)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(s.typ))
-	dst = binary.BigEndian.AppendUint16(dst, uint16(wire.ClassIN))
-	dst = binary.BigEndian.AppendUint32(dst, ttl)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(rdata)))
-	return append(dst, rdata...)
 }
 
 // cut is how many octets of records, whole ones, fit into a size; one at least.

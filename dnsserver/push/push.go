@@ -1,9 +1,9 @@
 // Package push tells clients of changes when they happen: DNS Push Notifications (RFC
 // 8765) over DNS Stateful Operations (RFC 8490), on connections over TLS.
 //
-// A client subscribes to the records of a name and type. It gets all that are there,
-// and from then on what comes and goes: of a service all instances that may be answered,
-// without picking. What wakes a session is a change of the view; nothing is asked again
+// A client subscribes to the records of a name and type, or of all its types but RRSIG
+// (ANY). It gets all that are there, and from then on what comes and goes: of a service all
+// instances that may be answered, without picking. What wakes a session is a change of the view; nothing is asked again
 // and again, and nothing is done while nothing changes. A change costs each session a
 // lookup of what it subscribes to.
 package push
@@ -168,11 +168,11 @@ type Session struct {
 	done  chan struct{}
 }
 
-// subscription is one name and type, and what the client knows of it.
+// subscription is one name and type, ANY for all, and what the client knows of it.
 type subscription struct {
 	name wire.Name
 	typ  wire.Type
-	told map[string]struct{} // RDATA
+	told map[string]struct{} // type and RDATA
 	kept int64               // octets of the Hub's memory
 }
 
@@ -252,7 +252,7 @@ func (s *Session) subscribe(r request) bool {
 		return s.reply(r.id, codeFormErr, nil)
 	}
 	sub.typ = wire.Type(binary.BigEndian.Uint16(r.data[end:]))
-	if class := wire.Class(binary.BigEndian.Uint16(r.data[end+2:])); class != wire.ClassIN && class != wire.ClassANY || sub.typ == wire.TypeANY {
+	if class := wire.Class(binary.BigEndian.Uint16(r.data[end+2:])); class != wire.ClassIN && class != wire.ClassANY {
 		return s.reply(r.id, codeNotImp, nil)
 	}
 	switch {
@@ -371,14 +371,21 @@ func (s *Session) run() {
 // subscribes to has grown beyond what there is memory for.
 func (s *Session) push() bool {
 	s.mu.Lock()
-	var changes []byte
+	var r round
 	tree, room := s.hub.cfg.Tree(), true
 	for _, sub := range s.subs {
-		if changes, room = sub.changes(changes, tree, s.hub); !room {
+		if sub.typ == wire.TypeANY && len(s.subs) > 1 {
+			r.told = map[string]struct{}{}
+			break
+		}
+	}
+	for _, sub := range s.subs {
+		if room = sub.changes(&r, tree, s.hub); !room {
 			break
 		}
 	}
 	s.mu.Unlock()
+	changes := r.octets
 	if !room {
 		retry := binary.BigEndian.AppendUint32(nil, retryDelay)
 		_ = s.w.WriteMsg(appendTLV(header(0, false, codeServFail), typeRetryDelay, retry)) // it is ended in any case

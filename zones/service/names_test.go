@@ -1,10 +1,13 @@
 package service_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/zones"
 )
 
 // sample is a zone with every kind of name.
@@ -129,4 +132,32 @@ func TestZone_Lookup(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	})
+}
+
+// TestSourceTypes: whoever must know all that a name has asks for these: a type that is
+// missing there would be denied by compact denial (RFC 9824) though the name has it.
+func TestSourceTypes(t *testing.T) {
+	s, stop := newServer(t, registry.Service{})
+	defer stop()
+	s.apply(sample())
+	s.applySky(true, map[string]string{"post": `{"host":"192.0.2.1","port":25,"mail":true,"text":"x"}`, "www": `{"host":"a.example.com"}`})
+	known := append([]wire.Type{wire.TypeCNAME, wire.TypeANY}, zones.SourceTypes()...)
+	for name, want := range map[string]int{
+		"web.svc.test": 6, "svc.test": 2, "_services._dns-sd._udp.svc.test": 2, "web-1@web._http._tcp.svc.test": 3,
+		"1.0.0.10.in-addr.arpa": 2, "post.sky.test": 5, "www.sky.test": 4,
+	} {
+		found, n := 0, mustName(name)
+		for typ := wire.Type(1); typ < 65535; typ++ {
+			if s.tree.Lookup(&n, typ, &s.a); s.a.Kind != zones.Found {
+				continue
+			}
+			found++
+			if !slices.Contains(known, typ) {
+				t.Errorf("%s has %s, which is not among the types", name, typ)
+			}
+		}
+		if found < want {
+			t.Errorf("%s has %d types, want %d: the test looks at nothing", name, found, want)
+		}
+	}
 }
