@@ -31,13 +31,7 @@ func readCheck(c *cursor) (Check, error) {
 	var k Check
 	err := c.object(func(name []byte) error {
 		known, err := k.field(c, name)
-		if err != nil {
-			return within(string(name), err)
-		}
-		if !known {
-			return c.skip()
-		}
-		return nil
+		return c.after(name, known, err)
 	})
 	if err != nil {
 		return Check{}, err
@@ -129,8 +123,7 @@ func (k Check) validateTexts() error {
 	return nil
 }
 
-// field reads the value of one field; known is false for a field that does not
-// exist, whose value is not read.
+// field is a fieldReader.
 func (k *Check) field(c *cursor, name []byte) (known bool, err error) {
 	switch string(name) {
 	case "type":

@@ -29,7 +29,10 @@ func DecodeInstance(service, id string, value []byte) (Instance, error) {
 	}
 	c := cursor{in: value, mend: instanceMend}
 	if first := c.peek(); first == '{' {
-		err = c.document(func(name []byte) error { return in.field(&c, name) })
+		err = c.document(func(name []byte) error { // not decode, whose cursor is allocated
+			known, err := in.field(&c, name)
+			return c.after(name, known, err)
+		})
 		if err == nil && len(in.Addresses) == 0 {
 			err = missingAddress(value)
 		}
@@ -95,8 +98,8 @@ func (in *Instance) bareText(s string) error {
 	return in.addAddress(address)
 }
 
-// field reads the value of one field.
-func (in *Instance) field(c *cursor, name []byte) (err error) {
+// field is a fieldReader.
+func (in *Instance) field(c *cursor, name []byte) (known bool, err error) {
 	var n int
 	switch string(name) {
 	case "address":
@@ -133,12 +136,9 @@ func (in *Instance) field(c *cursor, name []byte) (err error) {
 	case "checks":
 		in.Checks, err = readChecks(c)
 	default:
-		return c.skip()
+		return false, nil
 	}
-	if err != nil {
-		return within(string(name), err)
-	}
-	return nil
+	return true, err
 }
 
 // settle checks what no field can check alone.

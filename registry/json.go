@@ -43,6 +43,34 @@ func (c *cursor) document(field func(name []byte) error) error {
 	return nil
 }
 
+// fieldReader reads the value of one field; known is false for a field that it
+// does not know, whose value is not read.
+type fieldReader = func(c *cursor, name []byte) (known bool, err error)
+
+// decode reads an object that is the whole value. Fields that read does not know are
+// passed over, and an error of one that it knows names it.
+func decode(value []byte, mend string, read fieldReader) error {
+	if err := checkSize(value, mend); err != nil {
+		return err
+	}
+	c := cursor{in: value, mend: mend}
+	return c.document(func(name []byte) error {
+		known, err := read(&c, name)
+		return c.after(name, known, err)
+	})
+}
+
+// after goes on behind a field with what its fieldReader returned.
+func (c *cursor) after(name []byte, known bool, err error) error {
+	switch {
+	case err != nil:
+		return within(string(name), err)
+	case !known:
+		return c.skip()
+	}
+	return nil
+}
+
 // peek skips white space and returns the byte that the next value begins with;
 // 0 at the end.
 func (c *cursor) peek() byte {

@@ -43,12 +43,8 @@ func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 		return Admin{}, err
 	}
 	a := Admin{Service: service, Instance: instance}
-	if err := checkSize(value, mend); err != nil {
-		return Admin{}, err
-	}
-	c := cursor{in: value, mend: mend}
 	var state string
-	err = c.document(func(name []byte) (err error) {
+	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "state":
 			state, err = c.text(TextMax)
@@ -61,12 +57,9 @@ func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 		case "until":
 			a.Until, err = c.timestamp()
 		default:
-			return c.skip()
+			return false, nil
 		}
-		if err != nil {
-			return within(string(name), err)
-		}
-		return nil
+		return true, err
 	})
 	if err != nil {
 		return Admin{}, err
@@ -90,11 +83,7 @@ func DecodeLoad(service, instance string, value []byte) (Load, error) {
 		return Load{}, err
 	}
 	l := Load{Service: service, Instance: instance, Load: -1, Active: -1}
-	if err := checkSize(value, mend); err != nil {
-		return Load{}, err
-	}
-	c := cursor{in: value, mend: mend}
-	err = c.document(func(name []byte) (err error) {
+	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "load":
 			if !c.null() {
@@ -109,12 +98,9 @@ func DecodeLoad(service, instance string, value []byte) (Load, error) {
 				l.Capacity, err = c.integer(0, math.MaxInt32)
 			}
 		default:
-			return c.skip()
+			return false, nil
 		}
-		if err != nil {
-			return within(string(name), err)
-		}
-		return nil
+		return true, err
 	})
 	if err != nil {
 		return Load{}, err
@@ -137,11 +123,7 @@ func DecodeMember(name string, value []byte) (Member, error) {
 		return Member{}, within("member", err)
 	}
 	m := Member{Name: folded}
-	if err := checkSize(value, mend); err != nil {
-		return Member{}, err
-	}
-	c := cursor{in: value, mend: mend}
-	err = c.document(func(name []byte) (err error) {
+	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "address":
 			m.Address, err = c.text(TextMax)
@@ -152,12 +134,9 @@ func DecodeMember(name string, value []byte) (Member, error) {
 		case "suspect":
 			m.Suspect, err = c.boolean()
 		default:
-			return c.skip()
+			return false, nil
 		}
-		if err != nil {
-			return within(string(name), err)
-		}
-		return nil
+		return true, err
 	})
 	if err != nil {
 		return Member{}, err
@@ -176,12 +155,8 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 	if r.Checker, err = FoldService(checker); err != nil {
 		return Report{}, within("checker", err)
 	}
-	if err := checkSize(value, mend); err != nil {
-		return Report{}, err
-	}
-	c := cursor{in: value, mend: mend}
 	var state string
-	err = c.document(func(name []byte) (err error) {
+	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "state":
 			state, err = c.text(TextMax)
@@ -198,12 +173,9 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 			n, err = c.integer(0, incarnationMax)
 			r.Incarnation = int64(n)
 		default:
-			return c.skip()
+			return false, nil
 		}
-		if err != nil {
-			return within(string(name), err)
-		}
-		return nil
+		return true, err
 	})
 	switch {
 	case err != nil:

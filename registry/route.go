@@ -109,7 +109,7 @@ func DecodeRoute(name string, value []byte) (Route, error) {
 	r := Route{Name: folded}
 	c := cursor{in: value, mend: routeMend}
 	err = c.document(func(name []byte) error {
-		return knownField(&c, name, r.matchField, r.targetField, r.changeField, r.failField)
+		return knownField(&c, name, routeFields[:], r.matchField, r.targetField, r.changeField, r.failField)
 	})
 	if err != nil {
 		return Route{}, err
@@ -124,28 +124,18 @@ func DecodeRoute(name string, value []byte) (Route, error) {
 	return r, nil
 }
 
-// fieldReader reads the value of one field; known is false for a field that it
-// does not know, whose value is not read.
-type fieldReader = func(c *cursor, name []byte) (known bool, err error)
-
-// knownField hands a field to the first reader that knows it, and skips it when
-// none does.
-func knownField(c *cursor, name []byte, readers ...fieldReader) error {
+// knownField hands a field to the first reader that knows it. One that none does is
+// passed over, unless its name is a slip for one of those known.
+func knownField(c *cursor, name []byte, known []string, readers ...fieldReader) error {
 	for _, read := range readers {
-		known, err := read(c, name)
+		taken, err := read(c, name)
 		if err != nil {
 			return within(string(name), err)
 		}
-		if known {
+		if taken {
 			return nil
 		}
 	}
-	return unknownField(c, name, routeFields[:])
-}
-
-// unknownField refuses a field that is meant for a known one, and skips what is of
-// later versions, or of others.
-func unknownField(c *cursor, name []byte, known []string) error {
 	if meant := misspelled(lower(string(name)), known); meant != "" {
 		return &FieldError{
 			Field: meant, Value: excerpt(name), Reason: "is no field, and without the one that is meant the route would take other requests",
@@ -322,24 +312,23 @@ func readTexts(c *cursor) (list []string, err error) {
 func readRouteMatches(c *cursor) (list []RouteMatch, err error) {
 	err = c.array(RouteListMax, func(int) error {
 		var m RouteMatch
-		err := c.object(func(name []byte) (err error) {
-			switch string(name) {
-			case "name":
-				m.Name, err = c.text(TextMax)
-			case "value":
-				m.Value, err = c.text(MetaValueMax)
-			default:
-				return unknownField(c, name, matchFields[:])
-			}
-			if err != nil {
-				return within(string(name), err)
-			}
-			return nil
-		})
+		err := c.object(func(name []byte) error { return knownField(c, name, matchFields[:], m.field) })
 		list = append(list, m)
 		return err
 	})
 	return list, err
+}
+
+func (m *RouteMatch) field(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "name":
+		m.Name, err = c.text(TextMax)
+	case "value":
+		m.Value, err = c.text(MetaValueMax)
+	default:
+		return false, nil
+	}
+	return true, err
 }
 
 // readRetries reads a number in which 0 is said and not unset.
@@ -359,26 +348,25 @@ func readRouteLimit(c *cursor) (*RouteLimit, error) {
 		return nil, nil
 	}
 	var l RouteLimit
-	err := c.object(func(name []byte) (err error) {
-		switch string(name) {
-		case "rate":
-			l.Rate, err = c.number(0, RouteRateMax)
-		case "burst":
-			l.Burst, err = c.integer(0, RouteRateMax)
-		case "by":
-			l.By, err = c.text(TextMax)
-		default:
-			return unknownField(c, name, limitFields[:])
-		}
-		if err != nil {
-			return within(string(name), err)
-		}
-		return nil
-	})
+	err := c.object(func(name []byte) error { return knownField(c, name, limitFields[:], l.field) })
 	if err != nil {
 		return nil, err
 	}
 	return &l, nil
+}
+
+func (l *RouteLimit) field(c *cursor, name []byte) (known bool, err error) {
+	switch string(name) {
+	case "rate":
+		l.Rate, err = c.number(0, RouteRateMax)
+	case "burst":
+		l.Burst, err = c.integer(0, RouteRateMax)
+	case "by":
+		l.By, err = c.text(TextMax)
+	default:
+		return false, nil
+	}
+	return true, err
 }
 
 // Clone returns a route that shares no memory with r.

@@ -26,32 +26,17 @@ func DecodeService(name string, value []byte) (Service, error) {
 	if err != nil {
 		return Service{}, within("service", err)
 	}
-	if err := checkSize(value, serviceMend); err != nil {
+	s := Service{Name: folded}
+	if err := decode(value, serviceMend, s.field); err != nil {
 		return Service{}, err
 	}
-	s := Service{Name: folded}
-	c := cursor{in: value, mend: serviceMend}
-	err = c.document(func(name []byte) error {
-		known, err := s.field(&c, name)
-		if err != nil {
-			return within(string(name), err)
-		}
-		if !known {
-			return c.skip()
-		}
-		return nil
-	})
-	if err == nil {
-		err = s.Validate()
-	}
-	if err != nil {
+	if err := s.Validate(); err != nil {
 		return Service{}, err
 	}
 	return s, nil
 }
 
-// field reads the value of one field; known is false for a field that does not
-// exist, whose value is not read.
+// field is a fieldReader.
 func (s *Service) field(c *cursor, name []byte) (known bool, err error) {
 	switch string(name) {
 	case "policy":
