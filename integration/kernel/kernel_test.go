@@ -64,6 +64,13 @@ func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testin
 	if text := metrics(t, "lb"); !strings.Contains(text, `muster_proxy_kernel_connections_total{listener="front"} `) {
 		t.Error("there is no metric of the listener's connections")
 	}
+	// Each instance is shown by itself, as those of the other modes are. All but
+	// the first connection have been closed.
+	shows(t, l, "lb", []string{"proxy", "status"}, " front nat "+vip+":80 web 1 ")
+	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes 50.0% 1 ", " 0 passing ")
+	for metric, least := range map[string]float64{"in_flight": 1, "requests_total": 1, "received_bytes_total": 200, "sent_bytes_total": 200} {
+		eventually(t, func() error { return atLeast(metrics(t, "lb"), metric, id, least) })
+	}
 
 	// The instance's machine goes silent: its checks fail, and who waits for its
 	// answer is told.
@@ -100,6 +107,17 @@ func TestNAT_KeepsConnectionsOverARestartAndResetsThoseOfADeadInstance(t *testin
 	if text := in(t, "lb", "nft list tables"); strings.Contains(text, "muster") {
 		t.Errorf("without a listener there still are the tables %q", text)
 	}
+}
+
+// atLeast is an error unless an instance's metric is that much.
+func atLeast(text, metric, id string, least float64) error {
+	name := fmt.Sprintf(`muster_proxy_instance_%s{instance_id=%q,part="",service="web",zone="svc.internal."} `, metric, id)
+	_, rest, found := strings.Cut(text, name)
+	var n float64
+	if _, err := fmt.Sscan(rest, &n); !found || err != nil || n < least {
+		return fmt.Errorf("%s is %v (%t, %v), want %v at least", name, n, found, err, least)
+	}
+	return nil
 }
 
 // same has a connection's next request answered by the same instance.
@@ -146,6 +164,9 @@ func TestDSR_Auto(t *testing.T) {
 	same(t, first, from)
 	id := "web-" + strings.TrimPrefix(from, network)
 	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes ")
+	for metric, least := range map[string]float64{"requests_total": 1, "received_bytes_total": 200} {
+		eventually(t, func() error { return atLeast(metrics(t, "lb"), metric, id, least) })
+	}
 	s.Stop()
 	serve(t, l, "lb", configuration(l, "{}"))
 	if got, err := ask(vip + ":80"); err == nil {

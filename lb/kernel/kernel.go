@@ -181,6 +181,30 @@ type Traffic struct {
 	ReplyPackets, ReplyBytes uint64
 }
 
+// Since is what was counted after before was: all of it where counting has begun
+// anew.
+func (t Traffic) Since(before Traffic) Traffic {
+	if t.Connections < before.Connections || t.Packets < before.Packets {
+		return t
+	}
+	t.Connections -= before.Connections
+	t.Packets -= before.Packets
+	t.Bytes -= before.Bytes
+	t.ReplyPackets -= before.ReplyPackets
+	t.ReplyBytes -= before.ReplyBytes
+	return t
+}
+
+// Plus is the sum.
+func (t Traffic) Plus(o Traffic) Traffic {
+	t.Connections += o.Connections
+	t.Packets += o.Packets
+	t.Bytes += o.Bytes
+	t.ReplyPackets += o.ReplyPackets
+	t.ReplyBytes += o.ReplyBytes
+	return t
+}
+
 // Need is something that a plane lacks on this machine.
 type Need struct {
 	What string // that is lacking, and what does not work without it

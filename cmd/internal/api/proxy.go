@@ -23,8 +23,8 @@ type ProxyListener struct {
 	Taken   uint64 `json:"taken"`             // connections since the start
 	Refused uint64 `json:"refused"`           // connections and requests that got no instance, or were over a limit
 
-	// Of modes nat and dsr, where the kernel forwards and only it counts.
-	// Active is 0 there.
+	// Of modes nat and dsr, where the kernel forwards and only it counts. With
+	// dsr Active is 0: nobody sees a connection end.
 	Interface string         `json:"interface,omitempty"` // dsr
 	Attached  string         `json:"attached,omitempty"`  // dsr: xdp-native, xdp-generic or tcx
 	Error     string         `json:"error,omitempty"`     // why the kernel has not what is wanted
@@ -38,6 +38,7 @@ type ProxyTraffic struct {
 	Address      netip.AddrPort `json:"address"`
 	In           bool           `json:"in"` // it gets new connections
 	Why          string         `json:"why,omitempty"`
+	Active       int64          `json:"active"` // connections now; 0 with dsr
 	Connections  uint64         `json:"connections"`
 	Packets      uint64         `json:"packets"` // to the instance
 	Bytes        uint64         `json:"bytes"`
@@ -77,7 +78,8 @@ type ProxyService struct {
 	Instances []ProxyInstance `json:"instances"`
 }
 
-// ProxyInstance is one instance as the proxy sees it.
+// ProxyInstance is one instance as the proxy sees it, with what the kernel does for
+// it in modes nat and dsr.
 type ProxyInstance struct {
 	ID        string         `json:"id"`
 	Address   netip.AddrPort `json:"address"`

@@ -18,6 +18,7 @@ func (s *server) instanceFamilies() []metrics.Family {
 			Name: name, Help: help, Kind: one(name, help, nil).Kind, Labels: []string{"zone", "service", "part", "instance_id"}, Bound: instanceSeriesMax,
 			Collect: func(emit metrics.Emit) {
 				list, _ := s.proxies.dispatch.Figures(instanceSeriesMax)
+				s.proxies.kernel.carried(list)
 				for i := range list {
 					zone, part := s.zoneOf(&list[i]), partOf(list[i].Ref)
 					for n := range list[i].Instances {
@@ -29,9 +30,11 @@ func (s *server) instanceFamilies() []metrics.Family {
 		}
 	}
 	return []metrics.Family{
-		each("muster_proxy_instance_in_flight", "Requests and connections at the instance.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Active) }),
-		each("muster_proxy_instance_requests_total", "Requests, and connections of modes tcp and udp, to the instance.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Total) }),
+		each("muster_proxy_instance_in_flight", "Requests and connections at the instance; those of mode dsr nobody sees the end of, so they are left out.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Active) }),
+		each("muster_proxy_instance_requests_total", "Requests, and connections of modes tcp, udp, nat and dsr, to the instance.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Total) }),
 		each("muster_proxy_instance_failures_total", "Of those, the failed ones.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Failures) }),
+		each("muster_proxy_instance_received_bytes_total", "Octets from clients; of modes nat and dsr with their headers.", func(in *dispatch.InstanceInfo) float64 { return float64(in.BytesIn) }),
+		each("muster_proxy_instance_sent_bytes_total", "Octets to clients, as far as they pass through this machine; of mode nat with their headers.", func(in *dispatch.InstanceInfo) float64 { return float64(in.BytesOut) }),
 		each("muster_proxy_instance_ejections_total", "Times that the instance was ejected.", func(in *dispatch.InstanceInfo) float64 { return float64(in.Ejections) }),
 		each("muster_proxy_instance_ejected", "1: the instance is ejected.", func(in *dispatch.InstanceInfo) float64 {
 			if in.Ejected {

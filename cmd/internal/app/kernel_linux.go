@@ -54,7 +54,8 @@ type kernelProxies struct {
 type plane struct {
 	dataPlane
 
-	dsr       *dsr.Plane // nil: it is nat's
+	nat       *nat.Plane // the plane of mode nat, or nil
+	dsr       *dsr.Plane // that of mode dsr, or nil
 	log       *slog.Logger
 	listeners []*kernelListener
 	applied   []kernel.Service // nil: nothing was, in this process
@@ -65,11 +66,14 @@ type plane struct {
 	err     error // of the last step
 	left    map[string][]leftOut
 	traffic traffic
+
+	active active
 }
 
 // kernelListener is one listener of mode nat or dsr.
 type kernelListener struct {
 	cfg     config.Listener
+	ref     dispatch.Ref
 	backend *dispatch.Backend
 	fenced  bool
 }
@@ -99,14 +103,13 @@ func (s *server) buildKernel(cfg *config.Config) error {
 		if err != nil {
 			return fmt.Errorf("proxy.listeners: %s: %w", l.Name, err)
 		}
-		backend, err := s.proxies.dispatch.Acquire(dispatch.Ref{
-			Source: s.sourceID(l.Zone), Service: l.Service, Port: l.Port, UDP: l.Protocol == config.ProtocolUDP, Tag: l.Tag,
-		})
+		ref := dispatch.Ref{Source: s.sourceID(l.Zone), Service: l.Service, Port: l.Port, UDP: l.Protocol == config.ProtocolUDP, Tag: l.Tag}
+		backend, err := s.proxies.dispatch.Acquire(ref)
 		if err != nil {
 			return fmt.Errorf("proxy.listeners: %s: %w", l.Name, err)
 		}
 		fenced := slices.ContainsFunc(cfg.Proxy.VIPs, func(v config.VIP) bool { return v.Address.Addr() == l.Listen.Addr() })
-		p.listeners = append(p.listeners, &kernelListener{l, backend, fenced})
+		p.listeners = append(p.listeners, &kernelListener{l, ref, backend, fenced})
 	}
 	return s.buildVIPs(cfg)
 }
@@ -125,7 +128,7 @@ func (k *kernelProxies) plane(l *config.Listener, log *slog.Logger) (*plane, err
 		if err != nil {
 			return nil, err
 		}
-		p.dataPlane = n
+		p.nat, p.dataPlane = n, n
 	}
 	k.planes = append(k.planes, p)
 	return p, nil
@@ -197,7 +200,7 @@ func (s *server) sweepKernel(interfaces []string) {
 	if err != nil {
 		s.log.Warn("what an earlier process has attached stays", "error", err)
 	}
-	if slices.ContainsFunc(s.proxies.kernel.planes, func(p *plane) bool { return p.dsr == nil }) {
+	if slices.ContainsFunc(s.proxies.kernel.planes, func(p *plane) bool { return p.nat != nil }) {
 		return // Apply leaves nothing that is not wanted
 	}
 	n, err := nat.New(nat.Config{})

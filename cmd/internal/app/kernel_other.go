@@ -11,6 +11,7 @@ import (
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/cmd/internal/metrics"
+	"github.com/musterdns/muster/lb/dispatch"
 )
 
 // kernelProxies is what only Linux can do: modes nat and dsr, virtual addresses.
@@ -35,6 +36,7 @@ func (*kernelProxies) sockets() map[string]syscall.Conn { return nil }
 func (*kernelProxies) terms() map[string]string         { return nil }
 func (*kernelProxies) handOver(map[string]string)       {}
 func (*kernelProxies) states() []api.ProxyListener      { return nil }
+func (*kernelProxies) carried([]dispatch.Info)          {}
 func (*kernelProxies) vipStates() []api.ProxyVIP        { return nil }
 
 func (*kernelProxies) explain(admin.ProxyQuestion) (out api.ProxyExplanation, found bool, err error) {

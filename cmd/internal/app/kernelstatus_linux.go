@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/musterdns/muster/cmd/internal/admin"
 	"github.com/musterdns/muster/cmd/internal/api"
 	"github.com/musterdns/muster/cmd/internal/config"
 	"github.com/musterdns/muster/cmd/internal/metrics"
+	"github.com/musterdns/muster/lb/dispatch"
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/dsr"
 	"github.com/musterdns/muster/lb/kernel/nat"
@@ -24,7 +26,9 @@ const trafficAge = time.Second
 type traffic struct {
 	at   time.Time
 	last map[string]map[string]kernel.Traffic // by listener and instance: those that are listed
-	// sums are by listener, of instances that have left too: they never fall.
+	// each is by listener and instance too, of those that may be listed again as
+	// well, sums by listener and of instances that have left too: they never fall.
+	each map[string]map[string]kernel.Traffic
 	sums map[string]kernel.Traffic
 }
 
@@ -39,24 +43,77 @@ func (p *plane) count() (traffic, error) {
 	if err != nil {
 		return p.traffic, err
 	}
-	next := traffic{time.Now(), now, map[string]kernel.Traffic{}}
-	for listener, instances := range now {
-		sum := p.traffic.sums[listener]
-		for id, t := range instances {
-			before := p.traffic.last[listener][id]
-			if t.Connections < before.Connections || t.Packets < before.Packets {
-				before = kernel.Traffic{} // it has left and come back
-			}
-			sum.Connections += t.Connections - before.Connections
-			sum.Packets += t.Packets - before.Packets
-			sum.Bytes += t.Bytes - before.Bytes
-			sum.ReplyPackets += t.ReplyPackets - before.ReplyPackets
-			sum.ReplyBytes += t.ReplyBytes - before.ReplyBytes
+	next := traffic{time.Now(), now, map[string]map[string]kernel.Traffic{}, map[string]kernel.Traffic{}}
+	for _, l := range p.listeners {
+		listener := l.cfg.Name
+		each, sum := map[string]kernel.Traffic{}, p.traffic.sums[listener]
+		for _, m := range l.backend.Members() {
+			each[m.ID] = p.traffic.each[listener][m.ID]
 		}
-		next.sums[listener] = sum
+		for id, t := range now[listener] {
+			more := t.Since(p.traffic.last[listener][id])
+			each[id] = p.traffic.each[listener][id].Plus(more)
+			sum = sum.Plus(more)
+		}
+		next.each[listener], next.sums[listener] = each, sum
 	}
 	p.traffic = next
 	return next, nil
+}
+
+// activeShare is the share of a core that may go into counting what is connected:
+// the inverse of it.
+const activeShare = 20
+
+// active is what is connected now.
+type active struct {
+	mu    sync.Mutex
+	at    time.Time
+	took  time.Duration
+	count map[string]map[string]int64 // by listener and instance
+	err   error
+}
+
+// connected counts what is connected, if it has not been done lately. Only the
+// connections of nat have an end that the kernel sees.
+func (p *plane) connected() (map[string]map[string]int64, error) {
+	if p.nat == nil {
+		return nil, nil
+	}
+	a := &p.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Since(a.at) < max(trafficAge, activeShare*a.took) {
+		return a.count, a.err
+	}
+	began := time.Now()
+	a.count, a.err = p.nat.Active()
+	a.at = time.Now()
+	a.took = a.at.Sub(began)
+	return a.count, a.err
+}
+
+// carried adds what the kernel does for instances to how the proxies see them.
+func (k *kernelProxies) carried(list []dispatch.Info) {
+	for _, p := range k.planes {
+		t, _ := p.count()             // muster_proxy_kernel_failing says whether
+		connected, _ := p.connected() // something is wrong
+		for _, l := range p.listeners {
+			i := slices.IndexFunc(list, func(in dispatch.Info) bool { return in.Ref == l.ref })
+			if i < 0 {
+				continue
+			}
+			for n := range list[i].Instances {
+				in := &list[i].Instances[n]
+				c, open := t.each[l.cfg.Name][in.ID], connected[l.cfg.Name][in.ID]
+				in.Active += open
+				in.Total += int64(c.Connections)
+				in.BytesIn += int64(c.Bytes)
+				in.BytesOut += int64(c.ReplyBytes)
+				list[i].Active += open
+			}
+		}
+	}
 }
 
 // states are the listeners as the API shows them.
@@ -64,8 +121,9 @@ func (k *kernelProxies) states() []api.ProxyListener {
 	var out []api.ProxyListener
 	for _, p := range k.planes {
 		t, err := p.count()
+		connected, cerr := p.connected()
 		for _, l := range p.listeners {
-			out = append(out, p.state(l, &t, err))
+			out = append(out, p.state(l, &t, connected[l.cfg.Name], errors.Join(err, cerr)))
 		}
 	}
 	return out
@@ -73,7 +131,7 @@ func (k *kernelProxies) states() []api.ProxyListener {
 
 // state is one listener with what the kernel has counted, unless reading that
 // failed.
-func (p *plane) state(l *kernelListener, t *traffic, counting error) api.ProxyListener {
+func (p *plane) state(l *kernelListener, t *traffic, connected map[string]int64, counting error) api.ProxyListener {
 	out := api.ProxyListener{
 		Name: l.cfg.Name, Mode: string(l.cfg.Mode), Address: l.cfg.Listen.String(), Service: l.cfg.Service,
 		Taken: t.sums[l.cfg.Name].Connections, Interface: l.cfg.Interface,
@@ -91,9 +149,10 @@ func (p *plane) state(l *kernelListener, t *traffic, counting error) api.ProxyLi
 	wanted, _ := l.service(members)
 	for i := range members {
 		m := &members[i]
-		c := t.last[l.cfg.Name][m.ID]
+		c := t.each[l.cfg.Name][m.ID]
+		out.Active += connected[m.ID]
 		row := api.ProxyTraffic{
-			ID: m.ID, Address: m.Addr, Connections: c.Connections, Packets: c.Packets, Bytes: c.Bytes,
+			ID: m.ID, Address: m.Addr, Active: connected[m.ID], Connections: c.Connections, Packets: c.Packets, Bytes: c.Bytes,
 			ReplyPackets: c.ReplyPackets, ReplyBytes: c.ReplyBytes, Why: p.whyOut(l, m.ID),
 		}
 		if n := slices.IndexFunc(wanted.Instances, func(in kernel.Instance) bool { return in.ID == m.ID }); row.Why == "" && n >= 0 {
@@ -154,7 +213,7 @@ func (k *kernelProxies) explain(q admin.ProxyQuestion) (out api.ProxyExplanation
 	for _, p := range k.planes {
 		for _, l := range p.listeners {
 			if l.cfg.Name == q.Target || l.cfg.Listen == addr {
-				out, err = p.explain(l, q.Client)
+				out, err = k.explainAt(p, l, q.Client)
 				return out, true, err
 			}
 		}
@@ -162,17 +221,19 @@ func (k *kernelProxies) explain(q admin.ProxyQuestion) (out api.ProxyExplanation
 	return out, false, nil
 }
 
-func (p *plane) explain(l *kernelListener, client netip.Addr) (api.ProxyExplanation, error) {
+func (k *kernelProxies) explainAt(p *plane, l *kernelListener, client netip.Addr) (api.ProxyExplanation, error) {
 	// The port that the client will have is not known: 0 stands for it.
 	c, err := p.Explain(l.cfg.Name, netip.AddrPortFrom(client, 0))
 	if err != nil {
 		return api.ProxyExplanation{}, err
 	}
+	infos := []dispatch.Info{l.backend.Info()}
+	k.carried(infos)
 	out := api.ProxyExplanation{
 		Listener: l.cfg.Name, Mode: string(l.cfg.Mode), Service: l.cfg.Service, Instance: c.Instance,
-		Instances: proxyInstances(l.backend.Info().Instances),
+		Instances: proxyInstances(infos[0].Instances),
 	}
-	for i := range out.Instances { // what goes through the kernel is not counted there
+	for i := range out.Instances {
 		in := &out.Instances[i]
 		if why := p.whyOut(l, in.ID); why != "" {
 			in.In, in.Share, in.Why = false, 0, why

@@ -40,8 +40,10 @@ func (s *server) proxyState() api.Proxy {
 			Name: r.Name, Hosts: r.Hosts, Path: r.Path, Service: r.Service, Zone: r.Zone, Source: source, Problem: s.routeProblem(r.Name),
 		})
 	}
-	for _, info := range s.proxies.dispatch.Info() {
-		out.Services = append(out.Services, s.proxyService(&info))
+	infos := s.proxies.dispatch.Info()
+	s.proxies.kernel.carried(infos)
+	for i := range infos {
+		out.Services = append(out.Services, s.proxyService(&infos[i]))
 	}
 	return out
 }

@@ -94,14 +94,14 @@ func kernelTraffic(w io.Writer, l *api.ProxyListener, wide bool) {
 	if len(l.Instances) == 0 {
 		return
 	}
-	cells := []string{"INSTANCE", "IN", "CONNECTIONS", "PACKETS", "BYTES", "WHY"}
+	cells := []string{"INSTANCE", "IN", "ACTIVE", "CONNECTIONS", "PACKETS", "BYTES", "WHY"}
 	if wide {
 		cells = append(cells, "ADDRESS", "REPLY PACKETS", "REPLY BYTES")
 	}
 	row(w, cells...)
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	for _, in := range l.Instances {
-		cells := []string{in.ID, yesNo(in.In), number(in.Connections), number(in.Packets), number(in.Bytes), in.Why}
+		cells := []string{in.ID, yesNo(in.In), strconv.FormatInt(in.Active, 10), number(in.Connections), number(in.Packets), number(in.Bytes), in.Why}
 		if wide {
 			cells = append(cells, in.Address.String(), number(in.ReplyPackets), number(in.ReplyBytes))
 		}

@@ -353,6 +353,7 @@ func TestPlane_UDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead := slices.IndexFunc(l.backends, func(b *backend) bool { return b.Name == first })
+	l.active(t, map[string]map[string]int64{"dns": {first: 1, l.backends[1-dead].Name: 0}})
 	l.backends[dead].hang(t)
 	if n := l.kill(t.Context(), t, "dns", l.backends[dead].addr4); n != 1 {
 		t.Errorf("%d flows killed, want 1", n)
