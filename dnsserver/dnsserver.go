@@ -123,12 +123,17 @@ type SessionHandler interface {
 	Open(w SessionWriter, from Client) Session
 }
 
-// SessionWriter is the connection of a session. WriteMsg and End are for any goroutine.
+// SessionWriter is the connection of a session. WriteMsg, Leave and End are for any
+// goroutine.
 type SessionWriter interface {
 	Writer
 	// Keep says for how long the connection is kept while nothing is sent or received; 0:
 	// it is idle like any other. It is called within Session.Message alone.
 	Keep(silence time.Duration)
+	// Leave sends a last message, which tells the client to go: nothing more is sent, nor
+	// given to Message, and the connection is closed when the client closes it, or after 5
+	// seconds (RFC 8490 section 6.6.1).
+	Leave(msg []byte)
 	// End has the connection closed.
 	End()
 }

@@ -2,7 +2,9 @@ package dnsserver
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -64,6 +66,42 @@ func (w *sessionWriter) Keep(silence time.Duration) {
 		c.working.Add(-1)
 	}
 	c.held = silence
+}
+
+// leaveTimeout is for how long a client that was told to go may take to close: five
+// seconds (RFC 8490 section 6.6.1).
+const leaveTimeout = 5 * time.Second
+
+var errLeaving = errors.New("the client was told to go: it is sent no more")
+
+// Leave implements SessionWriter.
+func (w *sessionWriter) Leave(msg []byte) {
+	w.c.leaving.Store(true)
+	if framed, err := frame(msg); err == nil {
+		_ = w.c.send(framed) // it goes in any case
+	}
+	_ = w.c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader; fails only once closed
+}
+
+// seeOff waits until the client closes. What it sends meanwhile is passed over, and a
+// client that stays is cut off (RFC 8490 section 6.6.1).
+func (c *conn) seeOff() {
+	if c.held > 0 { // it may be evicted
+		c.working.Add(-1)
+		c.held = 0
+	}
+	err := c.nc.SetReadDeadline(time.Now().Add(leaveTimeout))
+	if c.srv.stopping.Load() { // as in read
+		err = c.nc.SetReadDeadline(c.srv.stopAt.Add(lingerTimeout))
+	}
+	for err == nil {
+		_, err = c.nc.Read(c.in)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.srv.conns.timedOut.Add(1)
+		_ = c.raw.SetLinger(0) // fails only once closed
+		c.raw.Close()
+	}
 }
 
 // End implements SessionWriter.

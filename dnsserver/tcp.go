@@ -106,6 +106,7 @@ type conn struct {
 	activity atomic.Uint64
 	working  atomic.Int32
 	session  Session        // nil until a DSO message comes
+	leaving  atomic.Bool    // the client was told to go: it is answered no more
 	held     time.Duration  // how long the session keeps it in silence; of the goroutine of run
 	told     atomic.Int64   // when the session has last sent something, ns since 1970
 	slots    chan struct{}  // of deferred queries
@@ -142,6 +143,9 @@ func (c *conn) run(ctx context.Context) {
 		if c.session != nil {
 			c.session.Close()
 		}
+		if c.leaving.Load() {
+			c.seeOff()
+		}
 		c.slow.Wait()
 		c.nc.Close()
 		c.srv.conns.remove(c)
@@ -153,6 +157,9 @@ func (c *conn) run(ctx context.Context) {
 	partial := false // a message has begun, and deadline is that of its end
 	for {
 		n, err := c.read(deadline)
+		if c.leaving.Load() {
+			return
+		}
 		if n > 0 {
 			answered := c.activity.Load()
 			ok := c.answer(ctx)
@@ -201,7 +208,7 @@ func (c *conn) read(deadline time.Time) (int, error) {
 	if c.srv.stopping.Load() { // looked at after setting it: else stop's own may have been undone
 		err = c.nc.SetReadDeadline(c.lingerUntil())
 	}
-	if err != nil {
+	if err != nil || c.leaving.Load() {
 		return 0, err
 	}
 	n, err := c.nc.Read(c.in[c.have:])
@@ -323,6 +330,13 @@ func (c *conn) flush() bool {
 }
 
 func (c *conn) write(b []byte) error {
+	if c.leaving.Load() {
+		return errLeaving
+	}
+	return c.send(b)
+}
+
+func (c *conn) send(b []byte) error {
 	if err := c.nc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
@@ -371,12 +385,21 @@ func (w *tcpWriter) Limit() int { return wire.MaxMessage }
 // WriteMsg writes prefix and message with one call, which the connection does
 // not let others come between.
 func (w *tcpWriter) WriteMsg(msg []byte) error {
+	framed, err := frame(msg)
+	if err != nil {
+		return err
+	}
+	return w.c.write(framed)
+}
+
+// frame is a message behind its length.
+func frame(msg []byte) ([]byte, error) {
 	if len(msg) > wire.MaxMessage {
-		return fmt.Errorf("message of %d octets: a stream takes %d", len(msg), wire.MaxMessage)
+		return nil, fmt.Errorf("message of %d octets: a stream takes %d", len(msg), wire.MaxMessage)
 	}
 	framed := make([]byte, 0, prefixSize+len(msg))
 	framed = binary.BigEndian.AppendUint16(framed, uint16(len(msg)))
-	return w.c.write(append(framed, msg...))
+	return append(framed, msg...), nil
 }
 
 // bufferPool holds the buffers that answers are gathered in, of outSize octets.

@@ -361,14 +361,13 @@ func (s *Session) run() {
 		case <-s.woken:
 		}
 		if !s.push() {
-			s.w.End()
 			return
 		}
 	}
 }
 
-// push sends what the client does not know yet; false: it cannot be written to, or what it
-// subscribes to has grown beyond what there is memory for.
+// push sends what the client does not know yet; false: the session ends, as the client
+// cannot be written to, or what it subscribes to has grown beyond what there is memory for.
 func (s *Session) push() bool {
 	s.mu.Lock()
 	var r round
@@ -388,13 +387,14 @@ func (s *Session) push() bool {
 	changes := r.octets
 	if !room {
 		retry := binary.BigEndian.AppendUint32(nil, retryDelay)
-		_ = s.w.WriteMsg(appendTLV(header(0, false, codeServFail), typeRetryDelay, retry)) // it is ended in any case
+		s.w.Leave(appendTLV(header(0, false, codeServFail), typeRetryDelay, retry))
 		return false
 	}
 	for len(changes) > 0 {
 		part := cut(changes, messageMax-headSize-tlvSize)
 		s.hub.pushed.Add(1) // before writing: who has a message finds it counted
 		if s.w.WriteMsg(appendTLV(header(0, false, 0), typePush, changes[:part])) != nil {
+			s.w.End()
 			return false
 		}
 		changes = changes[part:]

@@ -348,6 +348,7 @@ type writer struct{ kept time.Duration }
 func (*writer) Limit() int             { return 65535 }
 func (*writer) WriteMsg([]byte) error  { return nil }
 func (w *writer) Keep(d time.Duration) { w.kept = d }
+func (*writer) Leave([]byte)           {}
 func (*writer) End()                   {}
 
 // TestHub_aliases: aliasing is not supported (RFC 8765 section 6.2.1): a CNAME is told to
@@ -459,10 +460,14 @@ func TestHub_memory(t *testing.T) {
 	if len(msg) != 20 || msg[3]&15 != dns.RcodeServerFailure || binary.BigEndian.Uint16(msg[12:]) != 0 || binary.BigEndian.Uint32(msg[16:]) != 10_000 {
 		t.Errorf("%x, want a Retry Delay of 10 s with SERVFAIL (RFC 8490 section 6.6.1)", msg)
 	}
-	if _, err := dnstest.ReadMsg(second); err == nil {
-		t.Error("the session that has grown beyond the memory is not ended")
-	}
 	e.await(1)
+	second.send(4, 0x40, []byte("\x01a\x07example\x04test\x00\x00\x01\x00\x01"))
+	if err := second.CloseWrite(); err != nil { // which ends it at once
+		t.Fatal(err)
+	}
+	if _, err := dnstest.ReadMsg(second); err == nil {
+		t.Error("the session that has grown beyond the memory goes on (RFC 8490 section 6.6.1)")
+	}
 	e.serve("a.example.test. A 192.0.2.9")
 	if got := first.pushed(); len(got) != 2 {
 		t.Errorf("the other session: %q", got)
