@@ -72,6 +72,37 @@ func asked(t *testing.T, h *authority.Handler, qname string) string {
 	return status(exchange(t, h, packed, client()))
 }
 
+// TestHandler_refusals: a refusal over UDP is no larger than the question, whoever is said
+// to have asked it: it is of no use for reflection.
+func TestHandler_refusals(t *testing.T) {
+	h := benchHandler(t, 0)
+	err := h.SetConfig(authority.Config{Access: []authority.Rule{{Zone: "bench.test.", Allow: []netip.Prefix{}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, qname := range []string{"www.elsewhere.test.", "www.bench.test.", ".", strings.Repeat("a.", 127)} {
+		for _, typ := range []uint16{dns.TypeA, dns.TypeANY, dns.TypeTXT, dns.TypeAXFR} {
+			for _, edns := range []func(*dns.Msg){func(*dns.Msg) {}, func(m *dns.Msg) { m.SetEdns0(1232, false) }, func(m *dns.Msg) { m.SetEdns0(65535, true) }} {
+				m := new(dns.Msg)
+				m.SetQuestion(qname, typ)
+				edns(m)
+				packed, err := m.Pack()
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := exchange(t, h, packed, client())
+				if r.Rcode != dns.RcodeRefused {
+					t.Errorf("%s %s: %s", qname, dns.TypeToString[typ], status(r))
+				}
+				r.Compress = true
+				if reply, err := r.Pack(); err != nil || len(reply) > len(packed) {
+					t.Errorf("%s %s: %d octets for %d: %v", qname, dns.TypeToString[typ], len(reply), len(packed), err)
+				}
+			}
+		}
+	}
+}
+
 func TestHandler_New(t *testing.T) {
 	h, err := authority.New(authority.Config{})
 	if err != nil {

@@ -50,7 +50,7 @@ func (h *Handler) respond(b *wire.Builder, q *wire.Query, from *dnsserver.Client
 		verdict = dnsserver.Defer // ServeSlow counts it
 	} else {
 		if o == OutsideZones {
-			b.EDE(wire.EDENotAuthoritative, nil)
+			s.because(wire.EDENotAuthoritative)
 		}
 		if o = s.limit(o); o == Limited {
 			verdict = dnsserver.Drop
@@ -164,8 +164,17 @@ func (s *scratch) hidden(name *wire.Name) bool {
 
 // deny refuses what the client may not ask for.
 func (s *scratch) deny() Outcome {
-	s.b.EDE(wire.EDEProhibited, nil)
+	s.because(wire.EDEProhibited)
 	return Denied
+}
+
+// because adds why a question is refused, but for clients whose addresses may be forged: a
+// refusal is then no larger than the question, and nobody can have us send more than they
+// send. Who sends a cookie is told; a client cookie alone has ours in the answer, too.
+func (s *scratch) because(code uint16) {
+	if s.req.Stream || s.from.Known || s.q.Asked&wire.AskedCookie != 0 {
+		s.b.EDE(code, nil)
+	}
 }
 
 // finish writes what the lookup of name found, which is no alias. owner is where
