@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -117,11 +116,8 @@ func (m *merger) begin() error {
 
 // kept is b for keeping beyond the call that brought it.
 func (b *Batch) kept() Batch {
-	c := *b
-	c.Instances, c.Services, c.Admin = slices.Clone(b.Instances), slices.Clone(b.Services), slices.Clone(b.Admin)
-	c.Loads, c.Members, c.Routes = slices.Clone(b.Loads), slices.Clone(b.Members), slices.Clone(b.Routes)
-	c.Reports, c.Deleted, c.Lost = slices.Clone(b.Reports), slices.Clone(b.Deleted), slices.Clone(b.Lost)
-	c.Problems, c.Mended = slices.Clone(b.Problems), slices.Clone(b.Mended)
+	c := Batch{Reset: b.Reset, More: b.More, AsOf: b.AsOf, Snapshot: b.Snapshot}
+	c.add(b)
 	return c
 }
 
@@ -146,6 +142,9 @@ func (p *part) difference() Batch {
 	for i := range p.state {
 		b := &p.state[i]
 		b.eachKey(func(k Key) { there[k] = struct{}{} })
+		for _, k := range b.Kept {
+			there[k] = struct{}{}
+		}
 		for _, problem := range b.Problems {
 			bad[problem.RawKey] = struct{}{}
 		}
@@ -168,7 +167,7 @@ func (p *part) difference() Batch {
 	return out
 }
 
-// add appends a page.
+// add appends what a page holds.
 func (b *Batch) add(page *Batch) {
 	b.Source, b.Revision = page.Source, page.Revision
 	b.Instances = append(b.Instances, page.Instances...)
@@ -178,7 +177,12 @@ func (b *Batch) add(page *Batch) {
 	b.Members = append(b.Members, page.Members...)
 	b.Routes = append(b.Routes, page.Routes...)
 	b.Reports = append(b.Reports, page.Reports...)
+	b.Notes = append(b.Notes, page.Notes...)
+	b.Deleted = append(b.Deleted, page.Deleted...)
+	b.Lost = append(b.Lost, page.Lost...)
+	b.Kept = append(b.Kept, page.Kept...)
 	b.Problems = append(b.Problems, page.Problems...)
+	b.Mended = append(b.Mended, page.Mended...)
 }
 
 // note keeps the keys that a batch adds and takes away.
@@ -218,6 +222,9 @@ func (b *Batch) eachKey(yield func(Key)) {
 	}
 	for i := range b.Routes {
 		yield(Key{Source: b.Source, Kind: KindRoute, Name: b.Routes[i].Name})
+	}
+	for i := range b.Notes {
+		yield(b.Notes[i].Key)
 	}
 	for i := range b.Reports {
 		yield(Key{Source: b.Source, Kind: KindHealth, Service: b.Reports[i].Service, Name: b.Reports[i].Instance, Sub: b.Reports[i].Checker})

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -41,7 +42,7 @@ func named(ids ...string) (list []registry.Instance) {
 	return list
 }
 
-// told is a batch in short: "reset more +a -b ~key".
+// told is a batch in short: "reset more +a -b =c ~key".
 func told(b registry.Batch) string {
 	var words []string
 	if b.Reset {
@@ -53,8 +54,17 @@ func told(b registry.Batch) string {
 	for _, i := range b.Instances {
 		words = append(words, "+"+i.ID)
 	}
+	for _, r := range b.Routes {
+		words = append(words, "+"+r.Name)
+	}
+	for _, n := range b.Notes {
+		words = append(words, "+"+n.Key.Service)
+	}
+	for _, k := range b.Kept {
+		words = append(words, "="+k.Name)
+	}
 	for _, k := range b.Deleted {
-		words = append(words, "-"+k.Name)
+		words = append(words, "-"+cmp.Or(k.Name, k.Service))
 	}
 	for _, p := range b.Problems {
 		words = append(words, "!"+p.RawKey)
@@ -111,6 +121,14 @@ func TestJoin(t *testing.T) {
 		expect("and is what differs", "+b +d -c")
 		two <- registry.Batch{Reset: true, Revision: 9}
 		expect("of its own part alone", "-x -y ~bad")
+
+		route := registry.Key{Kind: registry.KindRoute, Name: "r"}
+		two <- registry.Batch{Revision: 9, Routes: []registry.Route{{Name: "r"}}, Notes: []registry.Note{{Key: registry.Key{Kind: registry.KindService, Service: "n"}}}}
+		expect("a route and a note", "+n +r")
+		two <- registry.Batch{Reset: true, Revision: 9, Kept: []registry.Key{route}, Problems: []registry.Problem{{RawKey: "bad"}}}
+		expect("of which the route cannot be read any more, and the note is gone", "!bad -n =r")
+		two <- registry.Batch{Reset: true, Revision: 9}
+		expect("and then both are gone", "-r ~bad")
 
 		leased := named("l")
 		leased[0].Leased = true
