@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -157,12 +159,20 @@ func (c *Client) DemoDo(ctx context.Context, r DemoRequest) (DemoInstance, error
 func (c *Client) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeoutMax)
 	defer cancel()
-	body, err := c.do(ctx, http.MethodGet, PathReadyz, url.Values{"verbose": {""}}, nil)
+	resp, err := c.send(ctx, http.MethodGet, PathReadyz, url.Values{"verbose": {""}}, nil, nil)
 	if err != nil {
 		return err
 	}
-	return body.Close()
+	defer resp.Body.Close()
+	word := make([]byte, len(readyWord))
+	if _, err := io.ReadFull(resp.Body, word); err != nil || string(word) != readyWord {
+		return c.notAPI(resp)
+	}
+	return nil
 }
+
+// readyWord is what the body of a server that is ready begins with.
+const readyWord = "ready\n"
 
 // query makes parameters of pairs, leaving out empty values.
 func query(pairs ...string) url.Values {
@@ -192,24 +202,43 @@ func call[T any](ctx context.Context, c *Client, method, path string, q url.Valu
 	var out T
 	ctx, cancel := context.WithTimeout(ctx, requestTimeoutMax)
 	defer cancel()
-	body, err := c.do(ctx, method, path, q, in)
+	resp, err := c.send(ctx, method, path, q, in, nil)
 	if err != nil {
 		return out, err
 	}
-	defer body.Close()
-	if err := json.NewDecoder(io.LimitReader(body, responseMax)).Decode(&out); err != nil {
+	defer resp.Body.Close()
+	if !isOf(resp, "application/json") {
+		return out, c.notAPI(resp)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, responseMax)).Decode(&out); err != nil {
 		return out, fmt.Errorf("reading the answer of %s%s: %w", c.base, path, err)
 	}
 	return out, nil
 }
 
-// do sends a request and returns the body of a response below 400, which the
-// caller closes.
-func (c *Client) do(ctx context.Context, method, path string, q url.Values, in []byte) (io.ReadCloser, error) {
-	return c.send(ctx, method, path, q, in, nil)
+// isOf reports whether a response says that its body is of the type.
+func isOf(resp *http.Response, mediaType string) bool {
+	is, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return err == nil && is == mediaType
 }
 
-func (c *Client) send(ctx context.Context, method, path string, q url.Values, in []byte, header http.Header) (io.ReadCloser, error) {
+// notAPI is the error of a response that no Muster's admin API gives.
+func (c *Client) notAPI(resp *http.Response) error {
+	got := resp.Header.Get("Content-Type")
+	if got == "" {
+		got = "no Content-Type"
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		got = strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode) + ", " + got
+	}
+	return &Error{
+		Status: resp.StatusCode, Message: fmt.Sprintf("%s is not a Muster API (got %s)", c.base, got),
+		Mend: "give the address of the server's admin.listen, by default http://127.0.0.1:8653",
+	}
+}
+
+// send sends a request and returns a response below 400, whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, in []byte, header http.Header) (*http.Response, error) {
 	// The path is escaped already; parsing it keeps an escaped slash escaped.
 	u, err := url.Parse(c.base.String() + path)
 	if err != nil {
@@ -236,9 +265,9 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, in
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
 		defer resp.Body.Close()
-		return nil, readError(resp)
+		return nil, c.readError(resp)
 	}
-	return resp.Body, nil
+	return resp, nil
 }
 
 // rootOf drops the method and URL that net/http puts before the cause.
@@ -252,7 +281,8 @@ func rootOf(err error) error {
 // errorMax bounds how much of an error's body is read.
 const errorMax = 64 << 10
 
-func readError(resp *http.Response) error {
+// readError makes the error of a response of 400 or above.
+func (c *Client) readError(resp *http.Response) error {
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, errorMax)) // what came is all there is to show
 	var body ErrorBody
 	if json.Unmarshal(raw, &body) == nil && body.Error.Message != "" {
@@ -260,8 +290,8 @@ func readError(resp *http.Response) error {
 		return &body.Error
 	}
 	text := strings.TrimSpace(string(raw))
-	if text == "" {
-		text = http.StatusText(resp.StatusCode)
+	if resp.StatusCode == http.StatusServiceUnavailable && strings.HasPrefix(text, "not "+strings.TrimSpace(readyWord)) {
+		return &Error{Status: resp.StatusCode, Message: text} // of /readyz
 	}
-	return &Error{Status: resp.StatusCode, Message: text}
+	return c.notAPI(resp)
 }

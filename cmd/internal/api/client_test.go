@@ -97,6 +97,11 @@ func TestClient_requests(t *testing.T) {
 				if r.Method == http.MethodPost && r.Header.Get("Content-Type") != "application/json" {
 					t.Errorf("Content-Type: %q", r.Header.Get("Content-Type"))
 				}
+				if r.URL.Path == api.PathReadyz {
+					fmt.Fprintln(w, "ready")
+					return
+				}
+				w.Header().Set("Content-Type", "application/json")
 				fmt.Fprintln(w, "{}")
 			})
 			if err := tc.do(c); err != nil {
@@ -116,8 +121,7 @@ func TestClient_errors(t *testing.T) {
 		want       string
 	}{
 		{"with a body of the API", `{"error":{"message":"is not known","mend":"use weighted","field":"policy"}}`, 400, "policy: is not known: use weighted"},
-		{"with text", "not ready\nwaiting for etcd\n", 503, "not ready\nwaiting for etcd"},
-		{"with nothing", "", 404, "Not Found"},
+		{"not ready", "not ready\nwaiting for etcd\n", 503, "not ready\nwaiting for etcd"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -152,6 +156,43 @@ func TestClient_errors(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestClient_notAPI has the client ask something else, as at a port that is mistyped:
+// whatever it answers, nothing is taken for the word of a Muster.
+func TestClient_notAPI(t *testing.T) {
+	asks := map[string]func(*api.Client) error{
+		"a list": func(c *api.Client) error { _, err := c.Services(t.Context(), ""); return err },
+		"ready":  func(c *api.Client) error { return c.Ready(t.Context()) },
+		"events": func(c *api.Client) error {
+			return c.Events(t.Context(), api.EventFilter{}, api.EventHooks{}, func(api.Event) error { return nil })
+		},
+	}
+	for _, tc := range []struct {
+		name, contentType, body string
+		status                  int
+		got                     string
+	}{
+		{"a page", "text/html; charset=utf-8", "<!doctype html>", 200, "text/html; charset=utf-8"},
+		{"text", "text/plain", "web-3 v2 says hello\n", 200, "text/plain"},
+		{"other JSON", "application/problem+json", "{}", 200, "application/problem+json"},
+		{"a page that is not there", "text/plain", "404 page not found\n", 404, "404 Not Found, text/plain"},
+		{"a gateway without a server", "text/html", "<h1>503</h1>", 503, "503 Service Unavailable, text/html"},
+	} {
+		for what, ask := range asks {
+			t.Run(tc.name+"/"+what, func(t *testing.T) {
+				c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", tc.contentType)
+					w.WriteHeader(tc.status)
+					fmt.Fprint(w, tc.body)
+				})
+				want := c.Addr() + " is not a Muster API (got " + tc.got + "): give the address of the server's admin.listen, by default http://127.0.0.1:8653"
+				if err := ask(c); err == nil || err.Error() != want {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+			})
+		}
+	}
 }
 
 func TestClient_Events(t *testing.T) {

@@ -95,16 +95,19 @@ func (c *Client) stream(ctx context.Context, f EventFilter, last *uint64, connec
 	if *last > 0 {
 		h.Set("Last-Event-ID", strconv.FormatUint(*last, 10))
 	}
-	body, err := c.send(ctx, http.MethodGet, PathEvents, q, nil, h)
+	resp, err := c.send(ctx, http.MethodGet, PathEvents, q, nil, h)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer resp.Body.Close()
+	if !isOf(resp, "text/event-stream") {
+		return c.notAPI(resp)
+	}
 	if err := connected(); err != nil {
 		return &sinkError{err}
 	}
 	var data strings.Builder
-	lines := bufio.NewScanner(body)
+	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 4096), eventLineMax)
 	for lines.Scan() {
 		line := lines.Text()

@@ -15,7 +15,7 @@ func (s *session) configCommand() *cobra.Command {
 	}
 	return verbs(cmd, s.configViewCommand(),
 		&cobra.Command{
-			Use: "reference", Short: "Print a file with every key, its default and what it means", Args: cobra.NoArgs,
+			Use: "reference", Short: "Print a file with every key, its default and what it means", Args: arguments(0, 0),
 			Example: `  muster config reference > muster.yaml`,
 			RunE: func(*cobra.Command, []string) error {
 				_, err := io.WriteString(s.stdout, config.Reference())
@@ -23,7 +23,7 @@ func (s *session) configCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "schema", Short: "Print a JSON schema of the file, for editors", Args: cobra.NoArgs,
+			Use: "schema", Short: "Print a JSON schema of the file, for editors", Args: arguments(0, 0),
 			Example: `  muster config schema > muster.schema.json`,
 			RunE: func(*cobra.Command, []string) error {
 				_, err := s.stdout.Write(config.Schema())
@@ -41,7 +41,7 @@ type settingView struct {
 
 func (s *session) configViewCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "view", Short: "Print what is in force, and where each value comes from", Args: cobra.NoArgs,
+		Use: "view", Short: "Print what is in force, and where each value comes from", Args: arguments(0, 0),
 		Long: `Prints the configuration that muster serve would run with, given the same file,
 environment and flags, with the origin of every value: a place in the file, a
 variable, a flag, or default.`,

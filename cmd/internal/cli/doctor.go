@@ -14,7 +14,7 @@ import (
 
 func (s *session) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Say what is wrong, where, and what to do about it", GroupID: groupLook, Args: cobra.NoArgs,
+		Use: "doctor", Short: "Say what is wrong, where, and what to do about it", GroupID: groupLook, Args: arguments(0, 0),
 		Long: `Says what the server finds wrong (records that cannot be used, services without a
 healthy instance, a registry that is away, limits of the system), and what is wrong
 with the configuration on this machine. It fails when something does not work.`,

@@ -16,7 +16,7 @@ func (s *session) eventsCommand() *cobra.Command {
 	var filter api.EventFilter
 	cmd := &cobra.Command{
 		Use: "events [SERVICE]", Short: "Print what happens, as it happens", GroupID: groupLook,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: s.completeServices,
+		Args: arguments(0, 1), ValidArgsFunction: s.completeServices,
 		Long: `Prints what happens, a line each: registrations, health, drains, modes, problems. It
 goes on where it was when the connection breaks; end it with Ctrl-C. -o json prints
 one JSON object a line.`,

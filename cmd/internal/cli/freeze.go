@@ -17,7 +17,7 @@ func (s *session) freezeCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "freeze [SERVICE]", Short: "Stop health from moving the answers of a service, or of all",
-		GroupID: groupOperate, Args: cobra.MaximumNArgs(1), ValidArgsFunction: s.completeServices,
+		GroupID: groupOperate, Args: arguments(0, 1), ValidArgsFunction: s.completeServices,
 		Long: `Keeps the answers of a service, or of all of a zone, as they are: checks go on, and
 what they find is shown, but takes no instance out and brings none back until --undo or
 the end of --for. Registering, deregistering, drain and maintenance work as ever.

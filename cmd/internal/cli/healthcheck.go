@@ -16,7 +16,7 @@ import (
 func (s *session) healthcheckCommand() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use: "healthcheck", Short: "Ask whether the server is ready, for containers and scripts", GroupID: groupServer, Args: cobra.NoArgs,
+		Use: "healthcheck", Short: "Ask whether the server is ready, for containers and scripts", GroupID: groupServer, Args: arguments(0, 0),
 		Long: `Asks the server's /readyz. The exit code is 0 when it is ready, 3 when it is not yet,
 and 1 when it does not answer.`,
 		Example: `  HEALTHCHECK CMD ["muster", "healthcheck"]

@@ -17,7 +17,7 @@ func (s *session) instancesCommand() *cobra.Command {
 	var zone string
 	cmd := &cobra.Command{
 		Use: "instances [SERVICE]", Short: "List the instances, and why each is in or out", GroupID: groupLook,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: s.completeServices,
+		Args: arguments(0, 1), ValidArgsFunction: s.completeServices,
 		Example: `  muster instances
   muster instances web -o wide`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -34,8 +34,7 @@ those of BIND's tools (dnssec-settime).`,
   muster keys roll --zone svc.example.com. --dir /etc/muster/keys
   muster keys retire --zone svc.example.com. --dir /etc/muster/keys --server 10.0.0.2:53`,
 	}
-	cmd.AddCommand(s.keysGenerate(), s.keysList(), s.keysDS(), s.keysRoll(), s.keysRetire())
-	return cmd
+	return verbs(cmd, s.keysGenerate(), s.keysList(), s.keysDS(), s.keysRoll(), s.keysRetire())
 }
 
 // keyFlags are the flags of every verb about keys.

@@ -13,7 +13,7 @@ import (
 
 func (s *session) proxyStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show the proxy's listeners, routes and instances", Args: cobra.NoArgs,
+		Use: "status", Short: "Show the proxy's listeners, routes and instances", Args: arguments(0, 0),
 		Long: `Shows where the proxy of a running server listens, its routes in the order in which
 they are tried, and each service's instances with what is in flight, their shares, and
 who is ejected as its requests failed.`,

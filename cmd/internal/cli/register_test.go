@@ -234,6 +234,7 @@ func TestRegister_without_a_command_holds_until_it_is_stopped(t *testing.T) {
 func TestRegister_asks_the_server_which_etcd_it_uses(t *testing.T) {
 	st := startStore(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"registry":{"endpoints":[%q]},"zones":[{"name":"other.","source":"muster","prefix":"/other"},{"name":"z.","source":"muster","prefix":"/muster/v1"}]}`, st.url)
 	}))
 	defer srv.Close()

@@ -55,6 +55,10 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 		root.AddCommand(s.devCommand(), s.serveCommand(), s.proxyCommand())
 	}
 	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		onlyVerbs(cmd, cmd.Commands()) // cobra's own prints its help for any
+	}
 	s.mark(root)
 	return root
 }
@@ -96,6 +100,11 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 // something, does nothing alone.
 func verbs(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(below...)
+	return onlyVerbs(cmd, below)
+}
+
+// onlyVerbs makes cmd refuse whatever is none of its verbs.
+func onlyVerbs(cmd *cobra.Command, below []*cobra.Command) *cobra.Command {
 	names := make([]string, len(below))
 	for i, sub := range below {
 		names[i] = sub.Name()

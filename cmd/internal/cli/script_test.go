@@ -85,6 +85,7 @@ func fakeAPI(dir string) http.Handler {
 				suffix = ".resumed" + suffix
 			}
 			if data, err := os.ReadFile(base + suffix); err == nil {
+				w.Header().Set("Content-Type", contentType(r.URL.Path))
 				w.WriteHeader(status)
 				_, _ = w.Write(data)
 				return
@@ -92,6 +93,17 @@ func fakeAPI(dir string) http.Handler {
 		}
 		http.Error(w, `{"error":{"message":"the script has no file for `+r.URL.Path+`"}}`, http.StatusNotFound)
 	})
+}
+
+// contentType is that of the API's answers.
+func contentType(path string) string {
+	switch path {
+	case "/v1/events":
+		return "text/event-stream"
+	case "/readyz":
+		return "text/plain; charset=utf-8"
+	}
+	return "application/json"
 }
 
 // fakeDNS answers from a few records over UDP and TCP: big.example. fits no

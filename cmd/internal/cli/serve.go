@@ -11,7 +11,7 @@ import (
 
 func (s *session) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run a server", GroupID: groupServer, Args: cobra.NoArgs,
+		Use: "serve", Short: "Run a server", GroupID: groupServer, Args: arguments(0, 0),
 		Long: `Runs a server until SIGINT or SIGTERM.
 
 The configuration is muster.yaml in the working directory or /etc/muster, or what
@@ -27,7 +27,7 @@ cannot be used then, the old one stays in force and the problems are logged.`,
 
 func (s *session) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dev", Short: "Run a server with sample instances, to try things out", GroupID: groupServer, Args: cobra.NoArgs,
+		Use: "dev", Short: "Run a server with sample instances, to try things out", GroupID: groupServer, Args: arguments(0, 0),
 		Long: `Runs a server with its own etcd, and sample instances that serve HTTP at 127.0.1.x.
 
 Ask it with dig or muster query, and make instances ill with muster demo. It takes
@@ -42,7 +42,7 @@ keeps nothing: its etcd starts empty unless --registry-embedded-dir says where.`
 
 func (s *session) proxyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "proxy", Short: "Run the companion proxy alone, without DNS", GroupID: groupServer, Args: cobra.NoArgs,
+		Use: "proxy", Short: "Run the companion proxy alone, without DNS", GroupID: groupServer,
 		Long: `Runs the listeners of proxy.listeners and the admin API, and no DNS, until SIGINT or
 SIGTERM. muster serve runs both. It reads the same registry, and checks the same
 instances, by the same configuration as muster serve.`,
@@ -50,9 +50,7 @@ instances, by the same configuration as muster serve.`,
     --proxy-listeners '[{name: web, listen: "0.0.0.0:80", mode: http, service: web}]'
   muster proxy status`,
 	}
-	cmd = s.serving(cmd, false, true)
-	cmd.AddCommand(s.proxyStatusCommand())
-	return cmd
+	return verbs(s.serving(cmd, false, true), s.proxyStatusCommand())
 }
 
 // serving adds to a verb what runs a server.

@@ -48,7 +48,11 @@ func (s *session) serviceShowCommand() *cobra.Command {
 
 func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	row(w, "domain", sv.Domain)
-	row(w, "mode", fmt.Sprintf("%s, %d of %s served", sv.Mode, sv.Counts.Serving, count(sv.Counts.Total, "instance")))
+	served := "no instance is registered"
+	if sv.Counts.Total > 0 {
+		served = fmt.Sprintf("%d of %s served", sv.Counts.Serving, count(sv.Counts.Total, "instance"))
+	}
+	row(w, "mode", fmt.Sprintf("%s, %s", sv.Mode, served))
 	row(w, "policy", sv.Policy)
 	if sv.Policy == "hash" {
 		row(w, "hash_on", sv.HashOn)
@@ -133,6 +137,9 @@ func (s *session) serviceSetCommand() *cobra.Command {
 			sv, err := c.SetService(cmd.Context(), api.ServiceRequest{Zone: zone, Service: name, Patch: patch})
 			if err != nil {
 				return err
+			}
+			if sv.Counts.Total == 0 {
+				fmt.Fprintf(s.stderr, "muster: no instance of %s is registered yet: this holds from when one is; `muster services` lists what there is\n", sv.Name)
 			}
 			return s.print(sv, func(w io.Writer, wide bool) { serviceTable(w, &sv, wide, time.Now()) })
 		},

@@ -13,7 +13,7 @@ import (
 func (s *session) servicesCommand() *cobra.Command {
 	var zone string
 	cmd := &cobra.Command{
-		Use: "services", Short: "List the services and how they fare", GroupID: groupLook, Args: cobra.NoArgs,
+		Use: "services", Short: "List the services and how they fare", GroupID: groupLook, Args: arguments(0, 0),
 		Example: `  muster services
   muster services -o json | jq -r '.services[] | select(.mode != "normal") | .domain'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

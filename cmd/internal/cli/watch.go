@@ -19,7 +19,7 @@ func (s *session) watchCommand() *cobra.Command {
 	var push pushFlags
 	cmd := &cobra.Command{
 		Use: "watch [SERVICE]", Short: "Print instances as they change", GroupID: groupLook,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: s.completeServices,
+		Args: arguments(0, 1), ValidArgsFunction: s.completeServices,
 		Long: `Prints the instances, and then each one again whenever it is in or out, well or ill,
 changed or gone. It goes on when the server is restarted; end it with Ctrl-C.
 

@@ -24,13 +24,15 @@ func TestWatch_prints_what_changed_and_what_is_gone(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/v1/instances":
+			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprintf(w, `{"instances":[%s]}`, lists[min(listed, len(lists)-1)])
 			listed++
 		case streams == 0:
+			w.Header().Set("Content-Type", "text/event-stream")
 			streams++
 			fmt.Fprint(w, "data: {\"id\":1,\"kind\":\"health\",\"zone\":\"z.\",\"service\":\"web\"}\n\ndata: {\"id\":2,\"kind\":\"gap\"}\n\n")
 		default:
-			http.Error(w, "enough", http.StatusGone)
+			http.Error(w, `{"error":{"message":"enough"}}`, http.StatusGone)
 		}
 	}))
 	defer srv.Close()
