@@ -10,7 +10,7 @@ import (
 // causes are vulnerabilities of other DNS servers, each of a cause that a server such as
 // this one could share. A test that names one in its comment shows that this does not.
 var causes = []string{
-	"CVE-2017-15133", "CVE-2018-17419", "CVE-2019-19794", "CVE-2022-2835", "CVE-2022-2837", "CVE-2023-28454", "CVE-2023-30464",
+	"CVE-2017-15133", "CVE-2018-17419", "CVE-2019-19794", "CVE-2022-2835", "CVE-2022-2837", "CVE-2023-28454", "CVE-2023-30464", "CVE-2023-50387",
 	"CVE-2025-47950", "CVE-2025-58063", "CVE-2026-26017", "CVE-2026-26018", "CVE-2026-32934", "CVE-2026-32936", "CVE-2026-33190",
 	"CVE-2026-33489", "CVE-2026-35579", "CVE-2026-86003",
 }

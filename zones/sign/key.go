@@ -85,8 +85,27 @@ type Key struct {
 	signer crypto.Signer
 }
 
-// Generate makes a key for a zone. The random source is crypto/rand's.
-func Generate(zone wire.Name, a Algorithm) (*Key, error) {
+// Generate makes a key for a zone, whose tag none of those beside it has: validators would
+// have to try every key of a tag, and bound how often they do (KeyTrap, CVE-2023-50387). The
+// random source is crypto/rand's.
+func Generate(zone wire.Name, a Algorithm, beside []*Key) (*Key, error) {
+	for range triesMax {
+		k, err := generate(zone, a)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(beside, func(other *Key) bool { return other.Tag == k.Tag }) {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("%d keys were made, and their tags are all taken", triesMax)
+}
+
+// triesMax is how many keys are made to get one with a tag of its own: of 65,536 tags a zone
+// has a few.
+const triesMax = 64
+
+func generate(zone wire.Name, a Algorithm) (*Key, error) {
 	switch a {
 	case ECDSAP256SHA256:
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

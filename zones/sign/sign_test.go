@@ -50,7 +50,7 @@ func name(t testing.TB, s string) wire.Name {
 
 func generate(t testing.TB, zone string, a sign.Algorithm) *sign.Key {
 	t.Helper()
-	k, err := sign.Generate(name(t, zone), a)
+	k, err := sign.Generate(name(t, zone), a, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +66,32 @@ func parsed(t testing.TB, k *sign.Key) *dns.DNSKEY {
 		t.Fatal(err)
 	}
 	return rr.(*dns.DNSKEY)
+}
+
+// TestGenerate_tags: no two keys of a zone have one tag, by which validators choose the key
+// to try: KeyTrap (CVE-2023-50387). Every odd tag is taken; half of all keys have one.
+func TestGenerate_tags(t *testing.T) {
+	var beside []*sign.Key
+	for tag := 1; tag < 1<<16; tag += 2 {
+		beside = append(beside, &sign.Key{Tag: uint16(tag)})
+	}
+	for range 20 {
+		for _, a := range []sign.Algorithm{sign.ECDSAP256SHA256, sign.Ed25519} {
+			k, err := sign.Generate(name(t, "example.test."), a, beside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tag := parsed(t, k).KeyTag(); tag%2 != 0 || tag != k.Tag {
+				t.Errorf("a key with the tag %d, by miekg/dns %d, where every odd one is taken", k.Tag, tag)
+			}
+		}
+	}
+	for tag := 0; tag < 1<<16; tag += 2 {
+		beside = append(beside, &sign.Key{Tag: uint16(tag)})
+	}
+	if k, err := sign.Generate(name(t, "example.test."), sign.Ed25519, beside); err == nil {
+		t.Errorf("a key with the tag %d, where every one is taken", k.Tag)
+	}
 }
 
 // signed signs the zone and returns its records as miekg/dns has them.

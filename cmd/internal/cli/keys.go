@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,9 +72,22 @@ func (s *session) keysGenerate() *cobra.Command {
 	return cmd
 }
 
+// keysMax is how many keys a zone may have at once: a roll needs two, and another algorithm
+// as many. Each is one more signature to every answer, and one more to try for validators
+// (KeyTrap, CVE-2023-50387).
+const keysMax = 4
+
 // makeKey makes a key and prints its DS record.
 func (s *session) makeKey(zone wire.Name, a sign.Algorithm, dir string, times sign.Times) error {
-	key, err := sign.Generate(zone, a)
+	beside, err := sign.ReadDir(dir, zone)
+	if err != nil {
+		return err
+	}
+	used := slices.DeleteFunc(slices.Clone(beside), func(k *sign.Key) bool { return !k.Times.Delete.IsZero() && k.Times.Delete.Before(times.Created) })
+	if len(used) >= keysMax {
+		return fmt.Errorf("%s has %d keys in %s, and may have %d: end one by muster keys retire, or take the files of one away that is not in use", zone.String(), len(used), dir, keysMax)
+	}
+	key, err := sign.Generate(zone, a, beside)
 	if err != nil {
 		return err
 	}

@@ -101,3 +101,28 @@ func TestKeysRetire(t *testing.T) {
 		t.Errorf("the new one by SHA-384: %d, %q, want %q", code, out, want)
 	}
 }
+
+// TestKeysGenerate_many: a zone has four keys at most, each with a tag of its own (KeyTrap,
+// CVE-2023-50387).
+func TestKeysGenerate_many(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	tags := map[uint16]bool{}
+	for i := range 5 {
+		var out, told bytes.Buffer
+		code := cli.Run(t.Context(), cli.App{}, []string{"keys", "generate", "--zone", "example.test", "--dir", dir}, strings.NewReader(""), &out, &told)
+		if i == 4 {
+			if code == 0 || !strings.Contains(told.String(), "has 4 keys") {
+				t.Errorf("the fifth key: %d, %s", code, told.String())
+			}
+			break
+		}
+		rr, err := dns.NewRR(out.String())
+		if err != nil || code != 0 {
+			t.Fatalf("%d, %q: %v, %s", code, out.String(), err, told.String())
+		}
+		tags[rr.(*dns.DS).KeyTag] = true
+	}
+	if len(tags) != 4 {
+		t.Errorf("tags %v", tags)
+	}
+}
