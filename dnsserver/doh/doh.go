@@ -60,7 +60,11 @@ type Config struct {
 	Exchanger Exchanger
 	// Certificate chooses the certificate for a client.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256.
+	// ProxyFrom are dnsserver.Config's: connections of these proxies begin, before TLS, with
+	// a header of the PROXY protocol.
+	ProxyFrom []netip.Prefix
+	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256. Those that a proxy
+	// passes on count to the client that it names.
 	MaxConns, MaxConnsPerIP int
 	// StopTimeout is how long requests may take to finish when the server stops; 0: 2 s.
 	StopTimeout time.Duration
@@ -130,7 +134,7 @@ func (s *Server) Listen() error {
 			s.listeners = nil
 			return fmt.Errorf("doh: listening on %s: %w", want, err)
 		}
-		s.listeners = append(s.listeners, newLimited(ln, s.cfg.MaxConns, s.cfg.MaxConnsPerIP))
+		s.listeners = append(s.listeners, newLimited(ln, s.cfg.MaxConns, s.cfg.MaxConnsPerIP, s.cfg.ProxyFrom))
 	}
 	return nil
 }
@@ -176,6 +180,15 @@ func (s *Server) Refused() uint64 {
 	var n uint64
 	for _, l := range s.listeners {
 		n += l.refused.Load()
+	}
+	return n
+}
+
+// BadHeaders is how many connections of proxies began with no PROXY header.
+func (s *Server) BadHeaders() uint64 {
+	var n uint64
+	for _, l := range s.listeners {
+		n += l.badHeaders.Load()
 	}
 	return n
 }

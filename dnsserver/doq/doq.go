@@ -50,6 +50,9 @@ type Config struct {
 	Exchanger Exchanger
 	// Certificate chooses the certificate for a client.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ProxyFrom are dnsserver.Config's: each datagram of these proxies begins with a header of
+	// the PROXY protocol; what is answered has none.
+	ProxyFrom []netip.Prefix
 	// MaxConns and MaxConnsPerIP bound the connections; 0: 2048 and 256. Beyond half of
 	// MaxConns clients must first prove their addresses (RFC 9000 section 8.1.2).
 	MaxConns, MaxConnsPerIP int
@@ -65,6 +68,7 @@ type Server struct {
 	cfg     Config
 	sockets []*net.UDPConn
 	refused atomic.Uint64
+	badHead atomic.Uint64
 	busy    chan struct{} // has an element for each stream at work
 
 	mu   sync.Mutex
@@ -154,6 +158,9 @@ func (s *Server) Sockets() map[string]syscall.Conn {
 // Refused is how many connections and streams were closed at once, at a limit.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
 
+// BadHeaders is how many datagrams of proxies began with no PROXY header.
+func (s *Server) BadHeaders() uint64 { return s.badHead.Load() }
+
 // Run answers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -175,7 +182,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // serve accepts connections on one socket.
 func (s *Server) serve(ctx context.Context, c *net.UDPConn) error {
-	tr := &quic.Transport{Conn: c, VerifySourceAddress: func(net.Addr) bool { return s.crowded() }}
+	tr := &quic.Transport{Conn: s.unwrapping(c), VerifySourceAddress: func(net.Addr) bool { return s.crowded() }}
 	defer c.Close()
 	defer tr.Close()
 	ln, err := tr.Listen(
@@ -229,11 +236,14 @@ func clientOf(a netip.AddrPort) netip.Addr {
 }
 
 func (s *Server) admit(conn *quic.Conn) (from netip.AddrPort, ok bool) {
-	a, ok := conn.RemoteAddr().(*net.UDPAddr)
-	if !ok {
+	switch a := conn.RemoteAddr().(type) {
+	case *net.UDPAddr:
+		from = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
+	case *through:
+		from = a.client
+	default:
 		return netip.AddrPort{}, false
 	}
-	from = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all >= s.cfg.MaxConns || s.byIP[clientOf(from)] >= s.cfg.MaxConnsPerIP {

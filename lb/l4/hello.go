@@ -13,15 +13,7 @@ import (
 )
 
 // believes reports whether connections from a begin with a PROXY header.
-func (p *Proxy) believes(a netip.Addr) bool {
-	a = a.WithZone("")
-	for _, n := range p.cfg.ProxyFrom {
-		if n.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
+func (p *Proxy) believes(a netip.Addr) bool { return proxyproto.Trusts(p.cfg.ProxyFrom, a) }
 
 // readHello reads until it is known where the connection goes.
 func (c *conn) readHello() {

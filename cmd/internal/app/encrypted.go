@@ -56,7 +56,7 @@ func (s *server) buildEncrypted(cfg *config.Config) (err error) {
 	tcp := cfg.DNS.TCP
 	if len(cfg.DNS.HTTPS) > 0 {
 		s.encrypted.https, err = doh.New(doh.Config{
-			Listen: cfg.DNS.HTTPS, Exchanger: s.dns, Certificate: s.encrypted.certificate, Inherited: s.opt.Sockets.Take,
+			Listen: cfg.DNS.HTTPS, Exchanger: s.dns, Certificate: s.encrypted.certificate, ProxyFrom: cfg.DNS.ProxyFrom, Inherited: s.opt.Sockets.Take,
 			MaxConns: tcp.MaxConnections, MaxConnsPerIP: tcp.MaxPerClient, Logger: s.log.With("part", "dns"),
 		})
 		if err != nil {
@@ -65,7 +65,7 @@ func (s *server) buildEncrypted(cfg *config.Config) (err error) {
 	}
 	if len(cfg.DNS.QUIC) > 0 {
 		s.encrypted.quic, err = doq.New(doq.Config{
-			Listen: cfg.DNS.QUIC, Exchanger: s.dns, Certificate: s.encrypted.certificate, Inherited: s.opt.Sockets.Take,
+			Listen: cfg.DNS.QUIC, Exchanger: s.dns, Certificate: s.encrypted.certificate, ProxyFrom: cfg.DNS.ProxyFrom, Inherited: s.opt.Sockets.Take,
 			MaxConns: tcp.MaxConnections, MaxConnsPerIP: tcp.MaxPerClient,
 		})
 	}
@@ -120,6 +120,17 @@ func (e *encrypted) refused() (n uint64) {
 	}
 	if e.quic != nil {
 		n += e.quic.Refused()
+	}
+	return n
+}
+
+// badHeaders is how many connections and datagrams of proxies began with no PROXY header.
+func (e *encrypted) badHeaders() (n uint64) {
+	if e.https != nil {
+		n += e.https.BadHeaders()
+	}
+	if e.quic != nil {
+		n += e.quic.BadHeaders()
 	}
 	return n
 }

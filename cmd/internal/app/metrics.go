@@ -98,7 +98,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		one("muster_dns_push_memory_bytes", "What is kept of the subscriptions of DNS Push, by reckoning; 64 MiB at most.", func() float64 { return float64(s.push.Memory()) }),
 		count("muster_dns_push_messages_total", "Messages of DNS Push sent.", s.push.Pushed),
 		count("muster_dns_push_refused_total", "Sessions and subscriptions of DNS Push that found no room.", s.push.Refused),
-		count("muster_dns_proxy_headers_bad_total", "Datagrams and connections of proxies that began with no PROXY header.", func() uint64 { return s.dns.Stats().BadHeaders }),
+		count("muster_dns_proxy_headers_bad_total", "Datagrams and connections of proxies that began with no PROXY header.", func() uint64 { return s.dns.Stats().BadHeaders + s.encrypted.badHeaders() }),
 		count("muster_dns_encrypted_refused_total", "Connections of HTTPS and QUIC, and streams of QUIC, that were closed at once, at a limit.", s.encrypted.refused),
 		count("muster_dns_signatures_found_total", "Sets answered with a signature that was there.", func() uint64 { kept, _ := s.authority.Signed(); return kept }),
 		count("muster_dns_signatures_missed_total", "Answers that waited for a signature to be made.", func() uint64 { _, waited := s.authority.Signed(); return waited }),

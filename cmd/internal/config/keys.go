@@ -111,7 +111,7 @@ func dnsKeys() key {
 			func(c *DNS, v []netip.AddrPort) { c.QUIC = v }),
 		certificateKeys("[]", "What TLS, HTTPS and QUIC show their clients. The first is for those that name no server. The files are read again when they change.",
 			func(c *DNS, v []Certificate) { c.Certificates = v }),
-		many("proxy_protocol_from", "[]", "Proxies whose datagrams and connections, TLS too, begin with a PROXY header (version 1 or 2). Whoever is in these networks can claim to be anybody. HTTPS and QUIC have none.", network(),
+		many("proxy_protocol_from", "[]", "Proxies whose datagrams and connections, over every transport, begin with a PROXY header (version 1 or 2), before TLS; with QUIC each datagram does. Whoever is in these networks can claim to be anybody.", network(),
 			func(c *DNS, v []netip.Prefix) { c.ProxyFrom = v }),
 		one("workers", "0", "Sockets for UDP at each address, each with a thread of its own; 0: one a core.", integer(0, 1024),
 			func(c *DNS, v int) { c.Workers = v }),
