@@ -16,6 +16,7 @@ import (
 
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/dsr"
+	"github.com/musterdns/muster/lb/kernel/kerneltest"
 )
 
 // Every mode must run, and none may run in the place of another.
@@ -55,16 +56,16 @@ func (l *lab) balances(t *testing.T, service, client string, vip netip.AddrPort)
 		local := fmt.Sprintf("%s:%d", client, port)
 		c := l.dial(t, local, vip)
 		conns = append(conns, c)
-		want[c.name]++
+		want[c.Name]++
 		choice, err := l.plane.Explain(service, netip.MustParseAddrPort(local))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if choice.Instance != c.name {
-			t.Errorf("client %s got %s, Explain says %+v", local, c.name, choice)
+		if choice.Instance != c.Name {
+			t.Errorf("client %s got %s, Explain says %+v", local, c.Name, choice)
 		}
 	}
-	alive(t, "balanced", conns)
+	kerneltest.Alive(t, "balanced", conns...)
 	if len(want) != 3 {
 		t.Errorf("50 connections went to %v, want all three", want)
 	}
@@ -104,7 +105,7 @@ func TestPlane_ChangesCutNothing(t *testing.T) {
 	avoids := func(when, name string) {
 		t.Helper()
 		for range 12 {
-			if c := l.dial(t, "", vip4); c.name == name {
+			if c := l.dial(t, "", vip4); c.Name == name {
 				t.Errorf("%s: a new connection went to %s", when, name)
 			}
 		}
@@ -113,25 +114,25 @@ func TestPlane_ChangesCutNothing(t *testing.T) {
 	services[0].Instances = slices.Clone(all)
 	services[0].Instances[1].Draining = true
 	l.apply(t, services...)
-	alive(t, "one drains", conns)
+	kerneltest.Alive(t, "one drains", conns...)
 	avoids("one drains", "backend-1")
 
 	services[0].Instances = all[1:]
 	l.apply(t, services...)
-	alive(t, "one is gone", conns)
+	kerneltest.Alive(t, "one is gone", conns...)
 	avoids("one is gone", "backend-0")
 
 	services[0].Instances = all
 	services[0].Affinity = kernel.BySource
 	l.apply(t, services...)
-	alive(t, "another affinity", conns)
+	kerneltest.Alive(t, "another affinity", conns...)
 	want, err := l.plane.Explain("web4", netip.MustParseAddrPort("10.1.0.2:1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 6 {
-		if c := l.dial(t, "", vip4); c.name != want.Instance {
-			t.Errorf("by source: a connection went to %s, Explain says %+v", c.name, want)
+		if c := l.dial(t, "", vip4); c.Name != want.Instance {
+			t.Errorf("by source: a connection went to %s, Explain says %+v", c.Name, want)
 		}
 	}
 	services[0].Instances = nil
@@ -139,7 +140,7 @@ func TestPlane_ChangesCutNothing(t *testing.T) {
 	if _, err := l.client.Dial(net.Dialer{Timeout: patience}, "tcp", "", vip4.String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("connecting without instances: %v, want refused", err)
 	}
-	alive(t, "the other service", conns[12:])
+	kerneltest.Alive(t, "the other service", conns[12:]...)
 }
 
 func TestPlane_ARestartCutsNothing(t *testing.T) {
@@ -151,19 +152,19 @@ func TestPlane_ARestartCutsNothing(t *testing.T) {
 			if err := l.plane.Close(); err != nil {
 				t.Fatal(err)
 			}
-			alive(t, "no process", conns)
+			kerneltest.Alive(t, "no process", conns...)
 			l.spread(t, vip4)
 			l.open(t, dsr.Auto) // keeps the mode only if Auto would choose it
 			if got := l.plane.Mode(); got != dsr.TCX && got != mode {
 				t.Errorf("attached as %v", got)
 			}
-			alive(t, "before the first Apply", conns)
+			kerneltest.Alive(t, "before the first Apply", conns...)
 			services := l.services()
 			services[0].Instances = services[0].Instances[1:]
 			l.apply(t, services...)
-			alive(t, "after it", conns)
+			kerneltest.Alive(t, "after it", conns...)
 			for range 12 {
-				if c := l.dial(t, "", vip4); c.name == "backend-0" {
+				if c := l.dial(t, "", vip4); c.Name == "backend-0" {
 					t.Error("a new connection went to an instance that is gone")
 				}
 			}
@@ -187,7 +188,7 @@ func TestPlane_TakesOverFlows(t *testing.T) {
 	l.balancer.Must(l.plane.Remove) // with all that it knew
 	l.open(t, dsr.Auto)
 	l.apply(t, l.services()...)
-	alive(t, "taken over", conns)
+	kerneltest.Alive(t, "taken over", conns...)
 }
 
 func TestPlane_KillResetsClients(t *testing.T) {
@@ -208,12 +209,12 @@ func TestPlane_KillResetsClients(t *testing.T) {
 			began := time.Now()
 			dead := 0
 			for i, c := range conns {
-				if c.name != "backend-0" {
+				if c.Name != "backend-0" {
 					continue
 				}
 				dead++
 				go func() { // half of them send, the others are silent
-					err := untilReset(c, i%2 == 0)
+					err := c.UntilReset(i%2 == 0)
 					t.Logf("sending %v: reset after %v", i%2 == 0, time.Since(began))
 					reset <- err
 				}()
@@ -227,13 +228,13 @@ func TestPlane_KillResetsClients(t *testing.T) {
 				}
 			}
 			for _, c := range conns {
-				if c.name == "backend-1" {
-					alive(t, "of the living", []*conn{c})
+				if c.Name == "backend-1" {
+					kerneltest.Alive(t, "of the living", c)
 				}
 			}
 			for range 12 {
-				if c := l.dial(t, "", row.vip); c.name != "backend-1" {
-					t.Errorf("a new connection went to %s", c.name)
+				if c := l.dial(t, "", row.vip); c.Name != "backend-1" {
+					t.Errorf("a new connection went to %s", c.Name)
 				}
 			}
 			l.backends[0].Up("eth0")
@@ -241,29 +242,6 @@ func TestPlane_KillResetsClients(t *testing.T) {
 			l.spread(t, row.vip)
 		})
 	}
-}
-
-// untilReset waits until the connection is reset, sending or silently.
-func untilReset(c *conn, sending bool) error {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if sending {
-		pace := time.NewTicker(time.Millisecond)
-		defer pace.Stop()
-		for range pace.C {
-			if _, err := fmt.Fprintln(c, "are you there?"); err != nil {
-				if isReset(err) {
-					return nil
-				}
-				return fmt.Errorf("sending to a dead instance: %w, want a reset", err)
-			}
-		}
-	}
-	if _, err := c.lines.ReadString('\n'); !isReset(err) {
-		return fmt.Errorf("waiting for a dead instance: %w, want a reset", err)
-	}
-	return nil
 }
 
 func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
@@ -292,7 +270,7 @@ func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 	}
 	l.open(t, dsr.Auto)
 	l.apply(t, services...)
-	alive(t, "after a restart", conns)
+	kerneltest.Alive(t, "after a restart", conns...)
 	hold(time.Now().Add(200 * time.Millisecond))
 	for deadline := time.Now().Add(patience); served() == nil; {
 		if time.Now().After(deadline) {

@@ -1,17 +1,10 @@
 package dsr_test
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"os"
-	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -23,8 +16,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen, on a busy machine.
-const patience = 10 * time.Second
+const patience = kerneltest.Patience
+
+type conn = kerneltest.Conn
 
 // lab is a client, a balancer and backends on one link.
 type lab struct {
@@ -70,8 +64,8 @@ func newLab(t testing.TB, mode dsr.Mode, backends int) *lab {
 		b.Sysctl("net/ipv4/conf/all/arp_announce", "2")
 		b.Address("lo", vip4.Addr().String()+"/32")
 		b.Address("lo", vip6.Addr().String()+"/128")
-		b.serve(t, b.Listen(vip4.String()))
-		b.serve(t, b.Listen(vip6.String()))
+		b.Serve(b.Listen(vip4.String()), nil)
+		b.Serve(b.Listen(vip6.String()), nil)
 		l.backends = append(l.backends, b)
 	}
 	l.open(t, mode)
@@ -104,30 +98,6 @@ func (l *lab) open(t testing.TB, mode dsr.Mode) {
 	t.Cleanup(func() { plane.Close() }) // the test may have closed it
 }
 
-// serve echoes until the listener is closed.
-func (b *backend) serve(t testing.TB, l net.Listener) {
-	ended := make(chan struct{})
-	t.Cleanup(func() {
-		_ = l.Close() // the test may have closed it
-		<-ended
-	})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-			go func() {
-				if _, err := fmt.Fprintln(c, b.Name); err == nil {
-					_, _ = io.Copy(c, c) // until either side ends
-				}
-			}()
-		}
-	}()
-}
-
 func (l *lab) services() []kernel.Service {
 	web4 := kernel.Service{Name: "web4", VIP: vip4, Protocol: kernel.TCP}
 	web6 := kernel.Service{Name: "web6", VIP: vip6, Protocol: kernel.TCP}
@@ -156,74 +126,17 @@ func (l *lab) kill(ctx context.Context, t testing.TB, service string, addr netip
 	return n
 }
 
-// conn is a client's connection.
-type conn struct {
-	net.Conn
-	lines *bufio.Reader
-	name  string // of the backend
-}
-
-// dial connects and learns where to.
+// dial connects to a backend from local, or from any address if that is empty.
 func (l *lab) dial(t testing.TB, local string, to netip.AddrPort) *conn {
 	t.Helper()
-	c, err := l.client.Dial(net.Dialer{Timeout: patience}, "tcp", local, to.String())
+	c, err := l.client.Greet(local, to.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	out := &conn{Conn: c, lines: bufio.NewReader(c)}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	line, err := out.lines.ReadString('\n')
-	if err != nil {
-		t.Fatalf("reading the backend's name: %v", err)
-	}
-	out.name = line[:len(line)-1]
-	return out
+	return c
 }
 
-// spread opens connections until every backend has one, and a dozen in all.
 func (l *lab) spread(t testing.TB, to netip.AddrPort) []*conn {
 	t.Helper()
-	var conns []*conn
-	seen := map[string]bool{}
-	for len(conns) < 12 || len(seen) < len(l.backends) {
-		c := l.dial(t, "", to)
-		seen[c.name] = true
-		if conns = append(conns, c); len(conns) > 200 {
-			t.Fatalf("200 connections went to %v only", seen)
-		}
-	}
-	return conns
-}
-
-// echo sends a line and reads it.
-func (c *conn) echo() error {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintln(c, "hello"); err != nil {
-		return err
-	}
-	line, err := c.lines.ReadString('\n')
-	if err == nil && line != "hello\n" {
-		err = fmt.Errorf("echo of %q", line)
-	}
-	return err
-}
-
-// alive fails for connections that have ended.
-func alive(t testing.TB, when string, conns []*conn) {
-	t.Helper()
-	for _, c := range conns {
-		if err := c.echo(); err != nil {
-			t.Errorf("%s: a connection to %s: %v", when, c.name, err)
-		}
-	}
-}
-
-// isReset reports whether the error is what a client sees of a reset.
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrDeadlineExceeded)
+	return kerneltest.Spread(t, len(l.backends), func() *conn { return l.dial(t, "", to) })
 }

@@ -46,8 +46,8 @@ func TestPlane_ErrorsGoToTheFlowsInstance(t *testing.T) {
 				if _, err := send.WriteTo(message, &net.IPAddr{IP: row.vip.Addr().AsSlice()}); err != nil {
 					t.Fatal(err)
 				}
-				if err := hear(hears[c.name], message); err != nil {
-					t.Errorf("%s does not hear of its packet: %v", c.name, err)
+				if err := hear(hears[c.Name], message); err != nil {
+					t.Errorf("%s does not hear of its packet: %v", c.Name, err)
 				}
 			}
 		})

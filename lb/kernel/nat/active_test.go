@@ -24,7 +24,7 @@ func TestPlane_Active(t *testing.T) {
 		for service, vip := range map[string]netip.AddrPort{"web4": vip4, "web6": vip6, "other4": other.VIP} {
 			c := l.dial(t, vip)
 			if i%3 > 0 {
-				open[service][c.name]++
+				open[service][c.Name]++
 			} else if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
 				t.Fatal(err)
 			} else {

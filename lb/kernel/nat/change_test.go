@@ -21,36 +21,11 @@ import (
 	"github.com/musterdns/muster/lb/kernel/nat"
 )
 
-// spread opens connections until every backend has one, and a dozen in all.
-func (l *lab) spread(t *testing.T, to netip.AddrPort) []*conn {
-	t.Helper()
-	var conns []*conn
-	seen := map[string]bool{}
-	for len(conns) < 12 || len(seen) < len(l.backends) {
-		c := l.dial(t, to)
-		seen[c.name] = true
-		if conns = append(conns, c); len(conns) > 200 {
-			t.Fatalf("200 connections went to %v only", seen)
-		}
-	}
-	return conns
-}
-
-// alive fails for connections that have ended.
-func alive(t *testing.T, when string, conns []*conn) {
-	t.Helper()
-	for _, c := range conns {
-		if err := c.echo(); err != nil {
-			t.Errorf("%s: a connection to %s: %v", when, c.name, err)
-		}
-	}
-}
-
 // avoids fails if new connections go to the backend.
 func (l *lab) avoids(t *testing.T, when string, to netip.AddrPort, name string) {
 	t.Helper()
 	for range 12 {
-		if c := l.dial(t, to); c.name == name {
+		if c := l.dial(t, to); c.Name == name {
 			t.Errorf("%s: a new connection went to %s", when, name)
 		}
 	}
@@ -66,37 +41,37 @@ func TestPlane_ChangesCutNothing(t *testing.T) {
 	web.Instances = slices.Clone(all)
 	web.Instances[1].Draining = true
 	l.apply(t, web)
-	alive(t, "one drains", conns)
+	kerneltest.Alive(t, "one drains", conns...)
 	l.avoids(t, "one drains", vip4, "backend-1")
 
 	web.Instances = all[1:]
 	l.apply(t, web)
-	alive(t, "one is gone", conns)
+	kerneltest.Alive(t, "one is gone", conns...)
 	l.avoids(t, "one is gone", vip4, "backend-0")
 
 	web.Instances = nil
 	l.apply(t, web)
-	alive(t, "none is left", conns)
-	if _, err := dial(l.client, "", vip4); !errors.Is(err, syscall.ECONNREFUSED) {
+	kerneltest.Alive(t, "none is left", conns...)
+	if _, err := l.client.Greet("", vip4.String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("connecting without instances: %v, want refused", err)
 	}
 
 	web.Instances = all
 	web.Affinity = kernel.BySource
 	l.apply(t, web)
-	alive(t, "another affinity", conns)
+	kerneltest.Alive(t, "another affinity", conns...)
 	want, err := l.plane.Explain("web4", netip.MustParseAddrPort("10.1.0.2:1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 6 {
-		if c := l.dial(t, vip4); c.name != want.Instance {
-			t.Errorf("by source: a connection went to %s, Explain says %+v", c.name, want)
+		if c := l.dial(t, vip4); c.Name != want.Instance {
+			t.Errorf("by source: a connection went to %s, Explain says %+v", c.Name, want)
 		}
 	}
 
 	l.apply(t)
-	alive(t, "the service is gone", conns)
+	kerneltest.Alive(t, "the service is gone", conns...)
 }
 
 // ruleset is what nft(8) prints of chains, rules and sets: all with handles that
@@ -121,21 +96,21 @@ func TestPlane_ARestartCutsNothing(t *testing.T) {
 	before := l.ruleset(t)
 
 	l.plane = l.newPlane(t) // as another process would
-	alive(t, "before the first Apply", conns)
+	kerneltest.Alive(t, "before the first Apply", conns...)
 	l.apply(t, l.services()...)
 	if after := l.ruleset(t); after != before {
 		t.Errorf("rules were made anew:\n%s\n%s", before, after)
 	}
-	alive(t, "adopted", conns)
+	kerneltest.Alive(t, "adopted", conns...)
 	for port := 21_000; port < 21_020; port++ {
 		local := netip.AddrPortFrom(netip.MustParseAddr("10.1.0.2"), uint16(port))
-		c, err := dial(l.client, local.String(), vip4)
+		c, err := l.client.Greet(local.String(), vip4.String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
-		if want, err := l.plane.Explain("web4", local); err != nil || want.Instance != c.name {
-			t.Errorf("client %v got %s, Explain says %+v, %v", local, c.name, want, err)
+		if want, err := l.plane.Explain("web4", local); err != nil || want.Instance != c.Name {
+			t.Errorf("client %v got %s, Explain says %+v, %v", local, c.Name, want, err)
 		}
 	}
 
@@ -144,7 +119,7 @@ func TestPlane_ARestartCutsNothing(t *testing.T) {
 	services := l.services()
 	services[0].Instances = services[0].Instances[:2]
 	l.apply(t, services[0])
-	alive(t, "adopted and changed", conns)
+	kerneltest.Alive(t, "adopted and changed", conns...)
 	l.avoids(t, "adopted and changed", vip4, "backend-2")
 	if _, err := l.plane.Explain("web6", netip.MustParseAddrPort("[fd00:1::2]:1")); err == nil {
 		t.Error("a service that is gone is explained")
@@ -193,18 +168,18 @@ func TestPlane_KilledAndListedAgainIsAlive(t *testing.T) {
 		conns := l.spread(t, vip4)
 		l.kill(t.Context(), t, "web4", addr)
 		for _, c := range conns {
-			if err := c.echo(); c.name == "backend-0" != isReset(err) {
-				t.Errorf("a connection to %s: %v", c.name, err)
+			if err := c.Echo(); c.Name == "backend-0" != kerneltest.IsReset(err) {
+				t.Errorf("a connection to %s: %v", c.Name, err)
 			}
 		}
 		l.avoids(t, "killed", vip4, "backend-0")
 		// A checker here, or behind this machine, must see that it is well.
 		for _, from := range []*kerneltest.Machine{l.balancer, l.client} {
-			c, err := dial(from, "", addr)
+			c, err := from.Greet("", addr.String())
 			if err != nil {
 				t.Fatalf("%s to the killed instance itself: %v", from.Name, err)
 			}
-			if err := c.echo(); err != nil {
+			if err := c.Echo(); err != nil {
 				t.Errorf("%s to the killed instance itself: %v", from.Name, err)
 			}
 			c.Close()
@@ -212,7 +187,7 @@ func TestPlane_KilledAndListedAgainIsAlive(t *testing.T) {
 		l.plane = l.newPlane(t) // which has to read that it was killed
 		l.apply(t, l.web4())
 	}
-	alive(t, "listed again", l.spread(t, vip4))
+	kerneltest.Alive(t, "listed again", l.spread(t, vip4)...)
 	l.balancer.Must(func() error {
 		if _, err := l.plane.Kill(t.Context(), "nobody", addr); err == nil {
 			return errors.New("a service that is not there is killed")
@@ -231,10 +206,10 @@ func TestPlane_KillLeavesTheOtherServiceAlone(t *testing.T) {
 	conns := l.spread(t, vip4)
 	others := l.spread(t, api.VIP)
 	l.kill(t.Context(), t, "web4", l.backends[0].addr4)
-	alive(t, "of the other service", others)
+	kerneltest.Alive(t, "of the other service", others...)
 	for _, c := range conns {
-		if err := c.echo(); c.name == "backend-0" != isReset(err) {
-			t.Errorf("a connection to %s: %v", c.name, err)
+		if err := c.Echo(); c.Name == "backend-0" != kerneltest.IsReset(err) {
+			t.Errorf("a connection to %s: %v", c.Name, err)
 		}
 	}
 }
@@ -263,14 +238,14 @@ func TestPlane_TakesOverConnections(t *testing.T) {
 		fmt.Fprintln(c, "hello")
 		var got []string
 		for range 2 {
-			line, err := c.lines.ReadString('\n')
+			line, err := c.Lines.ReadString('\n')
 			if err != nil {
-				t.Fatalf("a connection to %s: %v", c.name, err)
+				t.Fatalf("a connection to %s: %v", c.Name, err)
 			}
 			got = append(got, line)
 		}
 		if slices.Sort(got); got[0] != "from the backend\n" || got[1] != "hello\n" {
-			t.Errorf("a connection to %s: %q", c.name, got)
+			t.Errorf("a connection to %s: %q", c.Name, got)
 		}
 	}
 }
@@ -284,7 +259,7 @@ func TestPlane_Masquerades(t *testing.T) {
 	web := l.web4()
 	web.Masquerade = true
 	l.apply(t, web)
-	alive(t, "masqueraded", l.spread(t, vip4))
+	kerneltest.Alive(t, "masqueraded", l.spread(t, vip4)...)
 	c := <-l.backends[0].accepted
 	if from, _, _ := net.SplitHostPort(c.RemoteAddr().String()); from != "10.2.0.1" {
 		t.Errorf("the backend sees %s, want the balancer's 10.2.0.1", from)
@@ -298,25 +273,25 @@ func TestPlane_ServesLocalClients(t *testing.T) {
 	l.apply(t, l.web4())
 	byName := map[string][]*conn{}
 	for range 20 {
-		c, err := dial(l.balancer, "", vip4)
+		c, err := l.balancer.Greet("", vip4.String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		byName[c.name] = append(byName[c.name], c)
-		alive(t, "local", []*conn{c})
+		byName[c.Name] = append(byName[c.Name], c)
+		kerneltest.Alive(t, "local", c)
 	}
 	if len(byName) != 2 {
 		t.Fatalf("20 connections went to %d backends", len(byName))
 	}
-	l.backends[0].hang(t)
+	l.backends[0].Down("eth0")
 	l.kill(t.Context(), t, "web4", l.backends[0].addr4)
 	for i, c := range byName["backend-0"] {
-		if err := untilReset(c, i%2 == 0); err != nil {
+		if err := c.UntilReset(i%2 == 0); err != nil {
 			t.Error(err)
 		}
 	}
-	alive(t, "on the living instance", byName["backend-1"])
+	kerneltest.Alive(t, "on the living instance", byName["backend-1"]...)
 }
 
 func TestPlane_UDP(t *testing.T) {
@@ -354,7 +329,7 @@ func TestPlane_UDP(t *testing.T) {
 	}
 	dead := slices.IndexFunc(l.backends, func(b *backend) bool { return b.Name == first })
 	l.active(t, map[string]map[string]int64{"dns": {first: 1, l.backends[1-dead].Name: 0}})
-	l.backends[dead].hang(t)
+	l.backends[dead].Down("eth0")
 	if n := l.kill(t.Context(), t, "dns", l.backends[dead].addr4); n != 1 {
 		t.Errorf("%d flows killed, want 1", n)
 	}
@@ -399,10 +374,10 @@ func TestPlane_Counts(t *testing.T) {
 	l := newLab(t, 2)
 	l.apply(t, l.services()...)
 	conns := append(l.spread(t, vip4), l.spread(t, vip6)...)
-	alive(t, "counted", conns)
+	kerneltest.Alive(t, "counted", conns...)
 	want := map[string]uint64{}
 	for _, c := range conns {
-		want[c.name]++
+		want[c.Name]++
 	}
 	var counters map[string]map[string]kernel.Traffic
 	var table nat.Conntrack
@@ -457,7 +432,7 @@ func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 	conns := l.spread(t, vip4)
 	l.plane = l.newPlane(t) // a restart does not give it up
 	l.apply(t, services...)
-	alive(t, "held", conns)
+	kerneltest.Alive(t, "held", conns...)
 	hold(time.Now().Add(200 * time.Millisecond))
 	// The kernel gives it up by itself.
 	for deadline := time.Now().Add(patience); served() == nil; {
@@ -469,7 +444,7 @@ func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(conns[0], "hello")
-	if _, err := conns[0].lines.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := conns[0].Lines.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("an old connection after the deadline: %v, want silence", err)
 	}
 	hold(time.Now().Add(time.Hour))

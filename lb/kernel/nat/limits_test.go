@@ -67,7 +67,7 @@ func TestPlane_StartsManyServices(t *testing.T) {
 	l.apply(t, services...)
 	for _, s := range services {
 		c := l.dial(t, s.VIP)
-		if err := c.echo(); err != nil {
+		if err := c.Echo(); err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 		}
 	}
@@ -76,8 +76,8 @@ func TestPlane_StartsManyServices(t *testing.T) {
 	}
 	l.apply(t, services...)
 	for _, s := range services {
-		if c := l.dial(t, s.VIP); c.name != "backend-1" {
-			t.Errorf("%s: a connection went to %s", s.Name, c.name)
+		if c := l.dial(t, s.VIP); c.Name != "backend-1" {
+			t.Errorf("%s: a connection went to %s", s.Name, c.Name)
 		}
 	}
 }

@@ -1,17 +1,11 @@
 package nat_test
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
-	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -22,8 +16,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen, on a busy machine.
-const patience = 10 * time.Second
+const patience = kerneltest.Patience
+
+type conn = kerneltest.Conn
 
 // lab is a client, a balancer that routes, and backends that route by it. All
 // have addresses of both families.
@@ -69,8 +64,8 @@ func newLab(t testing.TB, backends int) *lab {
 		inner.Attach(b.Machine, "eth0", b.addr4.Addr().String()+"/24", b.addr6.Addr().String()+"/64")
 		b.Route("0.0.0.0/0", "10.2.0.1")
 		b.Route("::/0", "fd00:2::1")
-		b.serve(t, b.Listen(b.addr4.String()))
-		b.serve(t, b.Listen(b.addr6.String()))
+		b.Serve(b.Listen(b.addr4.String()), func(c net.Conn) { b.accepted <- c })
+		b.Serve(b.Listen(b.addr6.String()), func(c net.Conn) { b.accepted <- c })
 		l.backends = append(l.backends, b)
 	}
 	l.plane = l.newPlane(t)
@@ -90,38 +85,6 @@ func (l *lab) newPlane(t testing.TB) *nat.Plane {
 		}
 	})
 	return p
-}
-
-// serve echoes until the listener is closed.
-func (b *backend) serve(t testing.TB, l net.Listener) {
-	ended := make(chan struct{})
-	t.Cleanup(func() {
-		_ = l.Close() // the test may have closed it
-		<-ended
-	})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-			b.accepted <- c
-			go func() {
-				if _, err := fmt.Fprintln(c, b.Name); err == nil {
-					_, _ = io.Copy(c, c) // until either side ends
-				}
-			}()
-		}
-	}()
-}
-
-// hang takes the machine off the network, with its connections open, as a dead
-// one is.
-func (b *backend) hang(t testing.TB) {
-	t.Helper()
-	b.Down("eth0")
 }
 
 // services are web4 and web6, of all backends.
@@ -148,63 +111,6 @@ func (l *lab) apply(t testing.TB, services ...kernel.Service) {
 	l.balancer.Must(func() error { return l.plane.Apply(t.Context(), services) })
 }
 
-// conn is a client's connection.
-type conn struct {
-	net.Conn
-	lines *bufio.Reader
-	name  string // of the backend
-}
-
-// dial connects and learns where to.
-func dial(from *kerneltest.Machine, local string, to netip.AddrPort) (*conn, error) {
-	c, err := from.Dial(net.Dialer{Timeout: patience}, "tcp", local, to.String())
-	if err != nil {
-		return nil, err
-	}
-	out := &conn{Conn: c, lines: bufio.NewReader(c)}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	line, err := out.lines.ReadString('\n')
-	if err != nil {
-		c.Close()
-		return nil, fmt.Errorf("reading the backend's name: %w", err)
-	}
-	out.name = line[:len(line)-1]
-	return out, nil
-}
-
-func (l *lab) dial(t testing.TB, to netip.AddrPort) *conn {
-	t.Helper()
-	c, err := dial(l.client, "", to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// echo sends a line and reads it.
-func (c *conn) echo() error {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintln(c, "hello"); err != nil {
-		return err
-	}
-	line, err := c.lines.ReadString('\n')
-	if err == nil && line != "hello\n" {
-		err = fmt.Errorf("echo of %q", line)
-	}
-	return err
-}
-
-// isReset reports whether the error is what a client sees of a reset. After a
-// timeout of its own it is not.
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrDeadlineExceeded)
-}
-
 // kill kills on the balancer and returns how many connections there were.
 func (l *lab) kill(ctx context.Context, t testing.TB, service string, addr netip.AddrPort) int {
 	t.Helper()
@@ -214,4 +120,18 @@ func (l *lab) kill(ctx context.Context, t testing.TB, service string, addr netip
 		return err
 	})
 	return n
+}
+
+func (l *lab) dial(t testing.TB, to netip.AddrPort) *conn {
+	t.Helper()
+	c, err := l.client.Greet("", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (l *lab) spread(t testing.TB, to netip.AddrPort) []*conn {
+	t.Helper()
+	return kerneltest.Spread(t, len(l.backends), func() *conn { return l.dial(t, to) })
 }

@@ -24,21 +24,21 @@ func TestPlane_Balances(t *testing.T) {
 			seen := map[string]int{}
 			for port := 20_000; port < 20_100; port++ {
 				local := fmt.Sprintf("%s:%d", row.clients[port%2], port)
-				c, err := dial(l.client, local, row.vip)
+				c, err := l.client.Greet(local, row.vip.String())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := c.echo(); err != nil {
+				if err := c.Echo(); err != nil {
 					t.Fatal(err)
 				}
 				c.Close()
-				seen[c.name]++
+				seen[c.Name]++
 				want, err := l.plane.Explain(row.service, netip.MustParseAddrPort(local))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if want.Instance != c.name {
-					t.Errorf("client %s got %s, Explain says %+v", local, c.name, want)
+				if want.Instance != c.Name {
+					t.Errorf("client %s got %s, Explain says %+v", local, c.Name, want)
 				}
 			}
 			t.Log(seen)
@@ -70,13 +70,13 @@ func TestPlane_KillResetsClients(t *testing.T) {
 			byName := map[string][]*conn{}
 			for range 16 {
 				c := l.dial(t, row.vip)
-				byName[c.name] = append(byName[c.name], c)
+				byName[c.Name] = append(byName[c.Name], c)
 			}
 			dead, living := byName["backend-0"], byName["backend-1"]
 			if len(dead) < 2 || len(living) < 2 {
 				t.Fatalf("16 connections went to %d and %d", len(dead), len(living))
 			}
-			l.backends[0].hang(t)
+			l.backends[0].Down("eth0")
 			addr := l.backends[0].addr4
 			if row.vip == vip6 {
 				addr = l.backends[0].addr6
@@ -85,7 +85,7 @@ func TestPlane_KillResetsClients(t *testing.T) {
 			reset := make(chan error, len(dead))
 			for i, c := range dead {
 				go func() { // half of them send, the others are silent
-					err := untilReset(c, i%2 == 0)
+					err := c.UntilReset(i%2 == 0)
 					t.Logf("sending %v: reset after %v", i%2 == 0, time.Since(began))
 					reset <- err
 				}()
@@ -100,50 +100,27 @@ func TestPlane_KillResetsClients(t *testing.T) {
 				}
 			}
 			for _, c := range living {
-				if err := c.echo(); err != nil {
+				if err := c.Echo(); err != nil {
 					t.Errorf("a connection to the living instance: %v", err)
 				}
 			}
 			if !row.all {
 				for range 16 {
-					if c := l.dial(t, row.vip); c.name != "backend-1" {
-						t.Errorf("a new connection went to %s", c.name)
+					if c := l.dial(t, row.vip); c.Name != "backend-1" {
+						t.Errorf("a new connection went to %s", c.Name)
 					}
 				}
 				return
 			}
 			l.kill(t.Context(), t, row.service, l.backends[1].addr4)
 			for _, c := range living {
-				if err := untilReset(c, true); err != nil {
+				if err := c.UntilReset(true); err != nil {
 					t.Error(err)
 				}
 			}
-			if _, err := dial(l.client, "", row.vip); !errors.Is(err, syscall.ECONNREFUSED) {
+			if _, err := l.client.Greet("", row.vip.String()); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("connecting without instances: %v, want refused", err)
 			}
 		})
 	}
-}
-
-// untilReset waits until the connection is reset, sending or silently.
-func untilReset(c *conn, sending bool) error {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if sending {
-		pace := time.NewTicker(time.Millisecond)
-		defer pace.Stop()
-		for range pace.C {
-			if _, err := fmt.Fprintln(c, "are you there?"); err != nil {
-				if isReset(err) {
-					return nil
-				}
-				return fmt.Errorf("sending to a dead instance: %w, want a reset", err)
-			}
-		}
-	}
-	if _, err := c.lines.ReadString('\n'); !isReset(err) {
-		return fmt.Errorf("waiting for a dead instance: %w, want a reset", err)
-	}
-	return nil
 }
