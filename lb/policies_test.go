@@ -153,8 +153,7 @@ func TestPicker_Pick_Allocations(t *testing.T) {
 
 // TestSharer_Shares compares what is promised with what is picked.
 func TestSharer_Shares(t *testing.T) {
-	const draws = 40_000
-
+	const draws = 20_000
 	for _, c := range []struct {
 		name    string
 		weights []uint32

@@ -14,6 +14,7 @@ import (
 // TestProxy_Parks/idle connections are parked, serve the next request as if
 // they were not, and are closed in time.
 func TestProxy_Parks(t *testing.T) {
+	t.Parallel() // what is idle is waited for
 	const n = 50
 	r := start(t, func(c *l7.Config) { c.Limits.Idle = 6 * time.Second })
 	r.register("web/a", server(t, named("a")))

@@ -187,6 +187,7 @@ func host(url string) string { return strings.TrimPrefix(url, "http://") }
 func TestSource(t *testing.T) {
 	for _, b := range backends() {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel() // much of it waits
 			url, _ := b.start(t, t.TempDir(), "127.0.0.1:0")
 			conn := connect(t, url)
 			registrytest.Run(t, registrytest.Harness{

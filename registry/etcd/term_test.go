@@ -144,7 +144,7 @@ func TestSource_CampaignByPriority(t *testing.T) {
 	first := campaignAs(t, low, other)()
 	announced(0)
 	// One that gives up in time, as it fails and comes again, moves nothing.
-	for range 3 {
+	for range 2 {
 		ctx, giveUp := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
