@@ -134,20 +134,6 @@ func (s *Set) each() iter.Seq2[int, []byte] {
 	}
 }
 
-// Version is a hash of type, TTL and records (FNV-1a): equal for equal sets,
-// whichever zone they lie in.
-func (s *Set) Version() uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211
-	h := (uint64(offset) ^ uint64(s.typ)<<32 ^ uint64(s.ttl)) * prime
-	for _, rdata := range s.each() {
-		h = (h ^ uint64(len(rdata))) * prime
-		for _, c := range rdata {
-			h = (h ^ uint64(c)) * prime
-		}
-	}
-	return h
-}
-
 // Type is the records' type.
 func (s *Set) Type() wire.Type { return s.typ }
 

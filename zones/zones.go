@@ -62,8 +62,6 @@ type RRset interface {
 	Append(b *wire.Builder, owner wire.Ref, r *Request) Result
 	// All yields everything that is served, without picking.
 	All(yield func(rdata []byte) bool)
-	// Version changes exactly when what All yields does.
-	Version() uint64
 }
 
 // Kind is the outcome of a lookup. Zero is Refused.

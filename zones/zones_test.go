@@ -208,27 +208,6 @@ func set(tb testing.TB, z *zones.Zone, owner string, typ wire.Type) *zones.Set {
 	return a.RRset.(*zones.Set)
 }
 
-func TestSet_Version(t *testing.T) {
-	version := func(lines ...string) uint64 {
-		return set(t, zone(t, "a.test.", lines...), "w.a.test.", wire.TypeTXT).Version()
-	}
-	one := version(`w.a.test. 60 TXT "x"`, `w.a.test. 60 TXT "y"`)
-	if version(`w.a.test. 60 TXT "y"`, `w.a.test. 60 TXT "x"`, "v.a.test. 60 A 192.0.2.1") != one {
-		t.Error("equal sets have different versions")
-	}
-	for _, other := range [][]string{
-		{`w.a.test. 60 TXT "x"`},
-		{`w.a.test. 61 TXT "x"`, `w.a.test. 60 TXT "z"`},
-		{`w.a.test. 60 TXT "xy"`},
-		{`w.a.test. 60 TXT "x" "y"`},
-		{`w.a.test. 59 TXT "x"`, `w.a.test. 59 TXT "y"`},
-	} {
-		if version(other...) == one {
-			t.Errorf("%v has the version of another set", other)
-		}
-	}
-}
-
 // TestTree_Lookup_model compares lookups with RFC 1034 section 4.3.2 written
 // down over a list, for small zones of few labels, where everything meets
 // everything: wildcards, cuts, redirections and empty non-terminals.

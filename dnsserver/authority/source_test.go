@@ -107,7 +107,6 @@ func (p *picked) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 	return res
 }
 func (*picked) All(func([]byte) bool) {}
-func (*picked) Version() uint64       { return 0 }
 
 type why struct{}
 
@@ -116,7 +115,6 @@ func (why) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Resul
 	return zones.Result{Answers: 1, EDE: zones.EDENone, TTL: 1}
 }
 func (why) All(func([]byte) bool) {}
-func (why) Version() uint64       { return 0 }
 
 type cname dynamic
 
@@ -125,7 +123,6 @@ func (c *cname) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.
 	return zones.Result{Answers: 1, Truncated: !ok, EDE: zones.EDENone, TTL: 5}
 }
 func (*cname) All(func([]byte) bool) {}
-func (*cname) Version() uint64       { return 0 }
 
 type dynamicSOA dynamic
 
@@ -135,4 +132,3 @@ func (s *dynamicSOA) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) z
 	return zones.Result{Answers: 1, Truncated: !ok, EDE: zones.EDENone, TTL: 2}
 }
 func (*dynamicSOA) All(func([]byte) bool) {}
-func (*dynamicSOA) Version() uint64       { return 0 }

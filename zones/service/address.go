@@ -171,12 +171,6 @@ func (s *addresses6) All(yield func([]byte) bool) {
 	})
 }
 
-// Version implements zones.RRset.
-func (s *addresses4) Version() uint64 { return versionOf(s.All) }
-
-// Version implements zones.RRset.
-func (s *addresses6) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (i *instance4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	return instanceAddresses((*zones.Own)(i), b, owner, r, pool.FamilyA)
@@ -224,9 +218,3 @@ func (i *instance6) All(yield func([]byte) bool) {
 		}
 	}
 }
-
-// Version implements zones.RRset.
-func (i *instance4) Version() uint64 { return versionOf(i.All) }
-
-// Version implements zones.RRset.
-func (i *instance6) Version() uint64 { return versionOf(i.All) }

@@ -317,63 +317,6 @@ func TestRRset_Append_modes(t *testing.T) {
 	}
 }
 
-// TestRRset_Version/changes exactly when what All yields does.
-func TestRRset_Version(t *testing.T) {
-	s, stop := newServer(t, registry.Service{})
-	defer stop()
-	s.apply(registry.Batch{Reset: true, Instances: many("web", 3)})
-	type seen struct {
-		version uint64
-		all     string
-	}
-	see := func(name, typ string) seen {
-		s.parse(name, typ)
-		s.tree.Lookup(&s.q.Name, s.q.Type, &s.a)
-		if s.a.RRset == nil {
-			t.Fatalf("%s %s: no set", name, typ)
-		}
-		var all []string
-		s.a.RRset.All(func(rdata []byte) bool {
-			all = append(all, string(rdata))
-			return true
-		})
-		slices.Sort(all)
-		return seen{s.a.RRset.Version(), strings.Join(all, "|")}
-	}
-	questions := [][2]string{
-		{"web.svc.test", "A"},
-		{"web.svc.test", "SRV"},
-		{"i000.web.svc.test", "A"},
-		{"i000.web.svc.test", "SRV"},
-		{"svc.test", "SOA"},
-		{"svc.test", "NS"},
-		{"_why.web.svc.test", "TXT"},
-		{"0.0.9.10.in-addr.arpa", "PTR"},
-	}
-	before := map[[2]string]seen{}
-	for _, q := range questions {
-		before[q] = see(q[0], q[1])
-	}
-	weight := many("web", 3)[0]
-	weight.Weight = 9
-	for _, b := range []registry.Batch{
-		{Instances: []registry.Instance{weight}},
-		{Instances: many("web", 5)},
-		{Admin: []registry.Admin{{Service: "web", Instance: "i000", State: registry.AdminDrain}}},
-		{Services: []registry.Service{{Name: "web", TTL: 9 * time.Second}}},
-		{Instances: []registry.Instance{instance("web", "i000", "10.7.7.7", "10.9.0.0")}},
-	} {
-		s.apply(b)
-		for _, q := range questions {
-			now := see(q[0], q[1])
-			if (now.version == before[q].version) != (now.all == before[q].all) {
-				t.Errorf("%v: version %x to %x, records\n%q to\n%q", q, before[q].version, now.version, before[q].all, now.all)
-			}
-			before[q] = now
-		}
-	}
-}
-
 // BenchmarkZone_answer is lookup, pick and answer, from a parsed query to the
 // written message without its OPT record.
 func BenchmarkZone_answer(b *testing.B) {

@@ -197,9 +197,6 @@ func (s *portsSet) All(yield func([]byte) bool) {
 	}
 }
 
-// Version implements zones.RRset.
-func (s *portsSet) Version() uint64 { return versionOf(s.All) }
-
 // browser walks over the instances of a listing that may be answered now, and
 // makes their names. Instances whose name makes no label together with their
 // service's are left out.
@@ -290,9 +287,6 @@ func appendInstance(dst []byte, s *pool.Service, i uint32) ([]byte, bool) {
 	return dst, dst[0] <= labelMax
 }
 
-// Version implements zones.RRset.
-func (s *browseSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *domainSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
@@ -302,9 +296,6 @@ func (s *domainSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zo
 
 // All implements zones.RRset.
 func (s *domainSet) All(yield func([]byte) bool) { yield(s.name.Wire()) }
-
-// Version implements zones.RRset.
-func (s *domainSet) Version() uint64 { return versionOf(s.All) }
 
 // portOwn is what portOfInstance put into an Answer.
 func portOwn(o *zones.Own) (*pool.Set, uint32) {
@@ -337,9 +328,6 @@ func (o *portSRVSet) All(yield func([]byte) bool) {
 	yield(rdataSRV(set.Service(), i, srv))
 }
 
-// Version implements zones.RRset.
-func (o *portSRVSet) Version() uint64 { return versionOf(o.All) }
-
 // noText is the TXT record of what has nothing to say: there must be one (RFC
 // 6763 section 6.1).
 var noText = []byte{0}
@@ -362,6 +350,3 @@ func (o *portTXTSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) z
 
 // All implements zones.RRset.
 func (o *portTXTSet) All(yield func([]byte) bool) { yield(o.text()) }
-
-// Version implements zones.RRset.
-func (o *portTXTSet) Version() uint64 { return versionOf(o.All) }

@@ -175,9 +175,6 @@ func (s *sky4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.R
 // All implements zones.RRset.
 func (s *sky4) All(yield func([]byte) bool) { (*skySet)(s).all(&skyA, yield) }
 
-// Version implements zones.RRset.
-func (s *sky4) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *sky6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	return (*skySet)(s).addresses(b, owner, r, &skyAAAA)
@@ -185,9 +182,6 @@ func (s *sky6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.R
 
 // All implements zones.RRset.
 func (s *sky6) All(yield func([]byte) bool) { (*skySet)(s).all(&skyAAAA, yield) }
-
-// Version implements zones.RRset.
-func (s *sky6) Version() uint64 { return versionOf(s.All) }
 
 // addresses writes each address of a family once.
 func (s *skySet) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind) zones.Result {
@@ -223,9 +217,6 @@ func (s *skySRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 // All implements zones.RRset.
 func (s *skySRV) All(yield func([]byte) bool) { (*skySet)(s).all(&skySRVs, yield) }
 
-// Version implements zones.RRset.
-func (s *skySRV) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *skyMX) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	return (*skySet)(s).targets(b, owner, r, &skyMXs)
@@ -233,9 +224,6 @@ func (s *skyMX) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.
 
 // All implements zones.RRset.
 func (s *skyMX) All(yield func([]byte) bool) { (*skySet)(s).all(&skyMXs, yield) }
-
-// Version implements zones.RRset.
-func (s *skyMX) Version() uint64 { return versionOf(s.All) }
 
 // targets writes records that name hosts, and the addresses that their own records
 // have.
@@ -284,9 +272,6 @@ func (s *skyTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 // All implements zones.RRset.
 func (s *skyTXT) All(yield func([]byte) bool) { (*skySet)(s).all(&skyTXTs, yield) }
 
-// Version implements zones.RRset.
-func (s *skyTXT) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (r *skyCNAME) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
 	return (*skyRecord)(r).pointer(b, owner, q, wire.TypeCNAME)
@@ -295,9 +280,6 @@ func (r *skyCNAME) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zon
 // All implements zones.RRset.
 func (r *skyCNAME) All(yield func([]byte) bool) { yield(r.host) }
 
-// Version implements zones.RRset.
-func (r *skyCNAME) Version() uint64 { return versionOf(r.All) }
-
 // Append implements zones.RRset.
 func (r *skyPTR) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
 	return (*skyRecord)(r).pointer(b, owner, q, wire.TypePTR)
@@ -305,9 +287,6 @@ func (r *skyPTR) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones
 
 // All implements zones.RRset.
 func (r *skyPTR) All(yield func([]byte) bool) { yield(r.host) }
-
-// Version implements zones.RRset.
-func (r *skyPTR) Version() uint64 { return versionOf(r.All) }
 
 // pointer writes the one name that a record leads to.
 func (r *skyRecord) pointer(b *wire.Builder, owner wire.Ref, q *zones.Request, typ wire.Type) zones.Result {

@@ -156,9 +156,6 @@ func rdataSRV(s *pool.Service, i uint32, srv wire.SRV) []byte {
 	return append(append(rdata, s.Label(i)...), s.Absolute()...)
 }
 
-// Version implements zones.RRset.
-func (s *srvSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (i *instanceSRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	s, n := instanceOf((*zones.Own)(i))
@@ -180,6 +177,3 @@ func (i *instanceSRV) All(yield func([]byte) bool) {
 	s, n := instanceOf((*zones.Own)(i))
 	yield(rdataSRV(s, n, registeredSRV(s, n)))
 }
-
-// Version implements zones.RRset.
-func (i *instanceSRV) Version() uint64 { return versionOf(i.All) }

@@ -172,9 +172,3 @@ func allBindings(s *pool.Set, yield func([]byte) bool) {
 		return yield(slices.Clip(rdataSVCB(s, nil, i, s.Service().Priority(i))))
 	})
 }
-
-// Version implements zones.RRset.
-func (s *httpsSet) Version() uint64 { return versionOf(s.All) }
-
-// Version implements zones.RRset.
-func (s *svcbSet) Version() uint64 { return versionOf(s.All) }

@@ -35,9 +35,6 @@ func (s *txtSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 // All implements zones.RRset.
 func (s *txtSet) All(yield func([]byte) bool) { yield(s.txt) }
 
-// Version implements zones.RRset.
-func (s *txtSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (i *instanceTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	s, n := instanceOf((*zones.Own)(i))
@@ -50,9 +47,6 @@ func (i *instanceTXT) All(yield func([]byte) bool) {
 	s, n := instanceOf((*zones.Own)(i))
 	yield(s.TXT(n))
 }
-
-// Version implements zones.RRset.
-func (i *instanceTXT) Version() uint64 { return versionOf(i.All) }
 
 // whyTTL is the TTL of explanations in seconds: they are of the moment.
 const whyTTL = 1
@@ -98,6 +92,3 @@ func (s *whySet) All(yield func([]byte) bool) {
 		}
 	}
 }
-
-// Version implements zones.RRset.
-func (s *whySet) Version() uint64 { return versionOf(s.All) }

@@ -91,9 +91,3 @@ func (s *virtual6) All(yield func([]byte) bool) {
 		}
 	}
 }
-
-// Version implements zones.RRset.
-func (s *virtual4) Version() uint64 { return versionOf(s.All) }
-
-// Version implements zones.RRset.
-func (s *virtual6) Version() uint64 { return versionOf(s.All) }

@@ -51,9 +51,6 @@ func (s *soaSet) All(yield func([]byte) bool) {
 	}
 }
 
-// Version implements zones.RRset.
-func (s *soaSet) Version() uint64 { return s.RRset.Version() ^ uint64(s.floor)<<32 }
-
 // memory keeps the signatures of a zone's sets from one signing to the next, so that a
 // change costs as many as it changes. It is safe for concurrent use.
 type memory struct {

@@ -352,6 +352,3 @@ func (s *keySet) All(yield func([]byte) bool) {
 		}
 	}
 }
-
-// Version implements zones.RRset: the keys of a zone that is served do not change.
-func (s *keySet) Version() uint64 { return uint64(s.typ) }

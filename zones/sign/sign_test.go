@@ -428,7 +428,6 @@ func (e *exporter) Export(context.Context) ([]zones.Record, error) {
 type exportedSOA exporter
 
 func (s *exportedSOA) All(yield func([]byte) bool) { yield((*exporter)(s).soa().RData) }
-func (*exportedSOA) Version() uint64               { return 0 }
 func (s *exportedSOA) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	b.RR(r.Section, owner, wire.TypeSOA, wire.ClassIN, 5, (*exporter)(s).soa().RData)
 	return zones.Result{Answers: 1, TTL: 5, EDE: zones.EDENone}
