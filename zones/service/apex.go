@@ -139,9 +139,6 @@ func one(res zones.Result, ok bool) zones.Result {
 // All implements zones.RRset.
 func (s *soaSet) All(yield func([]byte) bool) { yield(s.rdata(nil)) }
 
-// Version implements zones.RRset.
-func (s *soaSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *nsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
@@ -165,9 +162,6 @@ func (s *nsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.
 // All implements zones.RRset.
 func (s *nsSet) All(yield func([]byte) bool) { yield(s.server) }
 
-// Version implements zones.RRset.
-func (s *nsSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *aSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
@@ -190,9 +184,6 @@ func (s *aSet) All(yield func([]byte) bool) {
 	}
 }
 
-// Version implements zones.RRset.
-func (s *aSet) Version() uint64 { return versionOf(s.All) }
-
 // Append implements zones.RRset.
 func (s *aaaaSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
 	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
@@ -213,21 +204,4 @@ func (s *aaaaSet) All(yield func([]byte) bool) {
 			return
 		}
 	}
-}
-
-// Version implements zones.RRset.
-func (s *aaaaSet) Version() uint64 { return versionOf(s.All) }
-
-// versionOf is a hash of what a set serves, whatever the order: it changes
-// exactly when that does (but for a chance of 2^-64). It costs a walk over the
-// set, and is not for the query path.
-func versionOf(all func(func([]byte) bool)) uint64 {
-	var sum uint64
-	n := uint64(0)
-	all(func(rdata []byte) bool {
-		sum += hashBytes(rdata)
-		n++
-		return true
-	})
-	return mix(sum ^ mix(n))
 }

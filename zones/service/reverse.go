@@ -219,6 +219,3 @@ func (s *ptrSet) All(yield func([]byte) bool) {
 		}
 	}
 }
-
-// Version implements zones.RRset.
-func (s *ptrSet) Version() uint64 { return versionOf(s.All) }
