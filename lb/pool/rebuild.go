@@ -31,10 +31,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 		return w.rebuildAbsent(s)
 	}
 	w.stepLoads(s, now)
-	next := &Service{
-		settings: s.settings, own: s.own, admin: s.admin,
-		version: w.pool.view.version.Load() + 1,
-	}
+	next := &Service{settings: s.settings, own: s.own, admin: s.admin}
 	if s.settings.kind == policyHash && s.settings.hashOn != HashName {
 		if s.crowd == nil {
 			s.crowd = new(Crowd)
@@ -117,7 +114,7 @@ func (w *writer) rebuildAbsent(s *svc) (*Service, bool) {
 	if s.pub != nil && s.pub.ancestor {
 		return nil, false
 	}
-	next := &Service{ancestor: true, settings: s.settings, version: w.pool.view.version.Load() + 1}
+	next := &Service{ancestor: true, settings: s.settings}
 	w.setKey(s, next)
 	return next, true
 }

@@ -32,9 +32,7 @@ func TestView_Routes(t *testing.T) {
 			Deleted: []registry.Key{{Source: 1, Kind: registry.KindRoute, Name: "b"}, {Source: 1, Kind: registry.KindRoute, Name: "none"}},
 		})
 		want("after a change", "a>other ")
-		select {
-		case <-published:
-		default:
+		if !closed(published) {
 			t.Error("who follows the view is not woken")
 		}
 		if len(before) != 2 || before[0].Service != "api" {

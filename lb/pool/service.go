@@ -35,7 +35,6 @@ type Service struct {
 	omitted   int       // filters beyond FiltersMax
 	own       *registry.Service
 	admin     map[string]registry.Admin
-	version   uint64
 }
 
 // instance is the published state of one instance. It holds no pointers.
@@ -84,9 +83,6 @@ func dotted(wire string) string {
 // Ancestor reports whether there is no service of this name, but services
 // below it: an empty non-terminal (RFC 8020 section 2).
 func (s *Service) Ancestor() bool { return s.ancestor }
-
-// Version is the View's version at which this form was published.
-func (s *Service) Version() uint64 { return s.version }
 
 // Records is what Config.Encode returned for the service.
 func (s *Service) Records() any { return s.records }

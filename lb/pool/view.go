@@ -12,15 +12,14 @@ import (
 // View is what queries are answered from: every service as one immutable
 // object. Reading takes no lock and allocates nothing. The Pool's writer alone
 // changes it, service by service; an answer that touches one service sees one
-// moment of it. What needs one moment of several reads Version before and
-// after, and starts over when it was odd or has changed.
+// moment of it. What needs one moment of several asks the writer, as Pool.State
+// does.
 type View struct {
 	seed      maphash.Seed
 	services  table[Service, *Service]
 	addresses table[AddressNames, *AddressNames]
 	listings  table[Listing, *Listing]
 	sources   atomic.Pointer[[]*SourceView] // indexed by SourceID
-	version   atomic.Uint64
 	clock     atomic.Int64 // nanoseconds since 1970, up to clockStep old
 }
 
@@ -50,9 +49,6 @@ func (v *View) Address(a netip.Addr) *AddressNames {
 	b := a.Unmap().As16()
 	return v.addresses.get(hashKey(v.seed, addressSpace, b[:]), addressSpace, b[:])
 }
-
-// Version counts publications: it is odd while one is under way.
-func (v *View) Version() uint64 { return v.version.Load() }
 
 // Source returns what is known of a source; nil when it is not configured.
 func (v *View) Source(id registry.SourceID) *SourceView {

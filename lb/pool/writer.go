@@ -372,13 +372,11 @@ func (w *writer) flush(now time.Time) {
 	clear(w.dirty)
 	w.dirty = w.dirty[:0]
 	if len(changes) > 0 || len(w.addrs.changed) > 0 {
-		v.version.Add(1)
 		for _, c := range changes {
 			w.publish(c.s, c.next)
 		}
 		w.addrs.publish(&w.pool.counts)
 		w.lists.publish(&w.pool.counts)
-		v.version.Add(1)
 		w.pool.counts.tableRebuilds.Store(v.services.rebuilds + v.addresses.rebuilds + v.listings.rebuilds)
 		w.pool.shown.wake()
 	}
