@@ -20,7 +20,7 @@ type View struct {
 	addresses table[AddressNames, *AddressNames]
 	listings  table[Listing, *Listing]
 	sources   atomic.Pointer[[]*SourceView] // indexed by SourceID
-	clock     atomic.Int64 // nanoseconds since 1970, up to clockStep old
+	clock     atomic.Int64                  // nanoseconds since 1970, up to clockStep old
 }
 
 // clockStep is how often Run renews the View's clock: ages and staleness are
