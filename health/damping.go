@@ -48,9 +48,6 @@ func (d *Damping) Held(now int64) (held bool, until int64) {
 	return true, until
 }
 
-// Spent reports that nothing of the penalty is left that could matter.
-func (d *Damping) Spent(now int64) bool { return !d.held && d.now(now) < 1 }
-
 func (d *Damping) now(now int64) float64 {
 	return d.penalty * math.Exp2(-float64(now-d.at)/float64(dampHalfLife))
 }

@@ -2,7 +2,6 @@ package zones
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -31,9 +30,6 @@ func NewTree(zones []*Zone) (*Tree, error) {
 	slices.Reverse(t.depths)
 	return t, nil
 }
-
-// All yields the zones in the order they were given.
-func (t *Tree) All() iter.Seq[*Zone] { return slices.Values(t.zones) }
 
 // Zone returns the zone whose apex is name, nil if there is none.
 func (t *Tree) Zone(name *wire.Name) *Zone {

@@ -139,9 +139,6 @@ func TestNewTree(t *testing.T) {
 	}
 	z := zone(t, "a.test.")
 	tr := tree(t, zone(t, "b.test."), z)
-	if got := len(slices.Collect(tr.All())); got != 2 {
-		t.Errorf("All yields %d zones, want 2", got)
-	}
 	apex, other := name(t, "a.test."), name(t, "x.a.test.")
 	if tr.Zone(&apex) != z || tr.Zone(&other) != nil {
 		t.Error("Zone does not find by apex alone")

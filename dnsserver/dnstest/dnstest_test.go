@@ -77,9 +77,8 @@ func TestWant_ComplainsOfWhatDiffers(t *testing.T) {
 type handler struct{ queries chan string }
 
 func (h handler) ServeDNS(_ *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
-	_, nsid := q.Option(dns.EDNS0NSID)
 	h.queries <- fmt.Sprint(from.Transport, " ", q.Name.String(), " ", q.Type, " ", q.Class, " rd=", q.RD, " cd=", q.CD, " ad=", q.AD,
-		" edns=", q.EDNS, " do=", q.DO, " size=", q.UDPSize, " nsid=", nsid)
+		" edns=", q.EDNS, " do=", q.DO, " size=", q.UDPSize, " nsid=", q.Asked&wire.AskedNSID != 0)
 	return dnsserver.Send
 }
 

@@ -140,9 +140,6 @@ func (b *Builder) Clear() {
 // Room is how many octets can still be written.
 func (b *Builder) Room() int { return len(b.buf) - b.kept - b.n }
 
-// Count is how many records the section has.
-func (b *Builder) Count(s Section) int { return int(b.counts[s]) }
-
 // A writes an IPv4 address record of class IN.
 func (b *Builder) A(s Section, owner Ref, ttl uint32, ip [4]byte) bool {
 	const size = 16 // owner 2, fixed part 10, address 4

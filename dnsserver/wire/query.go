@@ -284,22 +284,6 @@ func cutOption(rdata []byte) (code uint16, data, rest []byte, ok bool) {
 	return code, rdata[4:end:end], rdata[end:], true
 }
 
-// Option returns the data of the first option with the code, and whether there
-// is one. The data lies in the message.
-func (q *Query) Option(code uint16) ([]byte, bool) {
-	for rest := q.Options; len(rest) > 0; {
-		c, data, next, ok := cutOption(rest)
-		if !ok {
-			break
-		}
-		if c == code {
-			return data, true
-		}
-		rest = next
-	}
-	return nil, false
-}
-
 // parseTSIG notes a TSIG record of the right form (RFC 8945 section 4.2): class
 // ANY, TTL 0, and an algorithm's name that is not compressed. We ask the owner,
 // the key's name, to be uncompressed too, as every client sends it.

@@ -10,10 +10,7 @@
 // people write. Only names that RFC 3597 section 4 allows are compressed.
 package wire
 
-import (
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // The numbers of RFC 6895.
 type (
@@ -195,36 +192,12 @@ var typeNames = map[Type]string{
 	TypeWALLET: "WALLET", TypeCLA: "CLA", TypeALIAS: "ALIAS",
 }
 
-// typeValues is typeNames turned round.
-var typeValues = func() map[string]Type {
-	m := make(map[string]Type, len(typeNames))
-	for t, s := range typeNames {
-		m[s] = t
-	}
-	return m
-}()
-
 // String is the mnemonic, or TYPE123 for a type without one.
 func (t Type) String() string {
 	if s, ok := typeNames[t]; ok {
 		return s
 	}
 	return "TYPE" + strconv.Itoa(int(t))
-}
-
-// ParseType reads what String writes, in either case; TYPE123 is taken for
-// known types too (RFC 3597 section 5).
-func ParseType(s string) (Type, bool) {
-	s = strings.ToUpper(s)
-	if t, ok := typeValues[s]; ok {
-		return t, true
-	}
-	digits, ok := strings.CutPrefix(s, "TYPE")
-	if !ok || strings.HasPrefix(digits, "+") {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(digits, 10, 16)
-	return Type(n), err == nil
 }
 
 // String is the mnemonic, or CLASS123 for a class without one.
