@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/musterdns/muster/registry"
@@ -13,6 +14,8 @@ func BenchmarkDecodeInstance(b *testing.B) {
 		"text":  `10.0.0.11:8080`,
 		"short": `{"address":"10.0.0.11","port":8080}`,
 		"full":  fullInstance,
+		// As large as a value may be, of fields that are not known.
+		"unknown": `{"address":"10.0.0.11",` + strings.TrimSuffix(strings.Repeat(`"wieght":1,`, 5_900), ",") + "}",
 	}
 	for name, value := range forms {
 		b.Run(name, func(b *testing.B) {

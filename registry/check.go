@@ -18,11 +18,13 @@ func readChecks(c *cursor) ([]Check, error) {
 		return nil, nil
 	}
 	checks := []Check{}
-	err := c.array(ChecksMax, func(int) error {
+	err := c.array(ChecksMax, func(i int) error {
+		c.list, c.index = "checks", i
 		check, err := readCheck(c)
 		checks = append(checks, check)
 		return err
 	})
+	c.list = ""
 	return checks, err
 }
 

@@ -41,7 +41,7 @@ func TestDecodeInstance(t *testing.T) {
 		{"a bare IPv6 address", "[fd00::11]", with(func(in *registry.Instance) { in.Addresses = addrs("fd00::11") })},
 		{"the short form", `{"address":"10.0.0.11","port":8080}`, with(func(in *registry.Instance) { in.Port = 8080 })},
 		{"IPv4 in IPv6 is IPv4, once", `{"address":"10.0.0.11","addresses":["::ffff:10.0.0.11"]}`, base},
-		{"unknown fields of any kind", `{"x":[{"y":null},true,-1.5e3,"\u00e9\n"],"address":"10.0.0.11","z":{}}`, base},
+		{"unknown fields of any kind", `{"x":[{"y":null},true,-1.5e3,"\u00e9\n"],"address":"10.0.0.11","z":{}}`, with(func(in *registry.Instance) { in.Ignored = "x\nz" })},
 		{"null is unset", `{"address":"10.0.0.11","port":null,"weight":null,"tags":null,"ttl":null,"checks":null,"meta":null}`, base},
 		{"no checks said", `{"address":"10.0.0.11","checks":[]}`, with(func(in *registry.Instance) { in.Checks = []registry.Check{} })},
 		{"weight 0", `{"address":"10.0.0.11","weight":0}`, with(func(in *registry.Instance) { in.Weight = 0 })},
@@ -158,7 +158,7 @@ func TestDecodeService(t *testing.T) {
 		{"full", full, registry.Service{
 			Name: "web.prod", Policy: "least-loaded", TTL: 5 * time.Second, MaxAnswers: 2, HashOn: "name", Fail: "tier",
 			Checks: []registry.Check{{Type: "tcp", Port: "80"}}, PanicThreshold: &half, SlowStart: &wait,
-			Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"a": "b"},
+			Spill: "proportional", ProxyPolicy: "peak-ewma", HashBound: 1.25, Meta: map[string]string{"a": "b"}, Ignored: "new",
 			VIP: []netip.Addr{netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("fd00::64")},
 		}},
 	}

@@ -144,6 +144,12 @@ func ServiceMembers() []string { return membersOf(reflect.TypeFor[serviceJSON]()
 // CheckMembers are those of each of the checks in either.
 func CheckMembers() []string { return membersOf(reflect.TypeFor[checkJSON]()) }
 
+// adminMembers are those of an administrator's word.
+func adminMembers() []string { return membersOf(reflect.TypeFor[adminJSON]()) }
+
+// loadMembers are those of a load report.
+func loadMembers() []string { return membersOf(reflect.TypeFor[loadJSON]()) }
+
 // membersOf are the names of a type's members in JSON.
 func membersOf(t reflect.Type) []string {
 	var names []string

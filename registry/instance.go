@@ -14,7 +14,7 @@ const instanceMend = `write {"address":"10.0.0.11","port":8080} or 10.0.0.11:808
 
 // DecodeInstance reads the value of an instance's key: the full JSON form, the
 // short one with a single "address", or the bare text `10.0.0.11:8080`. The
-// service and the id are checked and folded. Unknown fields are ignored; a
+// service and the id are checked and folded. Unknown fields are Ignored; a
 // field of the right name with a wrong value makes the whole record unusable,
 // since half an instance would serve wrong answers. The result shares no
 // memory with value. Errors are FieldErrors.
@@ -45,6 +45,7 @@ func DecodeInstance(service, id string, value []byte) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
+	in.Ignored = c.ignored
 	return in, nil
 }
 
@@ -54,7 +55,7 @@ func missingAddress(value []byte) error {
 	missing := &FieldError{Field: "address", Reason: "is missing", Mend: instanceMend}
 	c := cursor{in: value, mend: instanceMend}
 	_ = c.document(func(name []byte) error { // was read before without an error
-		if meant := misspelled(lower(string(name)), []string{"address", "addresses"}); meant != "" && string(name) != meant {
+		if meant := Meant(lower(string(name)), []string{"address", "addresses"}); meant != "" && string(name) != meant {
 			missing.Value, missing.Reason, missing.Mend = excerpt(name), "stands in its place", "write it as "+meant
 		}
 		return c.skip()

@@ -21,6 +21,11 @@ type cursor struct {
 	at    int
 	depth int
 	mend  string // what to write in the place of a text that is no object
+
+	ignored string // the fields that are not known, ignoredMax at most, a line each
+	unknown int    // how many there are
+	list    string // the list or object of the record that is being read; empty: the record
+	index   int    // in list; negative: it is no list
 }
 
 // syntax is the error for a text that is not JSON.
@@ -48,16 +53,17 @@ func (c *cursor) document(field func(name []byte) error) error {
 type fieldReader = func(c *cursor, name []byte) (known bool, err error)
 
 // decode reads an object that is the whole value. Fields that read does not know are
-// passed over, and an error of one that it knows names it.
-func decode(value []byte, mend string, read fieldReader) error {
+// passed over and returned, and an error of one that it knows names it.
+func decode(value []byte, mend string, read fieldReader) (ignored string, err error) {
 	if err := checkSize(value, mend); err != nil {
-		return err
+		return "", err
 	}
 	c := cursor{in: value, mend: mend}
-	return c.document(func(name []byte) error {
+	err = c.document(func(name []byte) error {
 		known, err := read(&c, name)
 		return c.after(name, known, err)
 	})
+	return c.ignored, err
 }
 
 // after goes on behind a field with what its fieldReader returned.
@@ -66,7 +72,7 @@ func (c *cursor) after(name []byte, known bool, err error) error {
 	case err != nil:
 		return within(string(name), err)
 	case !known:
-		return c.skip()
+		return c.ignore(name)
 	}
 	return nil
 }
@@ -352,6 +358,30 @@ func (c *cursor) skip() error {
 		return err
 	}
 	return c.syntax("a value")
+}
+
+// ignore passes over a field that is not known, as a later version may have written
+// it, and keeps its name for who wants to tell of it.
+func (c *cursor) ignore(name []byte) error {
+	if c.unknown++; c.unknown > ignoredMax {
+		return c.skip()
+	}
+	if c.ignored != "" {
+		c.ignored += "\n"
+	}
+	c.ignored += c.place() + string(name[:min(len(name), excerptMax)])
+	return c.skip()
+}
+
+// place is what stands before the names of fields where the cursor is.
+func (c *cursor) place() string {
+	switch {
+	case c.list == "":
+		return ""
+	case c.index < 0:
+		return c.list + "."
+	}
+	return c.list + "[" + strconv.Itoa(c.index) + "]."
 }
 
 // wrongType is the error for a value that is not what its field holds; for

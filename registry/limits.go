@@ -61,5 +61,8 @@ const (
 // known field is at 3; the rest is room for unknown ones.
 const depthMax = 32
 
+// ignoredMax is the number of fields that are not known of which a record tells.
+const ignoredMax = 4
+
 // excerptMax is the number of bytes of a bad value that an error repeats.
 const excerptMax = 48

@@ -88,7 +88,7 @@ type Batch struct {
 	// has a record of before keeps it, also where a Reset state does not have it.
 	Kept []Key
 
-	// Problems are records that could not be used. A problem is withdrawn by a
+	// Problems are records that could not be used, or not all of them. One is withdrawn by a
 	// later batch in which its RawKey stands in Mended, or by a Reset state
 	// that does not list it.
 	Problems []Problem
@@ -129,6 +129,9 @@ type Instance struct {
 	Incarnation int64
 	Revision    int64 // of the last change
 	Leased      bool  // goes when its registrant's lease goes
+	// Ignored names the fields of the record that are not known, as decoding found them,
+	// the first few, a line each: "wieght", "checks[0].intervall".
+	Ignored string
 }
 
 // Port is a named port of an instance.
@@ -188,6 +191,7 @@ type Service struct {
 	Failover []string
 	Meta     map[string]string
 	Revision int64
+	Ignored  string // as Instance.Ignored
 }
 
 // MaxAnswersAuto is Service.MaxAnswers for "auto".
@@ -219,6 +223,7 @@ type Admin struct {
 	Since    time.Time // when it was said; zero: not known
 	Until    time.Time // zero: until withdrawn
 	Revision int64
+	Ignored  string // as Instance.Ignored
 }
 
 // Load is a load report of one instance.
@@ -232,7 +237,8 @@ type Load struct {
 	// At is when the report was received, by this process's clock. One that is
 	// read again with the complete state keeps its Revision and is no new
 	// report.
-	At time.Time
+	At      time.Time
+	Ignored string // as Instance.Ignored
 }
 
 // Member is a live Muster server of this registry.
@@ -265,12 +271,15 @@ type Report struct {
 	Revision    int64
 }
 
-// Problem is one record that could not be used.
+// Problem is what is wrong with one record.
 type Problem struct {
 	RawKey   string // as in the source, unescaped; quote it when printing
 	Reason   string // what is wrong, one line, no control characters
 	Mend     string // what to do about it
 	Revision int64
+	// Used says that the record is in force without a part of it, fields that are not
+	// known; one that is not Used is skipped.
+	Used bool
 }
 
 // Watcher follows one source.

@@ -44,7 +44,7 @@ func DecodeAdmin(service, instance string, value []byte) (Admin, error) {
 	}
 	a := Admin{Service: service, Instance: instance}
 	var state string
-	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
+	a.Ignored, err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "state":
 			state, err = c.text(TextMax)
@@ -83,7 +83,7 @@ func DecodeLoad(service, instance string, value []byte) (Load, error) {
 		return Load{}, err
 	}
 	l := Load{Service: service, Instance: instance, Load: -1, Active: -1}
-	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
+	l.Ignored, err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "load":
 			if !c.null() {
@@ -123,7 +123,7 @@ func DecodeMember(name string, value []byte) (Member, error) {
 		return Member{}, within("member", err)
 	}
 	m := Member{Name: folded}
-	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
+	_, err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "address":
 			m.Address, err = c.text(TextMax)
@@ -156,7 +156,7 @@ func DecodeReport(service, instance, checker string, value []byte) (Report, erro
 		return Report{}, within("checker", err)
 	}
 	var state string
-	err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
+	_, err = decode(value, mend, func(c *cursor, name []byte) (known bool, err error) {
 		switch string(name) {
 		case "state":
 			state, err = c.text(TextMax)

@@ -64,6 +64,7 @@ type Route struct {
 	Limit   *RouteLimit
 
 	Revision int64
+	Ignored  string // as Instance.Ignored
 }
 
 // RouteMatch is a condition on a header field or a query parameter.
@@ -96,7 +97,7 @@ const (
 const routeMend = `write an object, as {"path":"/api","service":"web"}`
 
 // DecodeRoute reads the value of a route's key. The name is checked and
-// folded. Unknown fields are ignored but for those that are a slip or two off a known one,
+// folded. Unknown fields are Ignored but for those that are a slip or two off a known one,
 // null is unset, and a wrong value makes the whole record unusable. Errors are FieldErrors.
 func DecodeRoute(name string, value []byte) (Route, error) {
 	folded, err := FoldService(name)
@@ -114,6 +115,7 @@ func DecodeRoute(name string, value []byte) (Route, error) {
 	if err != nil {
 		return Route{}, err
 	}
+	r.Ignored = c.ignored
 	r.Service = lower(r.Service)
 	for i, h := range r.Hosts {
 		r.Hosts[i] = lower(h)
@@ -136,13 +138,13 @@ func knownField(c *cursor, name []byte, known []string, readers ...fieldReader) 
 			return nil
 		}
 	}
-	if meant := misspelled(lower(string(name)), known); meant != "" {
+	if meant := Meant(lower(string(name)), known); meant != "" {
 		return &FieldError{
 			Field: meant, Value: excerpt(name), Reason: "is no field, and without the one that is meant the route would take other requests",
 			Mend: "write it as " + meant,
 		}
 	}
-	return c.skip()
+	return c.ignore(name)
 }
 
 // routeFields are the names of a route's fields.
@@ -158,9 +160,9 @@ var (
 	limitFields = [...]string{"rate", "burst", "by"}
 )
 
-// misspelled is the known field that a name was meant for, the nearest that is one
-// slip away, or two of a name that is longer than slipsLong; empty: none.
-func misspelled(name string, known []string) string {
+// Meant is the known field, in lower case, that a name was meant for: the nearest that is
+// one slip away, or two of a long name; empty: none is.
+func Meant(name string, known []string) string {
 	const slipsLong = 6
 	best, least := "", 3
 	for _, f := range known {
@@ -216,9 +218,9 @@ func (r *Route) matchField(c *cursor, name []byte) (known bool, err error) {
 	case "methods":
 		r.Methods, err = readTexts(c)
 	case "headers":
-		r.Headers, err = readRouteMatches(c)
+		r.Headers, err = readRouteMatches(c, "headers")
 	case "query":
-		r.Query, err = readRouteMatches(c)
+		r.Query, err = readRouteMatches(c, "query")
 	default:
 		return false, nil
 	}
@@ -309,13 +311,15 @@ func readTexts(c *cursor) (list []string, err error) {
 	return list, err
 }
 
-func readRouteMatches(c *cursor) (list []RouteMatch, err error) {
-	err = c.array(RouteListMax, func(int) error {
+func readRouteMatches(c *cursor, field string) (list []RouteMatch, err error) {
+	err = c.array(RouteListMax, func(i int) error {
+		c.list, c.index = field, i
 		var m RouteMatch
 		err := c.object(func(name []byte) error { return knownField(c, name, matchFields[:], m.field) })
 		list = append(list, m)
 		return err
 	})
+	c.list = ""
 	return list, err
 }
 
@@ -348,7 +352,9 @@ func readRouteLimit(c *cursor) (*RouteLimit, error) {
 		return nil, nil
 	}
 	var l RouteLimit
+	c.list, c.index = "limit", -1
 	err := c.object(func(name []byte) error { return knownField(c, name, limitFields[:], l.field) })
+	c.list = ""
 	if err != nil {
 		return nil, err
 	}

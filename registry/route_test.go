@@ -38,7 +38,7 @@ func TestDecodeRoute(t *testing.T) {
 			Rewrite: "/v1", Host: "users.internal:80", SetRequest: map[string]string{"X-A": "b"}, RemoveRequest: []string{"Cookie"},
 			SetResponse: map[string]string{"X-B": ""}, RemoveResponse: []string{"Server"},
 			HashOn: "cookie:user", Sticky: "muster", Timeout: 30 * time.Second, TryTimeout: 5 * time.Second, Retries: &none, RetryOn: "gateway", RetryPost: true,
-			BodyMax: 1 << 20, Limit: &registry.RouteLimit{Rate: 0.5, Burst: 200, By: "header:X-Key"},
+			BodyMax: 1 << 20, Limit: &registry.RouteLimit{Rate: 0.5, Burst: 200, By: "header:X-Key"}, Ignored: "unknown",
 		}},
 	}
 	for _, test := range tests {

@@ -19,7 +19,7 @@ func ProxyPolicies() []string { return append(Policies(), "peak-ewma") }
 const serviceMend = `write an object, as {"policy":"weighted","ttl":5}`
 
 // DecodeService reads the value of a service's key. The name is checked and
-// folded. Unknown fields are ignored, null is unset, and a wrong value makes
+// folded. Unknown fields are Ignored, null is unset, and a wrong value makes
 // the whole record unusable. Errors are FieldErrors.
 func DecodeService(name string, value []byte) (Service, error) {
 	folded, err := FoldService(name)
@@ -27,7 +27,7 @@ func DecodeService(name string, value []byte) (Service, error) {
 		return Service{}, within("service", err)
 	}
 	s := Service{Name: folded}
-	if err := decode(value, serviceMend, s.field); err != nil {
+	if s.Ignored, err = decode(value, serviceMend, s.field); err != nil {
 		return Service{}, err
 	}
 	if err := s.Validate(); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// ProblemsMax is the number of problems that are listed of one source; more
-// are counted.
+// ProblemsMax is the number of problems that are listed of one source, and again of those
+// of records that are Used; more are counted.
 const ProblemsMax = 1000
 
 // packed is a batch as the writer keeps it: nothing of the sender's is in it.
@@ -426,8 +426,7 @@ func (w *writer) putAdmin(src *source, a *registry.Admin) {
 // applyProblems notes the problems of a batch and those that it mends.
 func (w *writer) applyProblems(src *source, b *packed, now time.Time) {
 	for _, key := range b.mended {
-		if _, there := src.problems[key]; there {
-			delete(src.problems, key)
+		if src.withdraw(key) {
 			w.event(now, src, Event{Kind: EventProblem, To: "mended", Reason: strconv.Quote(key)})
 		}
 	}
@@ -439,11 +438,11 @@ func (w *writer) applyProblems(src *source, b *packed, now time.Time) {
 // replaceProblems makes those of a complete state the only ones.
 func (w *writer) replaceProblems(src *source, b *packed, now time.Time) {
 	old := src.problems
-	src.problems = map[string]registry.Problem{}
+	src.problems, src.ignored = map[string]registry.Problem{}, 0
 	src.dropped = 0
 	for _, p := range b.problems {
 		if old[p.RawKey] == p {
-			src.problems[p.RawKey] = p
+			src.list(p)
 			continue
 		}
 		w.addProblem(src, p, now)
@@ -451,12 +450,35 @@ func (w *writer) replaceProblems(src *source, b *packed, now time.Time) {
 }
 
 func (w *writer) addProblem(src *source, p registry.Problem, now time.Time) {
-	w.pool.counts.problems.Add(1)
-	if _, there := src.problems[p.RawKey]; !there && len(src.problems) >= ProblemsMax {
+	src.withdraw(p.RawKey)
+	listed := src.ignored
+	if !p.Used {
+		w.pool.counts.problems.Add(1)
+		listed = len(src.problems) - src.ignored
+	}
+	if listed >= ProblemsMax {
 		src.dropped++
 		w.pool.counts.problemsDropped.Add(1)
 		return
 	}
-	src.problems[p.RawKey] = p
+	src.list(p)
 	w.event(now, src, Event{Kind: EventProblem, Reason: strconv.Quote(p.RawKey) + ": " + cmp.Or(p.Reason, "bad record")})
+}
+
+// list keeps a problem of a record that has none.
+func (src *source) list(p registry.Problem) {
+	src.problems[p.RawKey] = p
+	if p.Used {
+		src.ignored++
+	}
+}
+
+// withdraw forgets the problem of a record, if it has one.
+func (src *source) withdraw(rawKey string) bool {
+	p, there := src.problems[rawKey]
+	if p.Used {
+		src.ignored--
+	}
+	delete(src.problems, rawKey)
+	return there
 }

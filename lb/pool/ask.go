@@ -317,8 +317,8 @@ func (p *Pool) Status(ctx context.Context) ([]SourceStatus, error) {
 	return list, err
 }
 
-// Problems lists the records that cannot be used, sorted by zone and key, at
-// most ProblemsMax a source; omitted counts the rest.
+// Problems lists the records that cannot be used, or not all of them, sorted by zone and
+// key, at most ProblemsMax of each a source; omitted counts the rest.
 func (p *Pool) Problems(ctx context.Context) (list []Problem, omitted int, err error) {
 	err = p.ask(ctx, func() {
 		for id, src := range p.w.sources {

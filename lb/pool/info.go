@@ -149,7 +149,7 @@ type SourceStatus struct {
 	Members   []registry.Member // sorted by name
 }
 
-// Problem is a record that could not be used, with its source.
+// Problem is a record that could not be used, or not all of it, with its source.
 type Problem struct {
 	Source registry.SourceID
 	Zone   string

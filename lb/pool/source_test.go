@@ -196,6 +196,17 @@ func TestPool_Problems(t *testing.T) {
 		if list, omitted, err := e.pool.Problems(t.Context()); err != nil || len(list) != pool.ProblemsMax || omitted != 5 {
 			t.Errorf("%d problems, %d omitted, error %v; want %d and 5", len(list), omitted, err, pool.ProblemsMax)
 		}
+		// Fields that are passed over, however many, hide no record that cannot be used.
+		many = nil
+		for i := range pool.ProblemsMax {
+			many = append(many, registry.Problem{RawKey: fmt.Sprintf("/k%04d", i), Used: true})
+		}
+		e.apply(registry.Batch{Reset: true, Problems: many})
+		e.apply(registry.Batch{Problems: []registry.Problem{bad, {RawKey: "/k0000"}}})
+		list, omitted, err := e.pool.Problems(t.Context())
+		if err != nil || len(list) != pool.ProblemsMax+1 || omitted != 0 || list[0].Used || list[len(list)-1].RawKey != bad.RawKey {
+			t.Errorf("%d problems, %d omitted, error %v; want %d, the first and the last not used", len(list), omitted, err, pool.ProblemsMax+1)
+		}
 	})
 }
 

@@ -47,6 +47,7 @@ type source struct {
 	members   map[string]registry.Member
 	routes    map[string]registry.Route
 	problems  map[string]registry.Problem
+	ignored   int      // of problems, those of records that are used
 	dropped   int      // problems beyond ProblemsMax
 	pages     []packed // of a complete state that is still coming
 	revision  int64

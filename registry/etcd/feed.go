@@ -28,8 +28,9 @@ type format interface {
 	// canonical is the one spelling, of those that name the same key, which has
 	// the record before all others.
 	canonical(key registry.Key, raw string) string
-	// record decodes a value into the batch.
-	record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) error
+	// record decodes a value into the batch, and returns the fields that are not known and
+	// that somebody is to be told of.
+	record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) (ignored string, err error)
 }
 
 // Format is how others than Muster write instances, each under a key of its own.
@@ -60,12 +61,12 @@ type foreign struct{ Format }
 
 func (foreign) canonical(_ registry.Key, raw string) string { return raw }
 
-func (f foreign) record(b *registry.Batch, _ registry.Key, kv *mvccpb.KeyValue) error {
+func (f foreign) record(b *registry.Batch, _ registry.Key, kv *mvccpb.KeyValue) (string, error) {
 	in, err := f.Instance(string(kv.Key), kv.Value)
 	if err == nil {
 		b.Instances = append(b.Instances, stamped(in, kv))
 	}
-	return err
+	return "", err
 }
 
 // NoteFormat is how others than Muster write what is more than instances.
@@ -88,14 +89,14 @@ type notes struct{ NoteFormat }
 
 func (notes) canonical(_ registry.Key, raw string) string { return raw }
 
-func (n notes) record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) error {
+func (n notes) record(b *registry.Batch, key registry.Key, kv *mvccpb.KeyValue) (string, error) {
 	value, err := n.Note(string(kv.Key), kv.Value)
 	if err == nil {
 		b.Notes = append(b.Notes, registry.Note{
 			Key: key, Value: value, Incarnation: kv.CreateRevision, Revision: kv.ModRevision, Leased: kv.Lease != 0,
 		})
 	}
-	return err
+	return "", err
 }
 
 // Stats are a source's counters and where it stands, as values.
@@ -104,6 +105,7 @@ type Stats struct {
 	AsOf      time.Time // when that was last proven to be all there is; zero: never
 	Keys      int64     // under the prefix, good, bad and others'
 	Problems  int64     // records that cannot be used now; ProblemsMax at most
+	Ignored   int64     // records in use with fields that are not known; IgnoredMax at most
 	Lists     uint64    // times the complete state was read
 	Resumes   uint64    // times the watch was begun again where it had ended
 	Rollbacks uint64    // times the store's revision or identity went back
@@ -112,8 +114,8 @@ type Stats struct {
 
 // counters are the atomics behind Stats; the goroutine of Watch writes them.
 type counters struct {
-	revision, asOf, keys, problems    atomic.Int64
-	lists, resumes, rollbacks, events atomic.Uint64
+	revision, asOf, keys, problems, ignored atomic.Int64
+	lists, resumes, rollbacks, events       atomic.Uint64
 }
 
 // ID is the identity that the source's records carry.
@@ -123,7 +125,7 @@ func (f *feed) ID() registry.SourceID { return f.id }
 func (f *feed) Stats() Stats {
 	c := &f.counters
 	stats := Stats{
-		Revision: c.revision.Load(), Keys: c.keys.Load(), Problems: c.problems.Load(),
+		Revision: c.revision.Load(), Keys: c.keys.Load(), Problems: c.problems.Load(), Ignored: c.ignored.Load(),
 		Lists: c.lists.Load(), Resumes: c.resumes.Load(), Rollbacks: c.rollbacks.Load(), Events: c.events.Load(),
 	}
 	if at := c.asOf.Load(); at != 0 {

@@ -18,6 +18,10 @@ import (
 // there are others.
 const ProblemsMax = 10_000
 
+// IgnoredMax is the number of records with fields that are not known that a Source
+// reports; the others are used like them and not told of.
+const IgnoredMax = 1000
+
 // lookup reads a key as it was at the revision that a tracker is at; nil when
 // it was not there.
 type lookup func(ctx context.Context, raw string) (*mvccpb.KeyValue, error)
@@ -58,7 +62,11 @@ type tracker struct {
 	// values seen beyond.
 	bad  map[string]struct{}
 	more int64
-	// known are those of the tracker before this one: they are not logged again.
+	// ignored are the keys of records in use with fields that are not known, IgnoredMax at
+	// most, and those fields.
+	ignored map[string]string
+	// known are those of bad and ignored of the tracker before this one: they are not
+	// logged again.
 	known map[string]struct{}
 
 	// listing is set while a complete state is read: nothing can have been
@@ -77,10 +85,13 @@ func newTracker(source registry.SourceID, f format, before *tracker) *tracker {
 	t := &tracker{
 		source: source, format: f, seed: maphash.MakeSeed(),
 		present: make(map[uint64]clientv3.LeaseID), variants: make(map[string][]string),
-		bad: make(map[string]struct{}), listing: true,
+		bad: make(map[string]struct{}), ignored: make(map[string]string), listing: true,
 	}
 	if before != nil {
 		t.known = before.bad
+		for raw := range before.ignored {
+			t.known[raw] = struct{}{}
+		}
 		if before.listing { // it did not come to its end
 			maps.Copy(t.known, before.known)
 		}
@@ -169,9 +180,11 @@ func (t *tracker) changed(ctx context.Context, kv *mvccpb.KeyValue, deleted bool
 // and a slip would cut off what it was to mend.
 func (t *tracker) decode(key registry.Key, kv *mvccpb.KeyValue) {
 	raw := string(kv.Key)
-	err := t.format.record(&t.batch, key, kv)
+	ignored, err := t.format.record(&t.batch, key, kv)
 	if err == nil {
-		t.mend(raw)
+		if ignored == "" || !t.ignore(raw, kv.ModRevision, key.Kind, ignored) {
+			t.mend(raw)
+		}
 		if t.retracted {
 			t.batch.Deleted = slices.DeleteFunc(t.batch.Deleted, func(k registry.Key) bool { return k == key })
 		}
@@ -216,8 +229,28 @@ func (t *tracker) retract(key registry.Key) {
 	b.Deleted = append(b.Deleted, key)
 }
 
+// ignore notes that a record is used without some fields, unless too many are.
+func (t *tracker) ignore(raw string, revision int64, kind registry.Kind, fields string) bool {
+	before, again := t.ignored[raw]
+	switch {
+	case before == fields:
+		return true
+	case !again && len(t.ignored) >= IgnoredMax:
+		return false
+	}
+	delete(t.bad, raw)
+	t.ignored[raw] = fields
+	p := registry.NewIgnored(raw, revision, kind, fields)
+	t.batch.Problems = append(t.batch.Problems, p)
+	if _, known := t.known[raw]; !known && !again {
+		t.fresh = append(t.fresh, p)
+	}
+	return true
+}
+
 // problem notes that a key cannot be used.
 func (t *tracker) problem(raw string, revision int64, err error) {
+	delete(t.ignored, raw)
 	if _, again := t.bad[raw]; !again {
 		if len(t.bad) >= ProblemsMax {
 			if t.more++; t.more == 1 {
@@ -237,10 +270,13 @@ func (t *tracker) problem(raw string, revision int64, err error) {
 	t.batch.Problems = append(t.batch.Problems, registry.NewProblem(raw, revision, err))
 }
 
-// mend notes that a key can be used or is gone.
+// mend notes that a key can be used whole, or is gone.
 func (t *tracker) mend(raw string) {
-	if _, ok := t.bad[raw]; ok {
+	_, bad := t.bad[raw]
+	_, ignored := t.ignored[raw]
+	if bad || ignored {
 		delete(t.bad, raw)
+		delete(t.ignored, raw)
 		t.batch.Mended = append(t.batch.Mended, raw)
 	}
 	if t.more > 0 && len(t.bad) == 0 {

@@ -255,7 +255,13 @@ func (f *follower) at(revision int64) lookup {
 // deliver hands a batch to the receiver and logs what is newly bad in it.
 func (f *follower) deliver(b registry.Batch, fresh []registry.Problem) error {
 	f.counters.problems.Store(int64(len(f.track.bad)))
+	f.counters.ignored.Store(int64(len(f.track.ignored)))
 	for _, p := range fresh {
+		if p.Used {
+			f.client.log.Warn("a record is used without some of its fields",
+				"key", strconv.QuoteToASCII(p.RawKey), "reason", p.Reason, "mend", p.Mend)
+			continue
+		}
 		f.client.log.Warn("a record cannot be used",
 			"key", strconv.QuoteToASCII(p.RawKey), "reason", p.Reason, "mend", p.Mend)
 	}

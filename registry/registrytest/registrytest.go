@@ -112,6 +112,7 @@ func Run(t *testing.T, h Harness) {
 		{"Watch/delivers a large state in pages", watchPages},
 		{"Watch/skips a bad record alone until it is mended", watchBad},
 		{"Watch/drops a record whose key turns bad", watchTurnsBad},
+		{"Watch/tells of fields that are not known, and uses the record", watchIgnored},
 		{"Watch/serves one of two keys that fold to one", watchFolds},
 		{"Watch/serves every good record among hostile ones", watchHostile},
 		{"Watch/proves its age while others write", watchAge},

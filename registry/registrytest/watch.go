@@ -94,6 +94,34 @@ func watchBad(b *bench) {
 	})
 }
 
+// watchIgnored writes fields that are not known: the records are used, and told of.
+func watchIgnored(b *bench) {
+	b.put("instances/web/a", `{"address":"10.0.0.1","port":80,"wieght":3}`)
+	b.put("services/web", `{"polcy":"hash"}`)
+	b.put("members/ns1-x", `{"address":"10.0.0.9:8653","of_a_later_version":1}`)
+	r := b.record()
+	r.Await("both records, and what is passed over", func(s State) bool {
+		return len(s.Instances) == 1 && len(s.Services) == 1 && len(s.Members) == 1 && len(s.Problems) == 2
+	})
+	for key, mend := range map[string]string{"instances/web/a": `did you mean "weight"?`, "services/web": `did you mean "policy"?`} {
+		if p := r.State().Problems[b.prefix+"/"+key]; !p.Used || p.Mend != mend {
+			b.t.Errorf("%s: problem %+v, want one of a record that is used, and %s", key, p, mend)
+		}
+	}
+	used := func(problems int, used bool) func(State) bool {
+		return func(s State) bool {
+			return len(s.Problems) == problems && s.Problems[b.prefix+"/instances/web/a"].Used == used
+		}
+	}
+	b.put("instances/web/a", `{"address":"10.0.0.1","port":80,"wieght":"x","weight":-1}`)
+	r.Await("it cannot be used at all", used(2, false))
+	b.put("instances/web/a", `{"address":"10.0.0.1","port":80,"prot":1}`)
+	r.Await("it is used again", used(2, true))
+	b.put("instances/web/a", `{"address":"10.0.0.1","port":80}`)
+	b.delete("services/web")
+	r.Await("nothing is passed over", func(s State) bool { return len(s.Problems) == 0 && len(s.Instances) == 1 })
+}
+
 func watchTurnsBad(b *bench) {
 	b.put("instances/web/a", `10.0.0.1:80`)
 	r := b.record()

@@ -88,6 +88,9 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 			return err
 		}
 		describe(out, &info, labels[:i])
+		if err := s.explainRecords(ctx, out, z, info.Name); err != nil {
+			return err
+		}
 		if err := s.explainStandin(ctx, out, &info, labels[:i]); err != nil {
 			return err
 		}
@@ -106,6 +109,45 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 		if err == nil {
 			describe(out, &info, nil)
 		}
+		return s.explainRecords(ctx, out, z, name)
+	}
+	return s.explainRecords(ctx, out, z, relative)
+}
+
+// recordsMax is the number of records that an explanation has a warning of.
+const recordsMax = 10
+
+// explainRecords warns of the records of a service that cannot be used, or not all of them.
+func (s *Server) explainRecords(ctx context.Context, out *api.Explanation, z *Zone, service string) error {
+	space, err := registry.NewKeyspace(z.Prefix)
+	if err != nil {
+		return err
+	}
+	problems, _, err := s.cfg.Pool.Problems(ctx)
+	if err != nil {
+		return err
+	}
+	more := 0
+	for _, p := range problems {
+		key, ok, err := space.Parse(p.RawKey)
+		if !ok || err != nil || p.Source != z.Source || key.Service != service {
+			continue
+		}
+		if len(out.Warnings) >= recordsMax {
+			more++
+			continue
+		}
+		text := p.RawKey + " cannot be used: " + p.Reason
+		if p.Used {
+			text = p.RawKey + ": " + p.Reason
+		}
+		if p.Mend != "" {
+			text += ": " + p.Mend
+		}
+		out.Warnings = append(out.Warnings, text)
+	}
+	if more > 0 {
+		out.Warnings = append(out.Warnings, plural(more, "more record has", "more records have")+" problems: `muster doctor` lists them")
 	}
 	return nil
 }

@@ -167,9 +167,11 @@ func (s *Server) doctor(r *http.Request) (any, error) {
 		return nil, err
 	}
 	for _, p := range problems {
-		out.Findings = append(out.Findings, api.Finding{
-			Severity: api.SeverityError, Subject: quote(p.RawKey), Problem: p.Reason, Mend: p.Mend,
-		})
+		f := api.Finding{Severity: api.SeverityError, Subject: quote(p.RawKey), Problem: p.Reason, Mend: p.Mend}
+		if p.Used {
+			f.Severity = api.SeverityWarning
+		}
+		out.Findings = append(out.Findings, f)
 	}
 	if omitted > 0 {
 		out.Findings = append(out.Findings, api.Finding{

@@ -157,7 +157,11 @@ func checkMembers(field string, record []byte, known []string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if !slices.Contains(known, name) {
-			return badField(field+"."+name, "there are "+strings.Join(known, ", "), "there is no such member")
+			mend := "there are " + strings.Join(known, ", ")
+			if meant := registry.Meant(strings.ToLower(name), known); meant != "" {
+				mend = "did you mean " + quote(meant) + "? " + mend
+			}
+			return badField(field+"."+name, mend, "there is no such member")
 		}
 	}
 	var checks []json.RawMessage

@@ -282,6 +282,7 @@ func (s *server) registryFamilies() []metrics.Family {
 		}),
 		perZone("muster_registry_revision", "Revision of the registry that is served.", metrics.Gauge, func(src *source) float64 { return float64(src.stats().Revision) }),
 		perZone("muster_registry_problems", "Records that cannot be used now.", metrics.Gauge, func(src *source) float64 { return float64(src.stats().Problems) }),
+		perZone("muster_registry_ignored_fields", "Records in use with fields that are not known, 1000 at most.", metrics.Gauge, func(src *source) float64 { return float64(src.stats().Ignored) }),
 		perZone("muster_registry_lists_total", "Times the complete state was read.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Lists) }),
 		perZone("muster_registry_events_total", "Changes received.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Events) }),
 		perZone("muster_registry_rollbacks_total", "Times the registry's revision or identity went back.", metrics.Counter, func(src *source) float64 { return float64(src.stats().Rollbacks) }),

@@ -60,7 +60,12 @@ func (s *server) status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Problems = len(problems) + omitted
+	out.Problems = omitted
+	for _, p := range problems {
+		if !p.Used {
+			out.Problems++
+		}
+	}
 	infos, err := s.pool.Services(ctx)
 	for i := range infos {
 		c := infos[i].Counts
