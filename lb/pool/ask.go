@@ -27,7 +27,7 @@ type seen struct {
 	loads    map[string]registry.Load
 	def      CheckDefaults
 	frozen   *registry.Admin
-	failure  *Failure
+	failures failures
 	reasons  map[string]string // why those fail that other servers check, by id
 }
 
@@ -36,7 +36,7 @@ func (w *writer) see(s *svc) seen {
 	o := seen{
 		src: s.src.cfg, view: s.src.view, name: s.name, pub: s.pub, settings: s.settings,
 		own: s.own, hidden: s.hidden, insts: slices.Clone(s.insts), def: w.def, frozen: s.freezeOf(time.Now()),
-		failure: s.src.failures[s],
+		failures: s.src.failures[s],
 	}
 	for i := range s.insts {
 		if in := &s.insts[i]; in.watched && !in.mine && in.health == health.Failing {
@@ -132,8 +132,8 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 	policy.Name = o.name
 	info := ServiceInfo{
 		Source: o.src.ID, Zone: o.src.Zone, Name: o.name, Policy: policy, Registered: o.own, Hidden: o.hidden, Frozen: o.frozen,
-		LastFailure: o.failure,
-		TTL:         time.Duration(o.settings.ttl) * time.Second, TTLWhy: "the service's or zone's",
+		LastFailure: o.failures.last, WorstFailure: o.failures.worst,
+		TTL: time.Duration(o.settings.ttl) * time.Second, TTLWhy: "the service's or zone's",
 	}
 	s := o.pub
 	if s == nil || s.ancestor || len(s.instances) != len(o.insts) {

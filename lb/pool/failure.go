@@ -131,6 +131,19 @@ func shortTime(d time.Duration) string {
 	}
 }
 
+// failures are the two of a service that are kept; nil: there was none.
+type failures struct{ last, worst *Failure }
+
+// with is what is kept once there was one more. What was kept on purpose is the
+// longest of all and says nothing of how soon a failure is found.
+func (f failures) with(next *Failure) failures {
+	f.last = next
+	if next.Cause != CauseKept && (f.worst == nil || next.Wrong >= f.worst.Wrong) {
+		f.worst = next
+	}
+	return f
+}
+
 // sign is when a failure was first seen, and the beginning of the last good
 // check before that; zero: not known.
 type sign struct{ first, good time.Time }
@@ -341,9 +354,9 @@ func (w *writer) failed(s *svc, f *Failure) {
 	told := *f
 	if s.src.services[s.name] == s {
 		if s.src.failures == nil {
-			s.src.failures = map[*svc]*Failure{}
+			s.src.failures = map[*svc]failures{}
 		}
-		s.src.failures[s] = &told
+		s.src.failures[s] = s.src.failures[s].with(&told)
 	}
 	w.event(f.At, s.src, Event{Kind: EventFailure, Service: s.name, Instance: f.Instance, Reason: f.String(), Failure: &told})
 }

@@ -127,6 +127,29 @@ func TestPool_Service_lastFailure(t *testing.T) {
 		e.verdict("10.0.0.2", pass)
 		e.wantFailure("a kept: kept in the answers though it failed: 1m1s from the first sign to the last wrong answer, TTL 5s more in caches")
 	})
+	run("the longest is kept beside the last, but not what was kept on purpose", func(t *testing.T, e *env) {
+		worst := func() time.Duration {
+			info, err := e.pool.Service(e.t.Context(), 1, "web")
+			if err != nil || info.WorstFailure == nil {
+				t.Fatalf("the worst failure: %+v, %v", info.WorstFailure, err)
+			}
+			return info.WorstFailure.Wrong
+		}
+		for _, first := range []time.Duration{time.Second, 3 * time.Second, 2 * time.Second} {
+			e.verdict("10.0.0.1", failingSince(first, 0))
+			e.verdict("10.0.0.1", pass)
+		}
+		if last := e.lastFailure().Wrong; last != 2*time.Second || worst() != 3*time.Second {
+			t.Errorf("the last took %v and the worst %v, want 2s and 3s", last, worst())
+		}
+		e.verdict("10.0.0.1", failingSince(time.Second, 0))
+		e.verdict("10.0.0.2", failingSince(time.Second, 0))
+		time.Sleep(time.Minute)
+		e.verdict("10.0.0.2", pass)
+		if last := e.lastFailure().Wrong; last < time.Minute || worst() != 3*time.Second {
+			t.Errorf("the last took %v and the worst %v, want a minute and 3s", last, worst())
+		}
+	})
 	run("of a service that is gone, nothing is kept but its number", func(t *testing.T, e *env) {
 		e.apply(gone("a", false))
 		e.apply(gone("b", false))

@@ -76,6 +76,9 @@ type ServiceInfo struct {
 	// LastFailure is the last instance whose failure ended wrong answers; nil:
 	// none has since this server runs and the service is there.
 	LastFailure *Failure
+	// WorstFailure is the one of them whose Wrong is the greatest, the last of
+	// those; CauseKept does not count. It may be LastFailure.
+	WorstFailure *Failure
 	// Filters are the names below the service that choose a part of it.
 	Filters []FilterInfo
 	// OneSource is the part of the questions that come from one source, where the

@@ -61,7 +61,7 @@ type source struct {
 	content   bool // what the zone contains has changed since the last serial
 	told      string
 	signs     map[signKey]sign  // of failures, by what other servers report
-	failures  map[*svc]*Failure // the last of each service that had one
+	failures  map[*svc]failures // of each service that had one
 
 	// What becomes visible once the services are published.
 	asOf     int64

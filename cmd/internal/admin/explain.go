@@ -211,7 +211,7 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 	out.Service, out.Policy, out.Mode = info.Name, info.Policy.Policy, modeOf(info)
 	out.Answers, out.TTL, out.TTLWhy = info.Answers, api.Duration(info.TTL), info.TTLWhy
 	out.Detection, out.DetectionWhy = api.Duration(info.Detection), info.DetectionWhy
-	out.LastFailure = failureOf(info.LastFailure)
+	out.LastFailure, out.WorstFailure = failureOf(info.LastFailure), failureOf(info.WorstFailure)
 	belongs := func(*pool.InstanceInfo) bool { return true }
 	out.Filter, belongs = filterOf(info, below, belongs)
 	if info.Hidden != "" {

@@ -53,6 +53,9 @@ type Service struct {
 	// LastFailure is the last instance that failed while it was answered; nil:
 	// none has, since the server runs and the service is there.
 	LastFailure *Failure `json:"last_failure,omitempty"`
+	// WorstFailure is the one of them after which answers were wrong for longest,
+	// apart from those that were kept on purpose (Cause "kept").
+	WorstFailure *Failure `json:"worst_failure,omitempty"`
 	// Instances is given for one service only, sorted by id.
 	Instances []Instance `json:"instances,omitempty"`
 }
@@ -196,7 +199,8 @@ type Explanation struct {
 	// from new answers; add TTL for what caches hold. 0: no checks.
 	Detection Duration `json:"detection,omitempty"`
 	// LastFailure is of the service as a whole; nil: none has been measured.
-	LastFailure *Failure `json:"last_failure,omitempty"`
+	LastFailure  *Failure `json:"last_failure,omitempty"`
+	WorstFailure *Failure `json:"worst_failure,omitempty"` // as in Service
 	// Near is the zones' parts in the answers to this client, by name, where it is
 	// answered from the nearest; none: from all.
 	Near         map[string]float64 `json:"near,omitempty"`

@@ -105,8 +105,11 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 		if e.DetectionWhy != "" {
 			fmt.Fprintln(w, "  "+e.DetectionWhy)
 		}
-		if f := e.LastFailure; f != nil {
-			fmt.Fprintf(w, "last failure: %s at %s, %s\n", f.Instance, f.At.Local().Format(time.DateTime), f.What)
+		if e.LastFailure != nil {
+			fmt.Fprintln(w, "last failure: "+failure(e.LastFailure))
+		}
+		if f := e.WorstFailure; f != nil && (f.Instance != e.LastFailure.Instance || !f.At.Equal(e.LastFailure.At)) {
+			fmt.Fprintln(w, "the longest one: "+failure(f))
 		}
 	}
 	if e.Age > 0 {
@@ -134,4 +137,9 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 		}
 		row(w, cells...)
 	}
+}
+
+// failure is a measured failure in one clause.
+func failure(f *api.Failure) string {
+	return fmt.Sprintf("%s at %s, %s", f.Instance, f.At.Local().Format(time.DateTime), f.What)
 }

@@ -102,9 +102,10 @@ async function showService() {
   const shares = new Map((explained.instances ?? []).map((v) => [v.id, v.share]));
   if (key(s) !== state.chosen) return; // another was chosen meanwhile
   $("name").textContent = s.domain;
-  $("policy").textContent = [`policy ${s.policy}`, `mode ${s.mode}`, `TTL ${s.ttl}`, ...(s.checks ?? [])].join(" \u00b7 ");
-  const f = s.last_failure;
-  $("failure").textContent = f ? `Last failure: ${f.instance} at ${new Date(f.at).toLocaleString()}, ${f.what}` : "";
+  $("policy").textContent = [`policy ${s.policy}`, `mode ${s.mode}${s.frozen ? ", frozen" : ""}`, `TTL ${s.ttl}`, ...(s.checks ?? [])].join(" \u00b7 ");
+  const told = (title, f) => f ? `${title}: ${f.instance} at ${new Date(f.at).toLocaleString()}, ${f.what}. ` : "";
+  const [last, worst] = [told("Last failure", s.last_failure), told("The longest one", s.worst_failure)];
+  $("failure").textContent = s.worst_failure?.what === s.last_failure?.what ? last : last + worst;
   $("columns").replaceChildren(element("tr", {}, ...columns.map(([name, kind]) => element("th", { scope: "col", class: kind }, name))));
   $("instances").replaceChildren(...(s.instances ?? []).map((i) => row(i, shares.get(i.id))));
 }
