@@ -25,9 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // not run, for the IDs.
 type checker struct {
 	*health.Monitor
-	mu      sync.Mutex
-	status  map[health.Target]health.Status
-	reports []health.Result
+	mu       sync.Mutex
+	status   map[health.Target]health.Status
+	reports  []health.Result
+	hastened []string // addresses
 }
 
 func newChecker() *checker {
@@ -79,6 +80,12 @@ func (c *checker) Report(t health.Target, r health.Result) bool {
 	c.reports = append(c.reports, r)
 	_, ok := c.status[t]
 	return ok
+}
+
+func (c *checker) Check(t health.Target) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hastened = append(c.hastened, t.Addr.Addr().String())
 }
 
 // set gives a verdict for every target at an address, and returns them.

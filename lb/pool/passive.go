@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"time"
+
 	"github.com/musterdns/muster/health"
 	"github.com/musterdns/muster/registry"
 )
@@ -14,7 +16,8 @@ type Passive struct {
 	// proxies; 1 takes that back, 0 leaves it as it is.
 	Factor float64
 	// Failed says that a request has failed, Silent that one has waited for its
-	// answer for long: the instance's checks come sooner.
+	// answer for long: the instance's checks come sooner, after a silence those of
+	// other servers too.
 	Failed, Silent bool
 }
 
@@ -50,7 +53,7 @@ type passiveSeen struct {
 
 // seePassive applies an observation; one of an instance that is gone is
 // nothing.
-func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
+func (w *writer) seePassive(k passiveKey, seen passiveSeen, now time.Time) {
 	src := w.sources[k.source]
 	if src == nil {
 		return
@@ -68,6 +71,9 @@ func (w *writer) seePassive(k passiveKey, seen passiveSeen) {
 		output := "a request through the proxy failed"
 		if !seen.failed {
 			output = "a request through the proxy waits for its answer"
+		}
+		if seen.silent {
+			w.saySilent(s, in, output, now)
 		}
 		for id := range in.targets() {
 			if t := w.targets.checker.Target(id); t.Type != health.TypeTTL { // whose reports are verdicts

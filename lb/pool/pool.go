@@ -46,6 +46,8 @@ type Checker interface {
 	Status(t health.Target) (health.Status, bool)
 	// Report takes the result of a TypeTTL target; false: it is not there.
 	Report(t health.Target, r health.Result) bool
+	// Check brings the next check of t nearer, unless it is TypeTTL.
+	Check(t health.Target)
 }
 
 // nobody is the Checker of a pool that has none: a monitor that never runs.

@@ -96,8 +96,9 @@ func (p *Pool) SayAgain(ctx context.Context) error {
 }
 
 // say tells the others what the own checks of an instance find, when that is
-// new to them. To nobody nothing is told, but what was told is kept right.
-func (w *writer) say(s *svc, in *inst, own health.State) {
+// new to them, and why: what the checks say, unless a reason is given. To nobody
+// nothing is told, but what was told is kept right.
+func (w *writer) say(s *svc, in *inst, own health.State, reason string) {
 	sh := &w.sharing
 	switch {
 	case !sh.member, own == in.said, s.src.away:
@@ -106,11 +107,14 @@ func (w *writer) say(s *svc, in *inst, own health.State) {
 		return
 	}
 	in.said = own
+	if reason == "" {
+		reason = w.output(s, in, own)
+	}
 	said := Said{
 		Source: s.src.cfg.ID, Withdrawn: own == health.Unknown,
 		Report: registry.Report{
 			Service: s.name, Instance: string(in.rec.id()), Checker: sh.self, Passing: own == health.Passing,
-			Reason: w.output(s, in, own), Since: time.Now(), Incarnation: in.rec.incarnation(),
+			Reason: reason, Since: time.Now(), Incarnation: in.rec.incarnation(),
 		},
 	}
 	if own == health.Failing {
@@ -120,10 +124,25 @@ func (w *writer) say(s *svc, in *inst, own health.State) {
 	w.pool.outbox.put(false, said)
 }
 
+// silenceTold is for how long the others are told at most that an instance is
+// silent which this server does not check: as long as it is, this is said again.
+const silenceTold = 5 * time.Second
+
+// saySilent tells of such an instance, for those who check it to do so sooner: a
+// report of who does not check an instance has no say. The next look at the
+// service takes it back.
+func (w *writer) saySilent(s *svc, in *inst, why string, now time.Time) {
+	if s.src.alone || in.mine || !in.watched {
+		return
+	}
+	w.say(s, in, health.Failing, why)
+	w.schedule(s, now.Add(silenceTold).UnixNano())
+}
+
 // unshare forgets an instance that goes.
 func (w *writer) unshare(s *svc, in *inst, now time.Time) {
 	w.tally(in, health.Unknown, now.UnixNano())
 	if in.said != health.Unknown {
-		w.say(s, in, health.Unknown)
+		w.say(s, in, health.Unknown, "")
 	}
 }

@@ -169,7 +169,7 @@ func (w *writer) findOut(s *svc, in *inst, now int64) (state health.State, deadl
 		own, deadline = health.Unknown, 0
 	}
 	w.tally(in, own, now)
-	w.say(s, in, own)
+	w.say(s, in, own, "")
 	switch {
 	case !s.src.alone:
 		before := in.health
@@ -281,7 +281,25 @@ func (w *writer) putReport(src *source, from *registry.Report) {
 		}
 		s.reports[from.Instance] = append(list, next)
 	}
+	w.hasten(s, from.Instance, &next)
 	w.reported(s, from.Instance)
+}
+
+// hasten brings the own checks of an instance nearer that another server has
+// found failing. That is one check for a report, and reports are of changes.
+func (w *writer) hasten(s *svc, instance string, r *report) {
+	sh := &w.sharing
+	at, there := s.find(instance)
+	if !there || r.state != health.Failing || sh.share == nil || r.checker == sh.self {
+		return
+	}
+	in := &s.insts[at]
+	if from := sh.share.Place(r.checker); from < 0 || sh.suspects[from] || in.own != health.Passing || !r.of(in) {
+		return
+	}
+	for id := range in.targets() {
+		w.targets.checker.Check(w.targets.checker.Target(id))
+	}
 }
 
 // reported has an instance judged anew after a change of its reports.

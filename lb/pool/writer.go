@@ -291,7 +291,7 @@ func (w *writer) drainNotified() {
 	}
 	w.pool.mu.Unlock()
 	for k, seen := range passive {
-		w.seePassive(k, seen)
+		w.seePassive(k, seen, time.Now())
 	}
 	for t, o := range notified {
 		id, there := w.targets.find(t)
