@@ -271,7 +271,7 @@ func (m *Monitor) Check(t Target) {
 
 // Lost tells that what a Keeper kept of a target has ended: the target is
 // checked at once, or once more when a check of it is under way. The Keeper
-// sees to it that this cannot go round faster than a FastInterval. Targets that
+// sees to it that this cannot go round faster than twice a FastInterval. Targets that
 // are not there are ignored.
 func (m *Monitor) Lost(t Target) {
 	k := keyOf(&t)

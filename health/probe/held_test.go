@@ -285,7 +285,25 @@ func TestSet_HTTP_Keep(t *testing.T) {
 		wantResult(t, s.Probe(t.Context(), x), true, false, "200 OK")
 		<-conns
 	})
-	t.Run("a server that ends each connection is not told of", func(t *testing.T) {
+	t.Run("the end of a young one is told of too, unless the one before was young", func(t *testing.T) {
+		y := x
+		y.Path, y.FastInterval = "/", time.Minute
+		for _, told := range []bool{true, false, false} {
+			wantResult(t, s.Probe(t.Context(), y), true, false, "200 OK")
+			i := startInstance(t) // whose end is told of after it
+			z := health.Target{Type: health.TypeHeld, Addr: i.addr, Timeout: patience}
+			wantResult(t, s.Probe(t.Context(), z), true, false, "connected")
+			_ = (<-conns).Close()
+			if told {
+				wantLost(t, lost, y)
+			}
+			_ = (<-i.conns).Close()
+			wantLost(t, lost, z)
+			s.Forget(z)
+		}
+		s.Forget(y)
+	})
+	t.Run("a server that announces the end of each connection is not told of", func(t *testing.T) {
 		y := x
 		y.Path = "/close"
 		for range 3 {

@@ -32,7 +32,7 @@ const (
 // ended since is replaced within the check (RFC 9110 section 9.2.2: GET and HEAD
 // may be repeated).
 func (s *Set) http(ctx context.Context, t *health.Target) health.Result {
-	what := describeHTTP(t)
+	what, again := describeHTTP(t), false
 	if t.Keep {
 		if l := s.links.take(keyOf(*t)); l != nil {
 			if s.links.why(l) == nil {
@@ -40,11 +40,12 @@ func (s *Set) http(ctx context.Context, t *health.Target) health.Result {
 				if keep && s.links.put(l) {
 					return r
 				}
-				s.links.drop(l)
 				if r.OK || began || expired(ctx) {
+					s.links.drop(l)
 					return r
 				}
 			}
+			again = s.links.drop(l)
 		}
 	}
 	c, err := s.dialer.DialContext(ctx, "tcp", t.Addr.String())
@@ -62,7 +63,7 @@ func (s *Set) http(ctx context.Context, t *health.Target) health.Result {
 	}
 	r, keep, _ := s.exchange(ctx, t, c, what)
 	if keep && t.Keep && keepalive(tcp, t.Interval, t.Timeout) == nil {
-		s.links.put(&link{key: keyOf(*t), conn: c, tcp: tcp, made: time.Now()}) // which closes what it does not keep
+		s.links.put(&link{key: keyOf(*t), conn: c, tcp: tcp, made: time.Now(), again: again}) // which closes what it does not keep
 		return r
 	}
 	_ = tcp.Close() // nothing was left to be written

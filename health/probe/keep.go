@@ -14,9 +14,10 @@ import (
 	"github.com/musterdns/muster/health"
 )
 
-// young reports whether a connection has not lasted for a FastInterval. Of the
-// end of one that has, the monitor is told at once; a server that closes each
-// connection sooner would be checked as fast as it closes.
+// young reports whether a connection has not lasted for a FastInterval. The
+// monitor is told of an end at once, except of a young one that took the place of
+// one which had ended young: a server that closes each connection sooner would
+// be checked as fast as it closes.
 func (l *link) young() bool {
 	fast := l.key.spec.Value().FastInterval
 	return time.Since(l.made) < cmp.Or(max(fast, 0), health.FastIntervalDefault)
@@ -50,6 +51,8 @@ type link struct {
 	conn  net.Conn // what is spoken over: TLS, or tcp itself
 	tcp   *net.TCPConn
 	made  time.Time
+	again bool  // it took the place of one that was brief
+	brief bool  // it ended while it was young; guarded by links.mu
 	idle  bool  // it is in byKey
 	drain bool  // what comes unasked is thrown away, and watched
 	noise int   // octets thrown away since the last probe
@@ -140,11 +143,12 @@ func (ls *links) end(l *link, why error) {
 	_ = l.tcp.Close() // nothing was left to be written
 }
 
-// drop ends a link that a probe has taken.
-func (ls *links) drop(l *link) {
+// drop ends a link that a probe has taken, and reports whether it was brief.
+func (ls *links) drop(l *link) (brief bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.end(l, net.ErrClosed)
+	return l.brief
 }
 
 // forget ends the link of a target that is not checked any more.
@@ -161,7 +165,7 @@ func (ls *links) told(id uint64, ended bool) {
 	var why error
 	if l != nil {
 		if why = l.look(ended); why != nil {
-			l.ended = why
+			l.ended, l.brief = why, l.young()
 			if l.idle {
 				ls.end(l, why)
 			}
@@ -173,7 +177,7 @@ func (ls *links) told(id uint64, ended bool) {
 	}
 	// What is held is worth telling of whatever its age: the next probe fails
 	// then, and asks the instance nothing.
-	if t := l.key.target(); t.Type == health.TypeHeld || !l.young() {
+	if t := l.key.target(); t.Type == health.TypeHeld || !l.brief || !l.again {
 		ls.lost(t)
 	}
 }

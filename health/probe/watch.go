@@ -27,6 +27,8 @@ type watch struct {
 	client *grpcClient
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the connection is of no use any more
+	brief  bool          // it ended while it was young; valid once ended. See link
+	again  bool          // it took the place of one that was brief
 }
 
 // watches are the watches that there are, one a target.
@@ -77,10 +79,12 @@ func (s *Set) watchOf(t *health.Target) (*watch, error) {
 	k := keyOf(*t)
 	s.watches.mu.Lock()
 	defer s.watches.mu.Unlock()
+	again := false
 	if w := s.watches.byKey[k]; w != nil {
 		select {
 		case <-w.ended:
 			delete(s.watches.byKey, k)
+			again = w.brief
 		default:
 			return w, nil
 		}
@@ -93,7 +97,7 @@ func (s *Set) watchOf(t *health.Target) (*watch, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watch{client: client, cancel: cancel, ended: make(chan struct{})}
+	w := &watch{client: client, cancel: cancel, ended: make(chan struct{}), again: again}
 	s.watches.byKey[k] = w
 	target := *t
 	s.watches.group.Go(func() { s.follow(ctx, w, target) })
@@ -137,8 +141,9 @@ func (s *Set) follow(ctx context.Context, w *watch, t health.Target) {
 	lost := ctx.Err() == nil
 	w.cancel()
 	w.client.close()
+	w.brief = time.Since(made) < fast
 	close(w.ended) // before it is told of: the check that follows is to make a new one
-	if lost && time.Since(made) >= fast {
+	if lost && (!w.brief || !w.again) {
 		s.cfg.Lost(t)
 	}
 }
