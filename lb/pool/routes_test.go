@@ -53,4 +53,13 @@ func TestView_Routes(t *testing.T) {
 			t.Errorf("a source that there is not has routes %+v", got)
 		}
 	})
+	t.Run("one that cannot be used after a restart is as the snapshot has it", func(t *testing.T) {
+		bubble(t, pool.Config{Settings: oneSource}, func(t *testing.T, e *env) {
+			e.apply(registry.Batch{Reset: true, Snapshot: true, Routes: []registry.Route{{Name: "a", Service: "api"}, {Name: "gone", Service: "api"}}})
+			e.apply(registry.Batch{Reset: true, Kept: []registry.Key{{Source: 1, Kind: registry.KindRoute, Name: "a"}}})
+			if got := e.pool.View().Routes(1); len(got) != 1 || got[0].Name != "a" || got[0].Service != "api" {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
 }
