@@ -170,6 +170,12 @@ func (p *Pool) info(o *seen, now time.Time) ServiceInfo {
 		info.Counts.add(&inst)
 		info.Instances = append(info.Instances, inst)
 	}
+	switch {
+	case info.Frozen != nil:
+		info.Detection, info.DetectionWhy = 0, "an instance that dies stays in the answers while they are frozen"
+	case info.Mode == ModeFailOpen:
+		info.Detection, info.DetectionWhy = 0, "an instance that dies stays in the answers while too little passes (fail-open)"
+	}
 	return info
 }
 

@@ -10,12 +10,20 @@ type counters struct {
 	listingsOmitted                                atomic.Uint64
 	failures                                       failureCounts
 	churnHolds, damped, suspected, reportsDropped  atomic.Uint64
+
+	modes  [ModeEmpty + 1]atomic.Int64 // services now; ModeUnset counts nothing
+	frozen atomic.Int64
 }
 
 // Counters returns what has been counted so far. It is safe for concurrent use.
 func (p *Pool) Counters() Counters {
 	c := &p.counts
+	var modes [ModeEmpty + 1]int
+	for m := ModeNormal; m <= ModeEmpty; m++ {
+		modes[m] = int(c.modes[m].Load())
+	}
 	return Counters{
+		Modes: modes, Frozen: int(c.frozen.Load()),
 		Batches: c.batches.Load(), Rebuilds: c.rebuilds.Load(), HealthChanges: c.healthChanges.Load(),
 		FailOpens: c.failOpens.Load(), Problems: c.problems.Load(), ProblemsDropped: c.problemsDropped.Load(),
 		FiltersOmitted: c.filtersOmitted.Load(), AddressesOmitted: c.addressesOmitted.Load(),

@@ -70,9 +70,9 @@ type ServiceInfo struct {
 	TTL     time.Duration // of an answer given now
 	TTLWhy  string        // what decides it: "the service's", "instance web-1 may fail in 2s"
 	// Detection is the longest time from an instance's death to its absence
-	// from new answers; 0 when nothing is checked.
+	// from new answers; 0 when nothing is checked, or it stays in them.
 	Detection    time.Duration
-	DetectionWhy string // when it takes less time than that; empty: nothing to say
+	DetectionWhy string // when it takes less time than that, or why it stays; empty: nothing to say
 	// LastFailure is the last instance whose failure ended wrong answers; nil:
 	// none has since this server runs and the service is there.
 	LastFailure *Failure
@@ -177,4 +177,7 @@ type Counters struct {
 	Damped           uint64 // times that an instance was held back, since it flaps
 	Suspected        uint64 // times that this server doubted its own checks
 	ReportsDropped   uint64 // of other servers, beyond health.SharersMax of an instance
+
+	Modes  [ModeEmpty + 1]int // services now, by their mode; none is counted as ModeUnset
+	Frozen int                // services now of which health does not move the answers
 }

@@ -101,7 +101,8 @@ func (w *writer) rebuildAbsent(s *svc) (*Service, bool) {
 	s.regroup, s.retune = true, false
 	s.filters.edits = 0
 	w.timers.remove(s)
-	s.mode = ModeUnset
+	w.setMode(s, ModeUnset)
+	w.setFrozen(s, false)
 	if s.pub != nil && !s.pub.ancestor {
 		s.src.content = true
 	}
@@ -416,7 +417,7 @@ func (w *writer) tellServing(s *svc, next *Service, now time.Time) {
 		return
 	}
 	from := s.mode
-	s.mode = mode
+	w.setMode(s, mode)
 	if mode == ModeFailOpen {
 		w.pool.counts.failOpens.Add(1)
 	}
@@ -431,4 +432,12 @@ func (w *writer) tellServing(s *svc, next *Service, now time.Time) {
 	w.pool.log.LogAttrs(context.Background(), level, "service answers in another way",
 		slog.String("zone", s.src.cfg.Zone), slog.String("service", s.name),
 		slog.String("from", from.String()), slog.String("to", mode.String()))
+}
+
+// setMode notes how a service is answered, for telling changes and counting.
+func (w *writer) setMode(s *svc, mode Mode) {
+	modes := &w.pool.counts.modes
+	modes[s.mode].Add(-1)
+	modes[mode].Add(1)
+	s.mode = mode
 }

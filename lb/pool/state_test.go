@@ -152,6 +152,15 @@ func TestPool_Run_states(t *testing.T) {
 				if err != nil || info.Answers != tt.answers {
 					t.Errorf("answers: %d, want %d (error %v)", info.Answers, tt.answers, err)
 				}
+				if (info.Detection == 0) != (tt.mode == pool.ModeFailOpen) {
+					t.Errorf("an instance that dies leaves the answers within %v in mode %s", info.Detection, tt.mode)
+				}
+				for i := range info.Instances {
+					in := &info.Instances[i]
+					if in.Admin == nil && in.In && in.Health == health.Passing && in.Why != "passing" {
+						t.Errorf("why %s, which passes, is in: %q", in.ID, in.Why)
+					}
+				}
 			})
 		})
 	}
@@ -166,6 +175,9 @@ func TestPool_Run_until(t *testing.T) {
 			s := e.find("web")
 			if got := in(s, s.Set().Group(pool.FamilyA)); got != "b" {
 				t.Errorf("in: %q, want b", got)
+			}
+			if want := "drain by an administrator until " + until.UTC().Format(time.RFC3339); s.Why(0) != want {
+				t.Errorf("why: %q, want %q", s.Why(0), want)
 			}
 			if d := s.Deadline(0); d != until.UnixNano() {
 				t.Errorf("deadline of the drained instance: %d, want %d", d, until.UnixNano())

@@ -333,7 +333,18 @@ func (w *writer) judgeFreeze(s *svc, now time.Time, wake *int64) {
 	if frozen != s.frozen && !all && !s.frozenLikeAll { // of all, one is told
 		w.tellFreeze(s, frozen, now)
 	}
-	s.frozen, s.frozenLikeAll = frozen, all
+	w.setFrozen(s, frozen)
+	s.frozenLikeAll = all
+}
+
+func (w *writer) setFrozen(s *svc, frozen bool) {
+	switch {
+	case frozen && !s.frozen:
+		w.pool.counts.frozen.Add(1)
+	case !frozen && s.frozen:
+		w.pool.counts.frozen.Add(-1)
+	}
+	s.frozen = frozen
 }
 
 // tellFreeze makes an event of the beginning or the end of a freeze.

@@ -261,6 +261,13 @@ func TestPool_Run_freeze(t *testing.T) {
 				if s := e.find("web"); s.Health(1) != health.Failing || s.Why(1) != "failing, but an administrator has frozen the answers" {
 					t.Errorf("i001: %v, %q", s.Health(1), s.Why(1))
 				}
+				info, err := e.pool.Service(t.Context(), 1, "web")
+				if err != nil || info.Detection != 0 || info.DetectionWhy != "an instance that dies stays in the answers while they are frozen" {
+					t.Errorf("one that dies is found within %v: %q, %v", info.Detection, info.DetectionWhy, err)
+				}
+				if c := e.pool.Counters(); c.Frozen != 1 || c.Modes != [...]int{pool.ModeNormal: 1, pool.ModeEmpty: 0} {
+					t.Errorf("%d services are frozen, modes %v", c.Frozen, c.Modes)
+				}
 				e.remove(3, 4, false)
 				e.want("deletions do", "i001 i002")
 				e.apply(registry.Batch{Admin: []registry.Admin{{Service: "web", Instance: "i002", State: registry.AdminDrain}}})
@@ -268,12 +275,19 @@ func TestPool_Run_freeze(t *testing.T) {
 				time.Sleep(10*time.Minute + time.Second)
 				e.wait()
 				e.want("it ends by itself", "i000")
+				if n := e.pool.Counters().Frozen; n != 0 {
+					t.Errorf("%d services are frozen", n)
+				}
 				freeze.Until = time.Time{}
 				e.apply(registry.Batch{Admin: []registry.Admin{freeze}})
 				e.setMany(0, 1, health.Failing)
 				e.want("frozen once more", "i000")
 				e.apply(registry.Batch{Deleted: []registry.Key{{Source: 1, Kind: registry.KindAdmin, Service: service, Name: registry.Freeze}}})
 				e.want("and withdrawn: nothing passes", "i000 i001")
+				e.remove(0, 4, false)
+				if c := e.pool.Counters(); c.Frozen != 0 || c.Modes != [pool.ModeEmpty + 1]int{} {
+					t.Errorf("nothing is registered: %d services are frozen, modes %v", c.Frozen, c.Modes)
+				}
 			})
 		})
 	}

@@ -32,7 +32,7 @@ func (s *Service) AppendWhy(dst []byte, i uint32) []byte {
 	switch {
 	case inst.kept != keptNone:
 		return inst.appendKept(dst)
-	case inst.in && mode == ModeFailOpen:
+	case inst.in && mode == ModeFailOpen && inst.health != health.Passing:
 		dst = append(dst, inst.health.String()...)
 		return append(dst, ", served all the same: too little passes (fail-open)"...)
 	case inst.in && inst.health == health.Unknown:
@@ -64,6 +64,9 @@ func (s *Service) appendAdmin(dst []byte, i uint32) []byte {
 	a, there := s.admin[string(s.faces.labelOf(i)[1:])]
 	if !there || a.State != inst.admin {
 		a = s.admin["*"]
+	}
+	if !a.Until.IsZero() {
+		dst = a.Until.UTC().AppendFormat(append(dst, " until "...), time.RFC3339)
 	}
 	if a.Reason != "" {
 		dst = append(dst, ": "...)

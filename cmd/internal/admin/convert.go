@@ -30,7 +30,7 @@ func serviceOf(info *pool.ServiceInfo) api.Service {
 		Zone: info.Zone, Name: info.Name, Domain: domainOf(info),
 		Policy: p.Policy, HashOn: p.HashOn, TTL: api.Duration(p.TTL), MaxAnswers: max(p.MaxAnswers, 0),
 		Fail: p.Fail, Spill: p.Spill, ProxyPolicy: p.ProxyPolicy, HashBound: p.HashBound, VIP: p.VIP, Failover: p.Failover, Standin: info.Standin,
-		Mode: modeOf(info), LastFailure: failureOf(info.LastFailure), WorstFailure: failureOf(info.WorstFailure),
+		Mode: modeOf(info), Frozen: info.Frozen != nil, LastFailure: failureOf(info.LastFailure), WorstFailure: failureOf(info.WorstFailure),
 		Counts: api.Counts{
 			Total: info.Counts.Total, Serving: info.Counts.In,
 			Passing: info.Counts.Passing, Failing: info.Counts.Failing, Unknown: info.Counts.Unknown,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,6 +97,7 @@ func (s *Server) explainService(ctx context.Context, out *api.Explanation) error
 		}
 		if i == 0 && s.cfg.Near != nil {
 			out.Near = s.cfg.Near(z.Source, info.Name, out.Client)
+			nearShares(out, &info)
 		}
 		return nil
 	}
@@ -235,8 +237,12 @@ func describe(out *api.Explanation, info *pool.ServiceInfo, below []string) {
 		if !belongs(in) {
 			continue
 		}
+		why := whyOf(in)
+		if in.In && in.Load != nil && in.Load.Load >= 0 && info.Policy.Policy == "least-loaded" {
+			why += ", load " + strconv.FormatFloat(in.Load.Load, 'f', 2, 64)
+		}
 		v := api.Verdict{
-			ID: in.ID, Addresses: in.Addresses, In: in.In, Why: whyOf(in), Health: in.Health,
+			ID: in.ID, Addresses: in.Addresses, In: in.In, Why: why, Health: in.Health,
 			Priority: in.Priority, Weight: in.Weight, Share: in.Share,
 		}
 		if in.Admin != nil {
@@ -332,6 +338,25 @@ func rescale(vs []api.Verdict) {
 	}
 	for i := range vs {
 		vs[i].Share /= sum
+	}
+}
+
+// nearShares makes the shares those of a client that is answered by zones.
+func nearShares(out *api.Explanation, info *pool.ServiceInfo) {
+	if out.Near == nil || out.Standin != "" {
+		return
+	}
+	zone, sums := map[string]string{}, map[string]float64{}
+	for i := range info.Instances {
+		in := &info.Instances[i]
+		zone[in.ID] = in.Zone
+		sums[in.Zone] += in.Share
+	}
+	for i := range out.Instances {
+		v := &out.Instances[i]
+		if z := zone[v.ID]; v.Share > 0 {
+			v.Share *= out.Near[z] / sums[z]
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ type Service struct {
 	Checks         []string     `json:"checks,omitempty"` // one line each: "http :8080/healthz every 2s"
 
 	Mode   Mode   `json:"mode"`
+	Frozen bool   `json:"frozen,omitempty"` // health does not move its answers, by an administrator's word
 	Counts Counts `json:"counts"`
 	// LastFailure is the last instance that failed while it was answered; nil:
 	// none has, since the server runs and the service is there.
@@ -196,7 +197,7 @@ type Explanation struct {
 	TTL     Duration `json:"ttl,omitempty"`
 	TTLWhy  string   `json:"ttl_why,omitempty"` // "the service's", "instance web-1 may fail in 2s"
 	// Detection is the longest time from an instance's death to its absence
-	// from new answers; add TTL for what caches hold. 0: no checks.
+	// from new answers; add TTL for what caches hold. 0: no checks, or it stays.
 	Detection Duration `json:"detection,omitempty"`
 	// LastFailure is of the service as a whole; nil: none has been measured.
 	LastFailure  *Failure `json:"last_failure,omitempty"`
@@ -204,7 +205,7 @@ type Explanation struct {
 	// Near is the zones' parts in the answers to this client, by name, where it is
 	// answered from the nearest; none: from all.
 	Near         map[string]float64 `json:"near,omitempty"`
-	DetectionWhy string             `json:"detection_why,omitempty"` // when it takes less time than that
+	DetectionWhy string             `json:"detection_why,omitempty"` // when it takes less time than that, or why it stays
 	Age          Duration           `json:"age,omitempty"`           // of what is known; only when stale
 	Records      []string           `json:"records,omitempty"`       // one answer, as zone file lines
 	Instances    []Verdict          `json:"instances,omitempty"`     // sorted by id

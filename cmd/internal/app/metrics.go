@@ -165,6 +165,16 @@ func (s *server) poolFamilies() []metrics.Family {
 		count("muster_pool_churn_holds_total", "Times removals were held, since half of a zone fell at once.", func() uint64 { return p.Counters().ChurnHolds }),
 		count("muster_pool_damped_total", "Times an instance was held back, since it falls too often.", func() uint64 { return p.Counters().Damped }),
 		s.holding(),
+		{
+			Name: "muster_pool_services", Help: "Services by how they are answered now.", Kind: metrics.Gauge, Labels: []string{"mode"},
+			Collect: func(emit metrics.Emit) {
+				modes := p.Counters().Modes
+				for m := pool.ModeNormal; m <= pool.ModeEmpty; m++ {
+					emit(float64(modes[m]), m.String())
+				}
+			},
+		},
+		one("muster_pool_services_frozen", "Services of which health does not move the answers, by an administrator's word.", func() float64 { return float64(p.Counters().Frozen) }),
 		s.failureTimes("muster_pool_wrong_answers_seconds", "Time from the first sign of an instance's failure to the last wrong answer, by what found it.",
 			func(t *pool.FailureTimes) *pool.Times { return &t.Wrong }),
 		s.failureTimes("muster_pool_wrong_answers_bound_seconds", "Time from the last good check of an instance that failed to the last wrong answer: they went on no longer.",

@@ -102,8 +102,11 @@ func explanation(w io.Writer, e *api.Explanation, wide bool) {
 			fmt.Fprintf(w, "an instance that dies is out of new answers within %s, and out of caches within %s\n",
 				duration(e.Detection), duration(e.Detection+e.TTL))
 		}
-		if e.DetectionWhy != "" {
+		switch {
+		case e.DetectionWhy != "" && e.Detection > 0:
 			fmt.Fprintln(w, "  "+e.DetectionWhy)
+		case e.DetectionWhy != "":
+			fmt.Fprintln(w, e.DetectionWhy)
 		}
 		if e.LastFailure != nil {
 			fmt.Fprintln(w, "last failure: "+failure(e.LastFailure))

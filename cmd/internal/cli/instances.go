@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -54,7 +55,7 @@ func (s *session) instances(cmd *cobra.Command, args []string, zone string) (api
 func instancesHead(w io.Writer, wide bool) {
 	cells := []string{"INSTANCE", "ADDRESS", "IN", "HEALTH", "SINCE", "ADMIN", "WEIGHT", "WHY"}
 	if wide {
-		cells = append(cells, "DOMAIN", "TIER", "TAGS", "LOCALITY", "LEASED")
+		cells = append(cells, "DOMAIN", "TIER", "TAGS", "LOCALITY", "LEASED", "LOAD")
 	}
 	row(w, cells...)
 }
@@ -70,9 +71,23 @@ func instanceRow(w io.Writer, in *api.Instance, wide bool, now time.Time) {
 	}
 	if wide {
 		cells = append(cells, in.Domain, strconv.Itoa(int(in.Priority)), strings.Join(in.Tags, ","),
-			strings.Trim(in.Region+"/"+in.Locality, "/"), yesNo(in.Leased))
+			strings.Trim(in.Region+"/"+in.Locality, "/"), yesNo(in.Leased), load(in.Load))
 	}
 	row(w, cells...)
+}
+
+// load is what an instance last said of its load: 1 is full.
+func load(l *api.Load) string {
+	switch {
+	case l == nil:
+		return ""
+	case l.Load >= 0:
+		return strconv.FormatFloat(l.Load, 'f', 2, 64)
+	case l.Capacity > 0:
+		return fmt.Sprintf("%d/%d", l.Active, l.Capacity)
+	default:
+		return strconv.Itoa(l.Active)
+	}
 }
 
 // addresses is an instance's addresses with its default port, if it has one.

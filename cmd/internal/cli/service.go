@@ -52,7 +52,7 @@ func serviceTable(w io.Writer, sv *api.Service, wide bool, now time.Time) {
 	if sv.Counts.Total > 0 {
 		served = fmt.Sprintf("%d of %s served", sv.Counts.Serving, count(sv.Counts.Total, "instance"))
 	}
-	row(w, "mode", fmt.Sprintf("%s, %s", sv.Mode, served))
+	row(w, "mode", fmt.Sprintf("%s, %s", modeOf(sv), served))
 	row(w, "policy", sv.Policy)
 	if sv.Policy == "hash" {
 		row(w, "hash_on", sv.HashOn)

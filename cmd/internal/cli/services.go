@@ -40,13 +40,21 @@ func servicesTable(w io.Writer, list []api.Service, wide bool) {
 	for _, sv := range list {
 		cells := []string{
 			sv.Name, fmt.Sprintf("%d/%d", sv.Counts.Serving, sv.Counts.Total), strconv.Itoa(sv.Counts.Failing),
-			strconv.Itoa(sv.Counts.Drain + sv.Counts.Maintenance), string(sv.Mode), sv.Policy, duration(sv.TTL),
+			strconv.Itoa(sv.Counts.Drain + sv.Counts.Maintenance), modeOf(&sv), sv.Policy, duration(sv.TTL),
 		}
 		if wide {
 			cells = append(cells, sv.Domain, answers(sv.MaxAnswers), sv.Fail, strconv.Itoa(len(sv.Checks)))
 		}
 		row(w, cells...)
 	}
+}
+
+// modeOf is how a service is answered.
+func modeOf(sv *api.Service) string {
+	if sv.Frozen {
+		return string(sv.Mode) + ", frozen"
+	}
+	return string(sv.Mode)
 }
 
 // answers is a service's max_answers.
