@@ -65,8 +65,8 @@ func runKill(ctx context.Context, args []string, out io.Writer) error {
 			}
 		}
 		over = append(over, printCrashes(out, &d, crashes, witnesses))
-		if d.ByLease() {
-			if err := printExpiry(ctx, out, *muster, *runs, crashes); err != nil {
+		if d.Registered() {
+			if err := printEtcd(ctx, out, *muster, *runs, &d, crashes); err != nil {
 				return err
 			}
 		}
@@ -98,13 +98,17 @@ func printCrashes(out io.Writer, d *fault.Death, crashes fault.Crashes, witnesse
 	return errors.Join(errs...)
 }
 
-// printExpiry prints what of the time of a lost lease is etcd's.
-func printExpiry(ctx context.Context, out io.Writer, muster string, runs int, crashes fault.Crashes) error {
+// printEtcd prints what of the time until a registration is gone is etcd's.
+func printEtcd(ctx context.Context, out io.Writer, muster string, runs int, d *fault.Death, crashes fault.Crashes) error {
+	alone, what := fault.Deletion, "a key that is deleted"
+	if d.ByLease() {
+		alone, what = fault.Expiry, "a lease that is never renewed"
+	}
 	fmt.Fprintf(out, "  to etcd's event  %s\n  from that to Muster's last wrong answer  %s\n", crashes.Lost(), crashes.AfterLost())
 	return inLab(muster, func(l *fault.Lab) error {
-		times, err := fault.Expiry(ctx, l, runs)
+		times, err := alone(ctx, l, runs)
 		if err == nil {
-			fmt.Fprintf(out, "  etcd alone, a lease that is never renewed, to its event  %s\n", times)
+			fmt.Fprintf(out, "  etcd alone, %s, to its event  %s\n", what, times)
 		}
 		return err
 	})

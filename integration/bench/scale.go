@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -106,15 +107,29 @@ func heldScales(out io.Writer, scales []fault.Scale, results []fault.ScaleResult
 // etcd's own changes they show what applying them adds.
 func heldMost(out io.Writer, sc *fault.Scale, r *fault.ScaleResult) error {
 	b := &r.Busy
-	fmt.Fprintf(out, "answers, nothing changes:          %s\n", b.Quiet)
-	fmt.Fprintf(out, "answers, etcd has other changes:   %s\n", b.Elsewhere)
-	fmt.Fprintf(out, "answers, %4.0f changes/s applied:   %s\n", b.Changes, b.Applied)
+	printRounds(out, "nothing changes", b.Rounds, func(r *fault.BusyRound) fault.Times { return r.Quiet })
+	printRounds(out, "etcd has other changes", b.Rounds, func(r *fault.BusyRound) fault.Times { return r.Elsewhere })
+	printRounds(out, fmt.Sprintf("%.0f changes/s applied", b.Rounds[0].Changes), b.Rounds, func(r *fault.BusyRound) fault.Times { return r.Applied })
 	fmt.Fprintf(out, "a put's return to the answer:      %s\n", b.Put)
 	return errors.Join(
 		held(out, "the load of the largest state", r.Load, time.Minute),
 		held(out, "a change in it", r.Change, time.Millisecond),
 		held(out, "p99 of a put's return to the answer", b.Put.Quantile(0.99), 20*time.Millisecond),
 		heldBytes(out, "live heap of an instance without checks", sc.Bytes(r.Heap), heapLimit))
+}
+
+// printRounds prints the quantiles of answers' times: their medians over the rounds, and
+// what they were in single ones.
+func printRounds(out io.Writer, what string, rounds []fault.BusyRound, times func(*fault.BusyRound) fault.Times) {
+	fmt.Fprintf(out, "answers, %s:", what)
+	for _, q := range []float64{0.5, 0.99, 0.999} {
+		var each []float64
+		for i := range rounds {
+			each = append(each, times(&rounds[i]).Quantile(q).Seconds()*1000)
+		}
+		fmt.Fprintf(out, "  p%g %.2f ms (%.2f to %.2f)", 100*q, median(each), slices.Min(each), slices.Max(each))
+	}
+	fmt.Fprintln(out)
 }
 
 // heldBytes prints a size that is within its limit, and returns an error for one

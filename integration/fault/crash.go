@@ -162,7 +162,7 @@ func (n *lane) run(ctx context.Context) (Crashed, error) {
 		return Crashed{}, err
 	}
 	var lost <-chan time.Time
-	if n.death.orphan {
+	if n.death.Registered() {
 		lost = n.loss(ctx)
 	}
 	dead := moment{killed: make(chan struct{})}
@@ -187,7 +187,7 @@ func (n *lane) run(ctx context.Context) (Crashed, error) {
 	if lost != nil {
 		at, ok := <-lost
 		if !ok {
-			return Crashed{}, errors.New("etcd tells of no lost lease")
+			return Crashed{}, errors.New("etcd does not tell that the registration is gone")
 		}
 		one.Lost = at.Sub(dead.at)
 	}

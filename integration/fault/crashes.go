@@ -9,7 +9,7 @@ type Crashed struct {
 	Others []time.Duration // to those of the witnesses, in their order
 	Told   Told
 	TTL    time.Duration // the greatest that was sent with the instance
-	Lost   time.Duration // to etcd's event that tells of the lost lease; 0: there was none
+	Lost   time.Duration // to etcd's event that the registration is gone; 0: there was none
 }
 
 // Crashes are deaths, run by run.

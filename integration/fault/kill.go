@@ -64,6 +64,9 @@ func Deaths() []Death {
 	}
 }
 
+// Registered reports whether the registration goes by the death.
+func (d *Death) Registered() bool { return d.holder != nil }
+
 // ByLease reports whether nothing but a lease that runs out tells of the death.
 func (d *Death) ByLease() bool { return d.orphan }
 

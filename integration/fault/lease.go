@@ -104,6 +104,22 @@ func (e *Etcd) lose(ctx context.Context, c *Client, expire bool, deleted <-chan 
 // a lease of some seconds is until etcd tells that what was under it is gone. The leases
 // begin at moments that etcd's own look at them knows nothing of.
 func Expiry(ctx context.Context, l *Lab, runs int) (Times, error) {
+	return alone(ctx, l, runs, func(ctx context.Context, e *Etcd, key string) (time.Duration, error) { return e.expire(ctx, key) })
+}
+
+// Deletion measures etcd alone: how long after it was asked to delete a key it tells
+// that it is gone. There are as many at a time as registrations in Crash.
+func Deletion(ctx context.Context, l *Lab, runs int) (Times, error) {
+	return alone(ctx, l, runs, func(ctx context.Context, e *Etcd, key string) (time.Duration, error) {
+		return e.remove(ctx, key, time.Duration(runs)*checksEach/lanesUsual)
+	})
+}
+
+// lanesUsual is how many instances are killed at a time, about.
+const lanesUsual = 8
+
+// alone measures an etcd that nobody else asks.
+func alone(ctx context.Context, l *Lab, runs int, one func(context.Context, *Etcd, string) (time.Duration, error)) (Times, error) {
 	e, err := l.Etcd(ctx)
 	if err != nil {
 		return nil, err
@@ -112,10 +128,34 @@ func Expiry(ctx context.Context, l *Lab, runs int) (Times, error) {
 	times, errs := make(Times, runs), make([]error, runs)
 	var running sync.WaitGroup
 	for i := range runs {
-		running.Go(func() { times[i], errs[i] = e.expire(ctx, fmt.Sprintf("leased%d", i)) })
+		running.Go(func() { times[i], errs[i] = one(ctx, e, fmt.Sprintf("alone%d", i)) })
 	}
 	running.Wait()
 	return times, errors.Join(errs...)
+}
+
+// remove is one key of Deletion, deleted at any moment within a time.
+func (e *Etcd) remove(ctx context.Context, key string, within time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, within+startTimeout)
+	defer cancel()
+	if _, err := e.Put(ctx, key, ""); err != nil {
+		return 0, err
+	}
+	events := e.Watch(clientv3.WithRequireLeader(ctx), key, clientv3.WithFilterPut())
+	select {
+	case <-time.After(rand.N(within)):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	asked := time.Now()
+	if _, err := e.Delete(ctx, key); err != nil {
+		return 0, err
+	}
+	r, ok := <-events
+	if !ok {
+		return 0, fmt.Errorf("etcd tells of no deletion: %w", ctx.Err())
+	}
+	return time.Since(asked), r.Err()
 }
 
 // expire is one lease of Expiry.

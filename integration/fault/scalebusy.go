@@ -12,33 +12,41 @@ import (
 
 // What a busy server is measured with.
 const (
-	busyTime    = 10 * time.Second // of each of the three loads
-	busyRate    = 2000             // questions a second
-	busyChanges = 1000             // a second
-	busyWriters = 20               // who make them: one after the other a disk does not take them
-	busyPuts    = 500              // that are each waited for
+	busyTime    = 5 * time.Second // of each of the three loads
+	busyRounds  = 5               // of all three, one after the other: what the machine does meanwhile weighs more than they
+	busyRate    = 2000            // questions a second
+	busyChanges = 1000            // a second
+	busyWriters = 20              // who make them: one after the other a disk does not take them
+	busyPuts    = 500             // that are each waited for
 )
 
 // ScaleBusy is how long answers take, and a change takes to be answered.
 type ScaleBusy struct {
-	// Quiet, Elsewhere and Applied are the times of answers while nothing
-	// changes, while etcd is changed where the server has no keys, and while
-	// the server applies as many changes.
+	Rounds []BusyRound
+	Put    Times // from a put's return to the first right answer, one put at a time
+}
+
+// BusyRound is the times of answers while nothing changes, while etcd is changed
+// where the server has no keys, and while the server applies as many changes.
+type BusyRound struct {
 	Quiet, Elsewhere, Applied Times
 	Changes                   float64 // a second, that were applied
-	Put                       Times   // from a put's return to the first right answer, one put at a time
 }
 
 // busy measures it.
 func (sc Scale) busy(ctx context.Context, e *Etcd, s *Server) (b ScaleBusy, err error) {
-	if b.Quiet, _, err = sc.asked(ctx, e, s, ""); err != nil {
-		return b, err
-	}
-	if b.Elsewhere, _, err = sc.asked(ctx, e, s, "/elsewhere/"); err != nil {
-		return b, err
-	}
-	if b.Applied, b.Changes, err = sc.asked(ctx, e, s, Keys); err != nil {
-		return b, err
+	for range busyRounds {
+		var r BusyRound
+		if r.Quiet, _, err = sc.asked(ctx, e, s, ""); err != nil {
+			return b, err
+		}
+		if r.Elsewhere, _, err = sc.asked(ctx, e, s, "/elsewhere/"); err != nil {
+			return b, err
+		}
+		if r.Applied, r.Changes, err = sc.asked(ctx, e, s, Keys); err != nil {
+			return b, err
+		}
+		b.Rounds = append(b.Rounds, r)
 	}
 	c, err := Dial(ctx, s.DNS)
 	if err != nil {
