@@ -44,6 +44,11 @@ func (h *half) read(c *nftables.Conn, name string) error {
 			continue
 		}
 		h.exists = h.exists || chain.Name == layoutVersion
+		for _, s := range shapes() {
+			if chain.Name == s.String() {
+				h.shape = &s
+			}
+		}
 		if strings.HasPrefix(chain.Name, choosePrefix) {
 			h.chains[chain.Name] = nil
 		}

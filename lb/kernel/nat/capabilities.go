@@ -50,6 +50,7 @@ func try() error {
 	for _, f := range families() {
 		s := kernel.Service{Name: "try", Protocol: kernel.TCP}
 		next := newHalf(f)
+		next.shape = &shape{fenced: true, dead: true} // all rules
 		next.chains[chooseName(&s)], next.slots[s.Name] = &s, nil
 		t := newTransaction(c, defaultTable+"-try", newHalf(f), next)
 		if err := t.write(); err != nil {

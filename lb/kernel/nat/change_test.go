@@ -405,6 +405,63 @@ func TestPlane_Counts(t *testing.T) {
 	}
 }
 
+// Each packet is counted once, whichever of its ends is the balancer itself.
+func TestPlane_CountsOnce(t *testing.T) {
+	l := newLab(t, 1)
+	l.balancer.Address("lo", "10.9.9.9/32")
+	s := kernel.Service{Name: "dns", VIP: netip.AddrPortFrom(vip4.Addr(), 53), Protocol: kernel.UDP}
+	const questions = 10
+	for id, at := range map[string]*kerneltest.Machine{"10.2.0.1:5353": l.balancer, l.backends[0].addr4.String(): l.backends[0].Machine} {
+		c := at.ListenPacket("udp", id)
+		ended := make(chan struct{})
+		t.Cleanup(func() {
+			c.Close()
+			<-ended
+		})
+		go func() {
+			defer close(ended)
+			buf := make([]byte, 100)
+			for {
+				n, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo(buf[:n], from) // the client waits
+			}
+		}()
+		s.Instances = []kernel.Instance{{ID: id, Addr: netip.MustParseAddrPort(id), Weight: 1}}
+		l.apply(t, s)
+		for _, from := range []*kerneltest.Machine{l.client, l.balancer} {
+			c, err := from.Dial(net.Dialer{}, "udp", "", s.VIP.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for range questions {
+				if _, err := c.Write([]byte("?")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Read(make([]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		var got kernel.Traffic
+		l.balancer.Must(func() error {
+			all, err := l.plane.Counters()
+			got = all["dns"][id]
+			return err
+		})
+		const octets = 20 + 8 + 1 // the headers of IPv4 and UDP
+		want := kernel.Traffic{
+			Connections: 2, Packets: 2 * questions, Bytes: 2 * questions * octets, ReplyPackets: 2 * questions, ReplyBytes: 2 * questions * octets,
+		}
+		if got != want {
+			t.Errorf("instance at %s: %+v, want %+v", id, got, want)
+		}
+	}
+}
+
 // A machine that does not hold the VIP must not serve it.
 func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 	l := newLab(t, 1)
@@ -454,4 +511,12 @@ func TestPlane_FencedServicesNeedToBeHeld(t *testing.T) {
 		t.Error("served after the address was given up")
 	}
 	l.spread(t, vip6) // needs no holding
+	services[0].Fenced = false
+	l.apply(t, services...)
+	l.spread(t, vip4)
+	services[0].Fenced = true
+	l.apply(t, services...)
+	if err := served(); err == nil {
+		t.Error("served without holding the address that is fenced again")
+	}
 }

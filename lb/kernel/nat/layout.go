@@ -29,7 +29,7 @@ const (
 
 	// layoutVersion names a chain without rules; a table without it was made by
 	// another version of Muster and is replaced.
-	layoutVersion = "layout-1"
+	layoutVersion = "layout-2"
 
 	slotsPrefix  = "slots-"
 	choosePrefix = "choose-"

@@ -92,6 +92,7 @@ type half struct {
 	// that an earlier process made.
 	chains map[string]*kernel.Service
 	dead   map[string]time.Time // the set's keys, with when they were put there
+	shape  *shape               // of the rules; nil: there are none
 }
 
 // New returns a plane that has not touched the kernel: the first Apply does. What
@@ -335,7 +336,8 @@ func (h *half) fill(s *kernel.Service) []byte {
 }
 
 // bury carries the dead over from what the kernel has, less those that it has
-// forgotten by itself and those that live again, and with the one to be killed.
+// forgotten by itself and those that live again, and with the one to be killed. Then
+// it is known what rules are needed.
 func (h *half) bury(before *half, services map[string]kernel.Service, kill string, now time.Time) {
 	for key, since := range before.dead {
 		if now.Sub(since) < deadTimeout {
@@ -352,6 +354,7 @@ func (h *half) bury(before *half, services map[string]kernel.Service, kill strin
 	if kill != "" && len(kill) == h.endpointSize() {
 		h.dead[kill] = now
 	}
+	h.shape = &shape{fenced: len(h.sets[setFenced]) > 0, dead: len(h.dead) > 0}
 }
 
 // Hold says that this machine holds the VIP until then; its fenced services are

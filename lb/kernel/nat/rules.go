@@ -2,6 +2,7 @@ package nat
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -89,7 +90,28 @@ func ctHas(key expr.CtKey, bits uint32) []expr.Any {
 // (IPS_DST_NAT).
 func translated() []expr.Any { return ctHas(expr.CtKeySTATUS, 1<<5) }
 
+// fromClient goes on for packets of the direction that has opened the connection
+// (IP_CT_DIR_ORIGINAL).
+func fromClient() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: []byte{0}},
+	}
+}
+
+// notLoopback goes on for packets that this machine has not sent to itself: where
+// they were sent they have been seen.
+func notLoopback() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK)},
+	}
+}
+
 func verdict(kind expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: kind} }
+
+// to goes on in another chain.
+func to(kind expr.VerdictKind, chain string) expr.Any { return &expr.Verdict{Kind: kind, Chain: chain} }
 
 func resetTCP() expr.Any { return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST} }
 
@@ -125,32 +147,57 @@ func killed(end []expr.Any) []expr.Any {
 	return rule(translated(), end, in(setDead), protocol(unix.IPPROTO_TCP), flagsClear(tcpSYN|tcpRST), resetTCP())
 }
 
-// base is a chain that the kernel calls.
-type base struct {
+// shape is what of a table's rules depends on what the table is for: each packet
+// pays for each rule.
+type shape struct {
+	fenced bool // there is an address that has to be held
+	dead   bool // somebody was killed lately
+}
+
+// shapes are all that there may be.
+func shapes() []shape { return []shape{{}, {fenced: true}, {dead: true}, {fenced: true, dead: true}} }
+
+// String is the name of a chain without rules that says which shape a table has.
+func (s shape) String() string { return fmt.Sprintf("shape-%t-%t", s.fenced, s.dead) }
+
+// chain is one that all tables of a shape have.
+type chain struct {
 	name     string
-	hook     *nftables.ChainHook
+	hook     *nftables.ChainHook // where the kernel calls it; nil: other chains do
 	kind     nftables.ChainType
 	priority *nftables.ChainPriority
 	rules    [][]expr.Any
 }
 
-// bases lists the chains of every table. Between conntrack and translation
-// (mangle) packets have their connection and still the addresses that they came
-// with.
-func (f *family) bases() []base {
+// Chains that others jump to.
+const (
+	chainStrange = "strange"
+	chainCount   = "count"
+)
+
+// layout lists those of every table but the services', those that are jumped to
+// first. Between conntrack and translation (mangle) packets have their connection
+// and still the addresses that they came with; where packets are filtered, the
+// instance's end has the instance's address in both directions.
+func (f *family) layout(s shape) []chain {
 	isNew := ctHas(expr.CtKeySTATE, expr.CtStateBitNEW)
 	isInvalid := ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID)
 	drop := verdict(expr.VerdictDrop)
-	return []base{
-		{"probes", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityRaw, [][]expr.Any{
-			rule(
-				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: binary.NativeEndian.AppendUint32(nil, kernel.WakeMark)},
-				&expr.Notrack{},
-			),
-		}},
-		{"guard", nftables.ChainHookPrerouting, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, [][]expr.Any{
-			f.unheld(),
+	var guard, unheld [][]expr.Any
+	if s.fenced {
+		unheld = [][]expr.Any{f.unheld()}
+	}
+	guard = append(guard, unheld...)
+	guard = append(guard, rule(ctHas(expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID), to(expr.VerdictJump, chainStrange)))
+	count := rule(translated(), to(expr.VerdictGoto, chainCount))
+	forward, fromLocal, toLocal := [][]expr.Any{count}, [][]expr.Any{count}, [][]expr.Any{rule(notLoopback(), count)}
+	if s.dead {
+		forward = [][]expr.Any{killed(f.ofDest()), killed(f.ofSource()), count}
+		fromLocal = append([][]expr.Any{killed(f.ofDest())}, fromLocal...)
+		toLocal = append([][]expr.Any{killed(f.ofSource())}, toLocal...)
+	}
+	return []chain{
+		{name: chainStrange, rules: [][]expr.Any{
 			// Without its connection, a packet is not translated. What an
 			// instance sends would reach the client with the instance's own
 			// address and be reset; dropped, it is sent again when the
@@ -160,23 +207,33 @@ func (f *family) bases() []base {
 			// And what a client sends would be answered, with a reset, by the
 			// machine itself if it has the VIP.
 			rule(isInvalid, f.ofDest(), in(setVIPs), drop),
-			rule(translated(), f.ofSource(), in(setReplied)),
 		}},
-		{"guard-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, [][]expr.Any{f.unheld()}},
-		{"reset", nftables.ChainHookForward, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, [][]expr.Any{
-			killed(f.ofDest()), killed(f.ofSource()),
+		// Once for each packet, by the instance's end.
+		{name: chainCount, rules: [][]expr.Any{
+			rule(fromClient(), f.ofDest(), in(setSent), verdict(expr.VerdictReturn)),
+			rule(f.ofSource(), in(setReplied)),
 		}},
-		{"reset-from-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, [][]expr.Any{killed(f.ofDest())}},
-		{"reset-to-local", nftables.ChainHookInput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, [][]expr.Any{killed(f.ofSource())}},
+		{"probes", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityRaw, [][]expr.Any{
+			rule(
+				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: binary.NativeEndian.AppendUint32(nil, kernel.WakeMark)},
+				&expr.Notrack{},
+			),
+		}},
+		{"guard", nftables.ChainHookPrerouting, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, guard},
+		{"guard-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, unheld},
+		{"forward", nftables.ChainHookForward, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, forward},
+		{"from-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, fromLocal},
+		{"to-local", nftables.ChainHookInput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, toLocal},
 		{"balance", nftables.ChainHookPrerouting, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{f.toChoose()}},
 		{"balance-local", nftables.ChainHookOutput, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{f.toChoose()}},
-		{"count", nftables.ChainHookPostrouting, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, [][]expr.Any{
-			rule(translated(), f.ofDest(), in(setSent)),
-		}},
 		// Chains of type nat see the first packet of a connection only.
 		{"open", nftables.ChainHookPostrouting, nftables.ChainTypeNAT, nftables.ChainPriorityNATSource, [][]expr.Any{
 			rule(translated(), f.ofDest(), in(setConnections)),
 			rule(translated(), f.ofDest(), in(setMasquerade), &expr.Masq{}),
+		}},
+		{"open-to-local", nftables.ChainHookInput, nftables.ChainTypeNAT, nftables.ChainPriorityNATSource, [][]expr.Any{
+			rule(notLoopback(), translated(), f.ofDest(), in(setConnections)),
 		}},
 	}
 }

@@ -42,6 +42,7 @@ func (t *transaction) write() error {
 	if !t.before.exists {
 		t.create()
 	}
+	t.reshape()
 	t.services()
 	for name := range smallNames() {
 		if name != setHeld {
@@ -87,9 +88,27 @@ func (t *transaction) create() {
 	for _, set := range t.small {
 		t.note(t.AddSet(set, nil))
 	}
-	for _, b := range t.next.bases() {
-		chain := t.AddChain(&nftables.Chain{Name: b.name, Table: t.table, Hooknum: b.hook, Type: b.kind, Priority: b.priority})
-		t.rules(chain, b.rules)
+	for _, c := range t.next.layout(shape{}) {
+		t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Hooknum: c.hook, Type: c.kind, Priority: c.priority})
+	}
+}
+
+// reshape writes the rules of the chains that every table has, unless those that
+// there are have its shape.
+func (t *transaction) reshape() {
+	if t.before.shape != nil && *t.before.shape == *t.next.shape {
+		return
+	}
+	if t.before.shape != nil {
+		t.DelChain(&nftables.Chain{Name: t.before.shape.String(), Table: t.table})
+	}
+	t.AddChain(&nftables.Chain{Name: t.next.shape.String(), Table: t.table})
+	for _, c := range t.next.layout(*t.next.shape) {
+		chain := &nftables.Chain{Name: c.name, Table: t.table}
+		if t.before.exists {
+			t.FlushChain(chain)
+		}
+		t.rules(chain, c.rules)
 	}
 }
 
