@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/musterdns/muster/integration/program"
 )
@@ -80,26 +78,17 @@ func (s *sample) wrong() int64 { return s.Received - s.Noerror + s.Stray }
 
 func dnsFlags(args []string, out io.Writer) (dnsOptions, error) {
 	var o dnsOptions
-	f := flag.NewFlagSet("bench dns", flag.ContinueOnError)
-	f.SetOutput(out)
+	f, muster := faultFlags("dns", out)
 	f.IntVar(&o.rounds, "rounds", 5, "interleaved rounds; the median counts")
 	f.Float64Var(&o.seconds, "seconds", 2, "seconds a run")
 	f.IntVar(&o.outstanding, "outstanding", 512, "queries outstanding at any time")
 	f.IntVar(&o.data.services, "services", 1000, "services in the zone")
 	f.IntVar(&o.data.instances, "instances", 5, "instances of each service")
-	f.StringVar(&o.muster, "muster", os.Getenv("MUSTER_BIN"), "the binary to measure (environment MUSTER_BIN)")
-	f.Func("only", "comma-separated servers instead of all that are installed", func(s string) error {
-		o.only = strings.Split(s, ",")
-		for _, name := range o.only {
-			if !slices.ContainsFunc(servers, func(s server) bool { return s.name == name }) {
-				return fmt.Errorf("no server %q", name)
-			}
-		}
-		return nil
-	})
+	onlyFlag(f, &o.only, "server", servers, func(s server) string { return s.name })
 	if err := parse(f, args); err != nil {
 		return o, err
 	}
+	o.muster = *muster
 	switch {
 	case o.rounds < 1 || o.seconds <= 0 || o.data.services < 1 || o.data.instances < 1:
 		return o, errors.New("rounds, seconds, services and instances must be above 0")

@@ -8,16 +8,34 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterdns/muster/integration/fault"
 )
 
-// faultFlags are the flags of a benchmark that breaks something.
+// errNoMuster is the error of a benchmark that was not told what to measure.
+var errNoMuster = errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+
+// faultFlags are the flags of a benchmark, of which each has -muster.
 func faultFlags(name string, out io.Writer) (flags *flag.FlagSet, muster *string) {
 	flags = flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(out)
 	return flags, flags.String("muster", os.Getenv("MUSTER_BIN"), "`path` of the binary to measure; default: $MUSTER_BIN")
+}
+
+// onlyFlag is the flag that names some of those who would take part.
+func onlyFlag[T any](flags *flag.FlagSet, only *[]string, what string, all []T, name func(T) string) {
+	flags.Func("only", "comma-separated "+what+"s instead of all that are installed", func(s string) error {
+		*only = strings.Split(s, ",")
+		for _, o := range *only {
+			if !slices.ContainsFunc(all, func(t T) bool { return name(t) == o }) {
+				return fmt.Errorf("no %s %q", what, o)
+			}
+		}
+		return nil
+	})
 }
 
 // parse reads a benchmark's flags. Another benchmark's name behind them would be
@@ -35,7 +53,7 @@ func parse(flags *flag.FlagSet, args []string) error {
 // inLab calls f with a lab for the binary.
 func inLab(muster string, f func(*fault.Lab) error) error {
 	if muster == "" {
-		return errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+		return errNoMuster
 	}
 	path, err := filepath.Abs(muster)
 	if err != nil {

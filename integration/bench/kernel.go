@@ -48,7 +48,7 @@ func kernelFlags(args []string, out io.Writer) (o kernelOptions, err error) {
 	case o.rounds < 1 || o.clients < 1 || o.each < 1 || o.mib < 1 || o.mbit < 1:
 		return o, errors.New("rounds, clients, each, mib and mbit must be above 0")
 	case o.muster == "":
-		return o, errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+		return o, errNoMuster
 	case runtime.NumCPU() < 2 && !netlab.Inside():
 		return o, errors.New("this needs two cores: one for the balancers, one for clients and instances")
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -58,26 +57,17 @@ const l7Fields = "Host: shop.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r
 
 func l7Flags(args []string, out io.Writer) (l7Options, error) {
 	var o l7Options
-	f := flag.NewFlagSet("bench l7", flag.ContinueOnError)
-	f.SetOutput(out)
+	f, muster := faultFlags("l7", out)
 	f.IntVar(&o.rounds, "rounds", 7, "interleaved rounds; the median counts")
 	f.IntVar(&o.requests, "requests", 20_000, "requests a turn; a 50th of it for large responses")
 	f.IntVar(&o.conns, "conns", 16, "connections that are kept open")
 	f.IntVar(&o.rate, "rate", 2000, "requests a second while latencies are measured")
 	f.Float64Var(&o.seconds, "seconds", 2, "seconds a turn at the fixed rate")
-	f.StringVar(&o.muster, "muster", os.Getenv("MUSTER_BIN"), "the binary to measure (environment MUSTER_BIN)")
-	f.Func("only", "comma-separated proxies instead of all that are installed", func(s string) error {
-		o.only = strings.Split(s, ",")
-		for _, name := range o.only {
-			if !slices.ContainsFunc(httpProxies, func(p peerProxy) bool { return p.name == name }) {
-				return fmt.Errorf("no proxy %q", name)
-			}
-		}
-		return nil
-	})
+	onlyFlag(f, &o.only, "proxy", httpProxies, func(p peerProxy) string { return p.name })
 	if err := parse(f, args); err != nil {
 		return o, err
 	}
+	o.muster = *muster
 	if o.rounds < 1 || o.requests < 50 || o.conns < 1 || o.rate < 1 || o.seconds <= 0 {
 		return o, errors.New("rounds, conns, rate and seconds must be above 0, and requests 50 or more")
 	}
@@ -234,7 +224,7 @@ func startProxies(ctx context.Context, proxies []peerProxy, up func(addr string)
 				continue
 			}
 		} else if path == "" {
-			return all, stop, errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+			return all, stop, errNoMuster
 		}
 		port, err := program.FreePort()
 		if err != nil {

@@ -69,7 +69,7 @@ func (l *lab) prepare(ctx context.Context, o dnsOptions) (err error) {
 		return nil
 	}
 	if o.muster == "" {
-		return errors.New("no Muster to measure: set -muster or MUSTER_BIN, or run make bench")
+		return errNoMuster
 	}
 	if l.muster, err = filepath.Abs(o.muster); err != nil {
 		return err
