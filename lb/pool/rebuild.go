@@ -370,24 +370,8 @@ func earlier(a, b int64) int64 {
 	return a
 }
 
-func adminName(s registry.AdminState) string {
-	switch s {
-	case registry.AdminDrain:
-		return "drain"
-	case registry.AdminMaintenance:
-		return "maintenance"
-	case registry.AdminUp:
-		return "up"
-	case registry.AdminDown:
-		return "down"
-	case registry.AdminFreeze:
-		return "freeze"
-	case registry.AdminNone:
-		return "none"
-	default:
-		return "invalid"
-	}
-}
+// adminName is what events call an administrator's word, none among them.
+func adminName(s registry.AdminState) string { return cmp.Or(s.String(), "none") }
 
 // tellServing makes events of instances that came in or went out, and of a
 // service whose answers now come about in another way.
