@@ -9,8 +9,9 @@ var sourceTypes = [...]wire.Type{
 }
 
 // SourceTypes are the types that a name of a Source may have, but for CNAME: what is to be
-// asked for to learn what there is of a name. All are below 256. They are not to be written
-// to.
+// asked for to learn what there is of a name. An NSEC record never says CNAME: no record
+// that does proves anything (RFC 6840 section 4.3). All are below 256. They are not to be
+// written to.
 func SourceTypes() []wire.Type { return sourceTypes[:] }
 
 // Types are the types of which a name may have records, each once, signatures (RRSIG) not

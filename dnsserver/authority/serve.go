@@ -190,12 +190,18 @@ func (s *scratch) finish(name *wire.Name, owner wire.Ref, start wire.Mark, hop i
 	case zones.Referral:
 		return s.refer(name)
 	case zones.NXDomain:
+		if s.proves() {
+			return s.proof(name, owner)
+		}
 		s.negative(name)
 		if s.compact() && !s.q.CO {
 			return NoData // RFC 9824 section 3.1: the name is said to exist, with the type NXNAME
 		}
 		return NXDomain
 	case zones.NoData:
+		if s.proves() {
+			return s.proof(name, owner)
+		}
 		s.negative(name)
 		return NoData
 	case zones.ServFail, zones.Refused, zones.Alias, zones.Borrowed: // only ServFail comes here

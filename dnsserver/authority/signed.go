@@ -43,24 +43,33 @@ func (s *scratch) compact() bool {
 // sign writes the signatures of what was written since start: one set of the owner
 // name. Where they are not there yet and may not be waited for, the answer is deferred.
 func (s *scratch) sign(signer zones.Signer, name []byte, owner wire.Ref, to wire.Section, ttl uint32, start wire.Mark) {
+	s.putSignatures(s.signatures(signer, name, start), owner, to, ttl)
+}
+
+// signatures are those that sign writes; nil: the answer is deferred, or does not fit.
+func (s *scratch) signatures(signer zones.Signer, name []byte, start wire.Mark) []byte {
 	if s.unsigned {
-		return
+		return nil
 	}
 	found, key := signer.Find(name, s.b.Since(start), s.from.Now)
-	if found == nil {
-		if !s.inline {
-			s.unsigned = true
-			s.shard.unsigned.Add(1)
-			return
-		}
-		var err error
-		if found, err = signer.Sign(key, name, s.b.Message(), start.Offset(), s.from.Now); err != nil {
-			s.truncate() // unreachable: what we write can be read
-			return
-		}
-	} else {
+	if found != nil {
 		s.shard.signed.Add(1)
+		return found
 	}
+	if !s.inline {
+		s.unsigned = true
+		s.shard.unsigned.Add(1)
+		return nil
+	}
+	found, err := signer.Sign(key, name, s.b.Message(), start.Offset(), s.from.Now)
+	if err != nil {
+		s.truncate() // unreachable: what we write can be read
+	}
+	return found
+}
+
+// putSignatures writes signatures, each behind its length in two octets.
+func (s *scratch) putSignatures(found []byte, owner wire.Ref, to wire.Section, ttl uint32) {
 	for len(found) > 0 {
 		size := int(binary.BigEndian.Uint16(found))
 		if !s.b.RR(to, owner, wire.TypeRRSIG, wire.ClassIN, ttl, found[2:2+size]) {
@@ -71,16 +80,49 @@ func (s *scratch) sign(signer zones.Signer, name []byte, owner wire.Ref, to wire
 	}
 }
 
+// proves reports whether the question is for what every name of a zone has that denies
+// compactly. Its NSEC records say so, and validators would take them for no denial.
+func (s *scratch) proves() bool {
+	return (s.q.Type == wire.TypeNSEC || s.q.Type == wire.TypeRRSIG) && s.compact()
+}
+
+// proof answers that, with the NSEC record that denies other types of the name, and of
+// signatures with those of that record alone (as RFC 8482 section 4.1 has it of ANY): the
+// others are made when their records are asked for.
+func (s *scratch) proof(name *wire.Name, owner wire.Ref) Outcome {
+	start := s.b.Mark()
+	s.req.Section = wire.Authority
+	ttl := s.a.Zone.SOA().Append(s.b, wire.RefNone, &s.req).TTL // that of negative answers
+	s.b.Rewind(start)
+	found, _, ok := s.writeNSEC(name, ttl, wire.Answer)
+	if !ok {
+		return Answered
+	}
+	if s.q.Type == wire.TypeRRSIG {
+		s.b.Rewind(start)
+	}
+	s.putSignatures(found, owner, wire.Answer, ttl)
+	return Answered
+}
+
 // denyCompactly writes the NSEC record that says what types name has (RFC 9824 sections
 // 3.1 and 3.2): none of those that it was asked for, and no name is next but the one
 // right behind it.
 func (s *scratch) denyCompactly(name *wire.Name, ttl uint32) {
+	if found, ref, ok := s.writeNSEC(name, ttl, wire.Authority); ok {
+		s.putSignatures(found, ref, wire.Authority, ttl)
+	}
+}
+
+// writeNSEC writes that record, and returns its signatures and where its owner stands.
+// False: it does not fit.
+func (s *scratch) writeNSEC(name *wire.Name, ttl uint32, to wire.Section) (found []byte, ref wire.Ref, ok bool) {
 	var rdata [2 + 255 + 256]byte
 	size := copy(rdata[:], "\x01\x00")
 	size += copy(rdata[size:], name.Wire())
 	if size > 255 {
 		s.truncate() // no name comes behind it; RFC 9824 has no word on that
-		return
+		return nil, wire.RefNone, false
 	}
 	if s.a.Zone.Dynamic() {
 		size += s.types(name, rdata[size:])
@@ -88,12 +130,12 @@ func (s *scratch) denyCompactly(name *wire.Name, ttl uint32) {
 		size += lack(s.q.Type, rdata[size:], s.a.Zone.Types(name))
 	}
 	start := s.b.Mark()
-	ref, ok := s.b.RROwner(wire.Authority, name.Wire(), wire.TypeNSEC, wire.ClassIN, ttl, rdata[:size])
+	ref, ok = s.b.RROwner(to, name.Wire(), wire.TypeNSEC, wire.ClassIN, ttl, rdata[:size])
 	if !ok {
 		s.truncate()
-		return
+		return nil, ref, false
 	}
-	s.sign(s.a.Zone.Signer(), name.Wire(), ref, wire.Authority, ttl, start)
+	return s.signatures(s.a.Zone.Signer(), name.Wire(), start), ref, true
 }
 
 // types writes the bit map (RFC 4034 section 4.1.2) of what a name of a dynamic zone has
@@ -107,7 +149,8 @@ func (s *scratch) types(name *wire.Name, to []byte) int {
 		set(wire.TypeNXNAME)
 	} else {
 		for _, t := range zones.SourceTypes() {
-			if s.tree.Lookup(name, t, &s.probe); t != s.q.Type && s.probe.Kind == zones.Found {
+			s.tree.Lookup(name, t, &s.probe)
+			if k := s.probe.Kind; t != s.q.Type && (k == zones.Found || k == zones.Alias) { // of SkyDNS: a CNAME record for some types
 				set(t)
 			}
 		}

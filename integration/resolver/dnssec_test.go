@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,8 @@ var signedQuestions = []struct{ zone, name, typ string }{
 	{"live.test", "_tcp.live.test", "A"},
 	{"live.test", "nope.live.test", "A"},
 	{"live.test", "a.b.nope.live.test", "A"},
+	{"live.test", "web.live.test", "NSEC"}, // was denied by a record that said it was there
+	{"live.test", "nope.live.test", "NSEC"},
 	{"live.test", "live.test", "SOA"},
 	{"live.test", "live.test", "NS"},
 	{"live.test", "live.test", "DNSKEY"},
@@ -264,6 +267,71 @@ func TestCompactDenial_RCode(t *testing.T) {
 		}
 		if got := r.IsEdns0().Hdr.Ttl; r.Rcode != tt.rcode || got != tt.want {
 			t.Errorf("%s, flags %#x: %s, flags %#x, want %s, %#x", tt.name, tt.flags, dns.RcodeToString[r.Rcode], got, dns.RcodeToString[tt.rcode], tt.want)
+		}
+	}
+}
+
+// TestCompactDenial_ListsEveryType: resolvers go by the types of an NSEC record for other
+// questions (RFC 8198), so it must have all that are answered. MX was missing, and A where
+// SkyDNS has a host's name.
+func TestCompactDenial_ListsEveryType(t *testing.T) {
+	l := newLab(t)
+	run(t, l, "keys", "generate", "--zone", "skydns.local", "--dir", l.Path("keys"))
+	e, err := l.Etcd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	putSky(t, e, skyKeys)
+	run(t, l, "keys", "generate", "--zone", "live.test", "--dir", l.Path("keys"))
+	s, err := l.Run(t.Context(), fault.Settings{Etcd: e.URL, Zones: []string{
+		fmt.Sprintf("{name: skydns.local, source: skydns, dnssec: %q}", l.Path("keys")),
+		fmt.Sprintf("{name: live.test, source: muster, prefix: /live/v1, dnssec: %q}", l.Path("keys")),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, l, "register", "web", "--zone", "live.test", "--id", "one", "--address", "10.9.0.1", "--port", "8080", "--named-port", "https=443", "--check", "none", "--forever")
+	names := []string{"live.test.", "ns1.live.test.", "web.live.test.", "one.web.live.test.", "_tcp.web.live.test.", "_https._tcp.web.live.test.", "_https._tcp.live.test.", "skydns.local."}
+	for _, name := range skyNames {
+		if !strings.Contains(name, "*") && !strings.Contains(name, "any") {
+			names = append(names, name+".skydns.local.")
+		}
+	}
+	ask := func(name string, typ uint16) *dns.Msg {
+		t.Helper()
+		m := new(dns.Msg).SetQuestion(name, typ)
+		m.SetEdns0(4096, true)
+		r, err := dns.ExchangeContext(t.Context(), m, s.DNS)
+		if err == nil && r.Truncated {
+			r, _, err = (&dns.Client{Net: "tcp"}).ExchangeContext(t.Context(), m, s.DNS)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, name := range names {
+		denied := ask(name, dns.TypeLOC)
+		at := slices.IndexFunc(denied.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNSEC })
+		if at < 0 {
+			if len(denied.Answer) == 0 { // but for CNAME records
+				t.Errorf("%s LOC is denied without NSEC: %s", name, denied)
+			}
+			continue
+		}
+		listed := denied.Ns[at].(*dns.NSEC).TypeBitMap
+		for typ := uint16(1); typ < dns.TypeANY; typ++ {
+			if typ == dns.TypeCNAME {
+				continue // SkyDNS has them for some types, and no NSEC record can say so
+			}
+			has := len(ask(name, typ).Answer) > 0
+			if has && !slices.Contains(listed, typ) {
+				t.Errorf("%s has %s, and its NSEC record says %v", name, dns.TypeToString[typ], listed)
+			}
+			if !has && slices.Contains(listed, typ) && typ != dns.TypeNXNAME {
+				t.Errorf("%s has no %s, and its NSEC record says %v", name, dns.TypeToString[typ], listed)
+			}
 		}
 	}
 }
