@@ -1,9 +1,12 @@
 package service
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,55 +16,145 @@ import (
 	"github.com/musterdns/muster/zones"
 )
 
-// The numbers of the SOA record that secondaries go by. A zone that changes by
-// the second is refreshed often and kept for a day.
+// Head is what a zone says of itself, whatever is registered: SOA and NS at its apex, and
+// its name servers' addresses.
+type Head struct {
+	Apex wire.Name
+	// Servers are the name servers, at most ServersMax, the first as the SOA record's
+	// MNAME. The parent zone must have the same, so that they are told and not found
+	// out. None: ns1 below the apex, with the addresses Hosts.
+	Servers     []NameServer
+	Hosts       []netip.Addr
+	Mailbox     wire.Name     // of who answers for the zone (RNAME); the zero Name: hostmaster below the apex
+	TTL         time.Duration // of the apex's records, but NS where Servers are given (1 h); 0: 5 s
+	NegativeTTL time.Duration // SOA's MINIMUM; 0: 2 s
+	// Refresh, Retry and Expire are what secondaries go by; 0: a minute, 10 s and 7
+	// days, as a zone that changes by the second is refreshed often. Where there can be
+	// no secondaries the first two are 4 h and 1 h, which nobody goes by and registrars
+	// look for.
+	Refresh, Retry, Expire time.Duration
+}
+
+// NameServer is a name server of a zone. One whose name is right below the zone's apex is
+// answered there, with its addresses; another has none here.
+type NameServer struct {
+	Name      wire.Name
+	Addresses []netip.Addr
+}
+
+// ServersMax is the most name servers of a zone: as many as the root zone has.
+const ServersMax = 13
+
 const (
-	soaRefresh = 60
-	soaRetry   = 10
-	soaExpire  = 86_400
+	// serversTTL is that of the name servers that the configuration gives, in seconds: a
+	// resolver whose NS records have run out asks the parent zone's servers anew.
+	serversTTL = 3600
+	// serialNobody is the serial number of a zone that nobody can take over: the same at
+	// all of its servers, each of which sees changes at times of its own, and always, so
+	// that the signatures of negative answers outlast changes.
+	serialNobody = 1
 )
 
+// Reserved lists the service names that a zone needs for itself, for pool.Source.
+func (h *Head) Reserved() []string {
+	if len(h.Servers) == 0 {
+		return []string{nsLabel}
+	}
+	var out []string
+	for i := range h.Servers {
+		if below, ok := h.Servers[i].Name.Below(&h.Apex); ok && below == 1 {
+			out = append(out, string(h.Servers[i].Name.Label(0)))
+		}
+	}
+	return out
+}
+
 // apex is the records that a zone of ours has whatever is registered: SOA and
-// NS, and the name server's addresses.
+// NS, and the name servers' addresses.
 type apex struct {
-	name     wire.Name
-	server   []byte // ns1.Z in wire form
-	mailbox  []byte // hostmaster.Z
-	own      bool   // server lies right below the apex and is answered here
-	ttl      uint32
-	negative uint32
-	four     [][4]byte
-	six      [][16]byte
-	serial   func() uint32
+	name          wire.Name
+	servers       []nameServer
+	mailbox       []byte
+	ttl, negative uint32
+	serversTTL    uint32
+	times         [3]uint32     // refresh, retry, expire
+	serial        func() uint32 // nil: nobody asks
+}
+
+// nameServer is a name server in wire form.
+type nameServer struct {
+	name  []byte
+	label []byte // of name, which is answered here; empty: it is not
+	ttl   uint32
+	four  [][4]byte
+	six   [][16]byte
 }
 
 type (
 	soaSet  apex
 	nsSet   apex
-	aSet    apex // of ns1.Z
-	aaaaSet apex
+	aSet    nameServer
+	aaaaSet nameServer
 )
 
-func (x *apex) init(name *wire.Name, ttl, negative time.Duration, addresses []netip.Addr) error {
-	if ttl < 0 || negative < 0 {
-		return fmt.Errorf("zone %q: ttl %s, negative ttl %s: must not be negative", name.String(), ttl, negative)
+// init makes the apex of h. With a serial number it is that of a zone that secondaries can
+// take over.
+func (x *apex) init(h *Head, serial func() uint32) error {
+	if h.TTL < 0 || h.NegativeTTL < 0 {
+		return fmt.Errorf("zone %q: ttl %s, negative ttl %s: must not be negative", h.Apex.String(), h.TTL, h.NegativeTTL)
 	}
-	if name.Len()+len("hostmaster")+1 > 255 {
+	if h.Apex.Len()+len("hostmaster")+1 > 255 {
 		return errors.New("zone: the name is too long to have names below it")
 	}
-	x.name = *name
-	x.server = prepend(nsLabel, name.Wire())
-	x.mailbox = prepend("hostmaster", name.Wire())
-	x.own = true
-	x.ttl, x.negative = seconds(ttl, ttlDefault), seconds(negative, negativeDefault)
-	for _, a := range addresses {
-		switch a = a.Unmap(); {
-		case a.Is4():
-			x.four = append(x.four, a.As4())
-		case a.Is6():
-			x.six = append(x.six, a.As16())
+	if len(h.Servers) > ServersMax {
+		return fmt.Errorf("zone %q: %d name servers: must be %d at most", h.Apex.String(), len(h.Servers), ServersMax)
+	}
+	x.name, x.serial = h.Apex, serial
+	if x.mailbox = bytes.Clone(h.Mailbox.Wire()); len(x.mailbox) == 0 {
+		x.mailbox = prepend("hostmaster", h.Apex.Wire())
+	}
+	x.ttl, x.negative = seconds(h.TTL, ttlDefault), seconds(h.NegativeTTL, negativeDefault)
+	refresh, retry := 4*time.Hour, time.Hour
+	if serial != nil {
+		refresh, retry = time.Minute, 10*time.Second
+	}
+	for i, d := range [...]time.Duration{cmp.Or(h.Refresh, refresh), cmp.Or(h.Retry, retry), cmp.Or(h.Expire, 7*24*time.Hour)} {
+		x.times[i] = uint32(min(max(d/time.Second, 1), math.MaxInt32))
+	}
+	x.serversTTL = serversTTL
+	servers := h.Servers
+	if len(servers) == 0 {
+		var ns1 wire.Name
+		ns1.Set(prepend(nsLabel, h.Apex.Wire()))
+		servers, x.serversTTL = []NameServer{{ns1, h.Hosts}}, x.ttl
+	}
+	for i := range servers {
+		if err := x.addServer(&servers[i]); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// addServer adds a name server.
+func (x *apex) addServer(s *NameServer) error {
+	below, inside := s.Name.Below(&x.name)
+	if s.Name.Len() == 0 || inside && below != 1 {
+		return fmt.Errorf("zone %q: name server %q: must lie right below the zone's apex, or outside the zone", x.name.String(), s.Name.String())
+	}
+	n := nameServer{name: bytes.Clone(s.Name.Wire()), ttl: x.serversTTL}
+	if inside {
+		n.label = bytes.Clone(s.Name.Label(0))
+		for _, a := range s.Addresses {
+			switch a = a.Unmap(); {
+			case a.Is4():
+				n.four = append(n.four, a.As4())
+			case a.Is6():
+				n.six = append(n.six, a.As16())
+			}
+		}
+	}
+	x.servers = append(x.servers, n)
 	return nil
 }
 
@@ -77,10 +170,9 @@ func seconds(d, def time.Duration) uint32 {
 	return uint32(min(max(d, registry.TTLMin), registry.TTLMax) / time.Second)
 }
 
-// lookup answers the apex and ns1; false: the name is neither.
+// lookup answers the apex and the name servers below it; false: the name is neither.
 func (x *apex) lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer) bool {
-	switch {
-	case below == 0:
+	if below == 0 {
 		a.Kind = zones.NoData
 		switch typ {
 		case wire.TypeSOA:
@@ -91,25 +183,40 @@ func (x *apex) lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer
 			a.Kind = zones.Found
 		}
 		return true
-	case below == 1 && x.own && string(name.Label(0)) == nsLabel:
-		a.Kind = zones.NoData
-		switch {
-		case typ == wire.TypeA && len(x.four) > 0:
-			found(a, (*aSet)(x))
-		case typ == wire.TypeAAAA && len(x.six) > 0:
-			found(a, (*aaaaSet)(x))
-		case typ == wire.TypeANY && len(x.four)+len(x.six) > 0:
-			a.Kind = zones.Found
+	}
+	if below > 1 {
+		return false
+	}
+	for i := range x.servers {
+		if s := &x.servers[i]; string(s.label) == string(name.Label(0)) {
+			s.answer(typ, a)
+			return true
 		}
-		return true
 	}
 	return false
 }
 
+// answer answers a name server's own name.
+func (s *nameServer) answer(typ wire.Type, a *zones.Answer) {
+	a.Kind = zones.NoData
+	switch {
+	case typ == wire.TypeA && len(s.four) > 0:
+		found(a, (*aSet)(s))
+	case typ == wire.TypeAAAA && len(s.six) > 0:
+		found(a, (*aaaaSet)(s))
+	case typ == wire.TypeANY && len(s.four)+len(s.six) > 0:
+		a.Kind = zones.Found
+	}
+}
+
 // rdata writes the SOA's RDATA (RFC 1035 section 3.3.13) into buf.
 func (s *soaSet) rdata(buf []byte) []byte {
-	buf = append(append(buf, s.server...), s.mailbox...)
-	for _, n := range [...]uint32{s.serial(), soaRefresh, soaRetry, soaExpire, s.negative} {
+	buf = append(append(buf, s.servers[0].name...), s.mailbox...)
+	serial := uint32(serialNobody)
+	if s.serial != nil {
+		serial = s.serial()
+	}
+	for _, n := range [...]uint32{serial, s.times[0], s.times[1], s.times[2], s.negative} {
 		buf = binary.BigEndian.AppendUint32(buf, n)
 	}
 	return buf
@@ -141,26 +248,49 @@ func (s *soaSet) All(yield func([]byte) bool) { yield(s.rdata(nil)) }
 
 // Append implements zones.RRset.
 func (s *nsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
-	ref, ok := b.RRName(r.Section, owner, wire.TypeNS, wire.ClassIN, s.ttl, nil, s.server, true)
-	if res = one(res, ok); !ok || r.Bare {
+	res := zones.Result{TTL: s.serversTTL, EDE: zones.EDENone}
+	var refs [ServersMax]wire.Ref
+	for i := range s.servers {
+		var ok bool
+		if refs[i], ok = b.RRName(r.Section, owner, wire.TypeNS, wire.ClassIN, s.serversTTL, nil, s.servers[i].name, true); !ok {
+			res.Truncated = true
+			return res
+		}
+		res.Answers++
+	}
+	if r.Bare {
 		return res
 	}
-	for _, a := range s.four {
-		if b.A(wire.Additional, ref, s.ttl, a) {
-			res.Additional++
-		}
-	}
-	for _, a := range s.six {
-		if b.AAAA(wire.Additional, ref, s.ttl, a) {
-			res.Additional++
-		}
+	for i := range s.servers {
+		res.Additional += s.servers[i].appendTo(b, refs[i])
 	}
 	return res
 }
 
+// appendTo writes the addresses that fit into the additional section, and returns how
+// many.
+func (s *nameServer) appendTo(b *wire.Builder, owner wire.Ref) (n int) {
+	for _, a := range s.four {
+		if b.A(wire.Additional, owner, s.ttl, a) {
+			n++
+		}
+	}
+	for _, a := range s.six {
+		if b.AAAA(wire.Additional, owner, s.ttl, a) {
+			n++
+		}
+	}
+	return n
+}
+
 // All implements zones.RRset.
-func (s *nsSet) All(yield func([]byte) bool) { yield(s.server) }
+func (s *nsSet) All(yield func([]byte) bool) {
+	for i := range s.servers {
+		if !yield(s.servers[i].name) {
+			return
+		}
+	}
+}
 
 // Append implements zones.RRset.
 func (s *aSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {

@@ -15,7 +15,7 @@
 //	_services._dns-sd._udp.Z  PTR: the ports that services have (section 9)
 //	b._dns-sd._udp.Z     PTR: Z; so do db and lb (section 11)
 //	_why.web.Z           TXT: why each instance is in or out
-//	Z, ns1.Z             SOA, NS; A, AAAA
+//	Z, ns1.Z             SOA, NS; A, AAAA: ns1 where no name servers are configured
 //
 // A name that exists is never NXDOMAIN because its instances are ill.
 //

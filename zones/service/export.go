@@ -54,10 +54,11 @@ func (e *exporter) add(owner []byte, typ wire.Type, ttl uint32, set zones.RRset)
 func (x *apex) export(e *exporter) {
 	name := x.name.Wire()
 	e.add(name, wire.TypeSOA, x.ttl, (*soaSet)(x))
-	e.add(name, wire.TypeNS, x.ttl, (*nsSet)(x))
-	if x.own {
-		e.add(x.server, wire.TypeA, x.ttl, (*aSet)(x))
-		e.add(x.server, wire.TypeAAAA, x.ttl, (*aaaaSet)(x))
+	e.add(name, wire.TypeNS, x.serversTTL, (*nsSet)(x))
+	for i := range x.servers {
+		s := &x.servers[i]
+		e.add(s.name, wire.TypeA, s.ttl, (*aSet)(s))
+		e.add(s.name, wire.TypeAAAA, s.ttl, (*aaaaSet)(s))
 	}
 }
 

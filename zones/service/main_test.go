@@ -52,7 +52,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	p, err := pool.New(pool.Config{
 		Encode: service.Encode,
 		Settings: pool.Settings{Reverse: true, ChurnHold: time.Minute, Sources: []pool.Source{{
-			ID: 1, Zone: "svc.test.", Defaults: []registry.Service{defaults}, Reserved: service.Reserved(),
+			ID: 1, Zone: "svc.test.", Defaults: []registry.Service{defaults}, Reserved: []string{"ns1"},
 		}, {
 			ID: 2, Zone: "sky.test.", Defaults: []registry.Service{defaults}, OwnTTLs: true,
 		}}},
@@ -62,15 +62,17 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	}
 	apex := mustName("svc.test.")
 	z, err := service.New(service.Config{
-		Apex: apex, View: p.View(), Source: 1, Whole: p.Whole,
-		Hosts: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")},
+		Head: service.Head{Apex: apex, Hosts: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}},
+		View: p.View(), Source: 1, Whole: p.Whole,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := []*zones.Zone{zones.NewSourceZone(apex, z)}
 	for _, name := range []string{"10.in-addr.arpa.", "d.f.ip6.arpa."} {
-		r, err := service.NewReverse(service.ReverseConfig{Apex: mustName(name), View: p.View(), Server: mustName("ns1.svc.test.")})
+		r, err := service.NewReverse(service.ReverseConfig{View: p.View(), Head: service.Head{
+			Apex: mustName(name), Servers: []service.NameServer{{Name: mustName("ns1.svc.test.")}},
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +80,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	}
 	apex = mustName("sky.test.")
 	sky := service.NewSkyTree(apex)
-	of, err := service.NewSky(service.SkyConfig{Apex: apex, View: p.View(), Source: 2, Tree: sky})
+	of, err := service.NewSky(service.SkyConfig{Head: service.Head{Apex: apex}, View: p.View(), Source: 2, Tree: sky})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func TestZone_Lookup(t *testing.T) {
 		{"0.0.10.in-addr.arpa", "PTR", "NODATA"},
 		{"01.0.0.10.in-addr.arpa", "PTR", "NXDOMAIN"},
 		{"1.1.0.0.10.in-addr.arpa", "PTR", "NXDOMAIN"},
-		{"10.in-addr.arpa", "NS", "NOERROR\n10.in-addr.arpa. 5 IN NS ns1.svc.test."},
+		{"10.in-addr.arpa", "NS", "NOERROR\n10.in-addr.arpa. 3600 IN NS ns1.svc.test."},
 		{"1." + strings.Repeat("0.", 27) + "0.0.d.f.ip6.arpa", "PTR", "NOERROR\n1." + strings.Repeat("0.", 27) + "0.0.d.f.ip6.arpa. 5 IN PTR web-1.web.svc.test."},
 		{"svc.other", "A", "REFUSED"},
 	}
@@ -128,7 +128,7 @@ func TestZone_Lookup(t *testing.T) {
 	t.Run("the SOA's serial is the source's", func(t *testing.T) {
 		got := s.ask("svc.test", "SOA")
 		if len(got.answer) != 1 || !strings.HasPrefix(got.answer[0], "svc.test. 5 IN SOA ns1.svc.test. hostmaster.svc.test. ") ||
-			!strings.HasSuffix(got.answer[0], " 60 10 86400 2") {
+			!strings.HasSuffix(got.answer[0], " 60 10 604800 2") {
 			t.Errorf("got %s", got)
 		}
 	})

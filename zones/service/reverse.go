@@ -3,8 +3,6 @@ package service
 import (
 	"errors"
 	"net/netip"
-	"slices"
-	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/pool"
@@ -13,14 +11,8 @@ import (
 
 // ReverseConfig configures a reverse zone.
 type ReverseConfig struct {
-	Apex wire.Name // at or below in-addr.arpa or ip6.arpa
+	Head Head // of a zone at or below in-addr.arpa or ip6.arpa
 	View *pool.View
-	// Server is the name of the name server, usually a service zone's ns1; the
-	// root's name: ns1 below the apex, with the addresses Hosts.
-	Server      wire.Name
-	Hosts       []netip.Addr
-	TTL         time.Duration // of the apex's records; 0: 5 s
-	NegativeTTL time.Duration // 0: 2 s
 }
 
 // Reverse answers the names of a reverse zone from the registered instances of
@@ -53,32 +45,17 @@ func NewReverse(cfg ReverseConfig) (*Reverse, error) {
 	}
 	z := &Reverse{view: cfg.View}
 	for i := range trees {
-		if n := cfg.Apex.Labels() - trees[i].labels; n >= 0 && string(cfg.Apex.Suffix(n)) == trees[i].suffix {
+		if n := cfg.Head.Apex.Labels() - trees[i].labels; n >= 0 && string(cfg.Head.Apex.Suffix(n)) == trees[i].suffix {
 			z.arpa = &trees[i]
 		}
 	}
 	if z.arpa == nil {
-		return nil, errors.New("reverse zone " + cfg.Apex.String() + ": the name must end in in-addr.arpa or ip6.arpa")
+		return nil, errors.New("reverse zone " + cfg.Head.Apex.String() + ": the name must end in in-addr.arpa or ip6.arpa")
 	}
-	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+	if err := z.apex.init(&cfg.Head, nil); err != nil {
 		return nil, err
 	}
-	z.apex.serial = z.serial
-	if cfg.Server.Labels() > 0 {
-		z.apex.server, z.apex.own = slices.Clone(cfg.Server.Wire()), false
-	}
 	return z, nil
-}
-
-// serial is the greatest of the service zones', which rise with every change.
-func (z *Reverse) serial() uint32 {
-	var serial uint32
-	for _, s := range z.view.Sources() {
-		if s != nil && (serial == 0 || int32(s.Serial()-serial) > 0) { // RFC 1982
-			serial = s.Serial()
-		}
-	}
-	return serial
 }
 
 // SOA implements zones.Source.

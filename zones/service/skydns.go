@@ -2,8 +2,6 @@ package service
 
 import (
 	"errors"
-	"net/netip"
-	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/pool"
@@ -13,15 +11,10 @@ import (
 
 // SkyConfig configures a zone of source skydns.
 type SkyConfig struct {
-	Apex   wire.Name
+	Head   Head // whose TTL is that of records that have none, too
 	View   *pool.View
 	Source registry.SourceID // has those of the records that are instances
 	Tree   *SkyTree
-	// Hosts, TTL and NegativeTTL are as in Config. TTL is that of records that have
-	// none, too.
-	Hosts       []netip.Addr
-	TTL         time.Duration
-	NegativeTTL time.Duration
 }
 
 // Sky answers the names of a zone of SkyDNS records. A name is answered with the record
@@ -50,10 +43,9 @@ func NewSky(cfg SkyConfig) (*Sky, error) {
 		return nil, errors.New("skydns zone: View, Tree and Source: must be set")
 	}
 	z := &Sky{view: cfg.View, source: cfg.Source, tree: cfg.Tree}
-	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+	if err := z.apex.init(&cfg.Head, nil); err != nil {
 		return nil, err
 	}
-	z.apex.serial = serialOf(cfg.View, cfg.Source)
 	cfg.Tree.zone.Store(z)
 	return z, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -19,26 +18,17 @@ const (
 	negativeDefault = 2 * time.Second // what is not there now may be there in a moment
 )
 
-// nsLabel is the name server's own label below every service zone's apex; no
-// service may have it (Reserved).
+// nsLabel is the label below the apex of the name server of a zone that names none; no
+// service may have it (Head.Reserved).
 const nsLabel = "ns1"
-
-// Reserved lists the service names that a service zone needs for itself, for
-// pool.Source.
-func Reserved() []string { return []string{nsLabel} }
 
 // Config configures a service zone.
 type Config struct {
-	Apex   wire.Name
+	Head   Head
 	View   *pool.View
 	Source registry.SourceID // whose services the zone has
-	// Hosts are the addresses at which this server answers, for ns1.Z. None: the
-	// name exists without addresses.
-	Hosts       []netip.Addr
-	TTL         time.Duration // of the apex's records; 0: 5 s
-	NegativeTTL time.Duration // 0: 2 s
-	// Whole is pool.Pool.Whole, for transfers of the zone; nil: there are
-	// none.
+	// Whole is pool.Pool.Whole, for transfers of the zone, whose serial number then rises
+	// with every change; nil: there are none, and it stays.
 	Whole func(ctx context.Context, source registry.SourceID) ([]*pool.Service, uint32, error)
 }
 
@@ -60,13 +50,16 @@ func New(cfg Config) (*Zone, error) {
 		return nil, errors.New("service zone: View: must be set")
 	}
 	if cfg.Source == 0 {
-		return nil, fmt.Errorf("service zone %q: Source: must be set", cfg.Apex.String())
+		return nil, fmt.Errorf("service zone %q: Source: must be set", cfg.Head.Apex.String())
 	}
 	z := &Zone{view: cfg.View, source: cfg.Source, everything: cfg.Whole}
-	if err := z.apex.init(&cfg.Apex, cfg.TTL, cfg.NegativeTTL, cfg.Hosts); err != nil {
+	var serial func() uint32
+	if cfg.Whole != nil {
+		serial = serialOf(cfg.View, cfg.Source)
+	}
+	if err := z.apex.init(&cfg.Head, serial); err != nil {
 		return nil, err
 	}
-	z.apex.serial = serialOf(cfg.View, cfg.Source)
 	return z, nil
 }
 

@@ -298,9 +298,9 @@ func authorityConfig(cfg *config.Config, version string) authority.Config {
 
 // nameServers are the addresses that `ns1` of a service zone has: those that
 // DNS listens on, loopback for the unspecified.
-func (s *server) nameServers() []netip.Addr {
+func nameServers(cfg *config.Config) []netip.Addr {
 	var out []netip.Addr
-	for _, l := range s.cfg.Load().DNS.Listen {
+	for _, l := range cfg.DNS.Listen {
 		a := l.Addr()
 		if a.IsUnspecified() {
 			a = netip.AddrFrom4([4]byte{127, 0, 0, 1})

@@ -61,41 +61,61 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 
 // makeZone makes one zone.
 func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
-	switch z.Source {
-	case config.SourceFile:
+	if z.Source == config.SourceFile {
 		return loadStatic(z, apex, copied(cfg, z.Name))
-	case config.SourceReverse:
-		src, err := service.NewReverse(service.ReverseConfig{
-			Apex: apex, View: s.pool.View(), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		zone, err := sourceZone(cfg, z, apex, src)
-		return zone, nil, err
-	case config.SourceMuster, config.SourceNaming:
-		src, err := service.New(service.Config{
-			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
-			Whole: s.pool.Whole,
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		zone, err := sourceZone(cfg, z, apex, src)
-		return zone, nil, err
-	case config.SourceSkyDNS:
-		src, err := service.NewSky(service.SkyConfig{
-			Apex: apex, View: s.pool.View(), Source: s.sourceID(z.Name), Tree: s.skyTree(z.Name),
-			TTL: z.TTL, NegativeTTL: z.NegativeTTL, Hosts: s.nameServers(),
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		zone, err := sourceZone(cfg, z, apex, src)
-		return zone, nil, err
-	default:
-		return nil, nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
 	}
+	src, err := s.zoneSource(cfg, z)
+	if err != nil {
+		return nil, nil, err
+	}
+	zone, err := sourceZone(cfg, z, apex, src)
+	return zone, nil, err
+}
+
+// zoneSource makes what answers a zone that is not static.
+func (s *server) zoneSource(cfg *config.Config, z *config.Zone) (zones.Source, error) {
+	head, err := headOf(cfg, z)
+	if err != nil {
+		return nil, err
+	}
+	switch z.Source {
+	case config.SourceReverse:
+		return service.NewReverse(service.ReverseConfig{Head: head, View: s.pool.View()})
+	case config.SourceMuster, config.SourceNaming:
+		sc := service.Config{Head: head, View: s.pool.View(), Source: s.sourceID(z.Name)}
+		if copied(cfg, z.Name) {
+			sc.Whole = s.pool.Whole
+		}
+		return service.New(sc)
+	case config.SourceSkyDNS:
+		return service.NewSky(service.SkyConfig{Head: head, View: s.pool.View(), Source: s.sourceID(z.Name), Tree: s.skyTree(z.Name)})
+	case config.SourceFile:
+	}
+	return nil, fmt.Errorf("zone %s: unknown source %q", z.Name, z.Source)
+}
+
+// headOf is what a zone that is not static says of itself.
+func headOf(cfg *config.Config, z *config.Zone) (h service.Head, err error) {
+	h = service.Head{
+		Hosts: nameServers(cfg), TTL: z.TTL, NegativeTTL: z.NegativeTTL,
+		Refresh: z.SOA.Refresh, Retry: z.SOA.Retry, Expire: z.SOA.Expire,
+	}
+	if h.Apex, err = wire.ParseName(z.Name); err != nil {
+		return h, fmt.Errorf("zone %s: %w", z.Name, err)
+	}
+	if z.SOA.Mailbox != "" {
+		if h.Mailbox, err = wire.ParseName(z.SOA.Mailbox); err != nil {
+			return h, fmt.Errorf("zone %s: soa.mailbox: %w", z.Name, err)
+		}
+	}
+	for _, ns := range z.NameServers {
+		name, err := wire.ParseName(ns.Name)
+		if err != nil {
+			return h, fmt.Errorf("zone %s: name server: %w", z.Name, err)
+		}
+		h.Servers = append(h.Servers, service.NameServer{Name: name, Addresses: ns.Addresses})
+	}
+	return h, nil
 }
 
 // settings is what the pool takes of a configuration.
@@ -114,7 +134,11 @@ func (s *server) settings(cfg *config.Config) pool.Settings {
 		case config.SourceReverse:
 			out.Reverse = true
 		case config.SourceMuster, config.SourceNaming, config.SourceSkyDNS:
-			src := pool.Source{ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: service.Reserved(), Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name), OwnTTLs: z.Source == config.SourceSkyDNS}
+			head, _ := headOf(cfg, z) // the configuration was validated
+			src := pool.Source{
+				ID: s.sourceID(z.Name), Zone: z.Name, TTL: z.TTL, Reserved: head.Reserved(),
+				Serial: s.snapshots.serial(z.Name), Seed: s.snapshots.seeds(z.Name), OwnTTLs: z.Source == config.SourceSkyDNS,
+			}
 			for j := range cfg.Services {
 				if cfg.Services[j].Zone == z.Name {
 					src.Defaults = append(src.Defaults, cfg.Services[j].Service)

@@ -132,6 +132,20 @@ type Zone struct {
 	Notify      []netip.AddrPort // secondaries to tell of changes
 	NotifyTSIG  string           // the key to sign that with; empty: none
 	DNSSEC      string           // absolute path of a directory with the zone's keys; empty: the zone is not signed
+	NameServers []NameServer     // not SourceFile; none: ns1 below the zone's name, at this server's addresses
+	SOA         SOA              // not SourceFile
+}
+
+// NameServer is a name server of a zone.
+type NameServer struct {
+	Name      string       // absolute
+	Addresses []netip.Addr // of one right below the zone's name; none of others
+}
+
+// SOA is fields of a zone's SOA record; zero: the default.
+type SOA struct {
+	Mailbox                string // as a domain name (RFC 1035 section 8)
+	Refresh, Retry, Expire time.Duration
 }
 
 // RegistryMode says whose etcd is used.

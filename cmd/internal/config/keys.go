@@ -163,6 +163,23 @@ func zoneKeys() key {
 			func(z *Zone, v string) { z.DNSSEC = v }),
 		one("notify_tsig", "", "The key to sign that with.", domain(""),
 			func(z *Zone, v string) { z.NotifyTSIG = v }),
+		each("name_servers", "", "The zone's name servers, all of them, as the parent zone has them: the servers of the registry, or secondaries. The first is the SOA record's. Default: ns1 below the zone's name, at the addresses of dns.listen. Not for source file.",
+			func(z *Zone, v []NameServer) { z.NameServers = v },
+			must(one("name", "", "Its name, right below the zone's or outside the zone.", domain(""),
+				func(n *NameServer, v string) { n.Name = v })),
+			many("addresses", "", "Its addresses, if its name is below the zone's.", addressOnly(),
+				func(n *NameServer, v []netip.Addr) { n.Addresses = v }),
+		),
+		part("soa", "Fields of the SOA record. Not for source file.", func(z *Zone, v SOA) { z.SOA = v },
+			one("mailbox", "", "Who answers for the zone; default hostmaster@ and the zone's name.", mailbox(),
+				func(s *SOA, v string) { s.Mailbox = v }),
+			one("refresh", "", "How often secondaries look for changes that NOTIFY has not told them of; default 1m, or 4h where nobody may take the zone over.", duration(time.Second, 24*time.Hour, ""),
+				func(s *SOA, v time.Duration) { s.Refresh = v }),
+			one("retry", "", "How soon they try again; default 10s, or 1h.", duration(time.Second, 24*time.Hour, ""),
+				func(s *SOA, v time.Duration) { s.Retry = v }),
+			one("expire", "", "How long they answer without having reached the server; default 168h.", duration(time.Minute, 10_000*time.Hour, ""),
+				func(s *SOA, v time.Duration) { s.Expire = v }),
+		),
 	)
 }
 

@@ -58,7 +58,13 @@ node: NS-1
 log: {level: debug, format: json}
 dns: {listen: ["127.0.0.1:53", "[::1]:53"], tls: [127.0.0.1], https: [127.0.0.2], quic: ["[::1]:8853"], proxy_protocol_from: [10.0.0.9], certificates: [{cert: d.pem, key: d.key}], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1], rate_limit: {per_second: 50, slip: 0, exempt: []}}
 zones:
-  - {name: Svc.Example, source: muster, prefix: /a/b/, ttl: 7s, negative_ttl: 3s}
+  - name: Svc.Example
+    source: muster
+    prefix: /a/b/
+    ttl: 7s
+    negative_ttl: 3s
+    name_servers: [{name: NS1.svc.example, addresses: [192.0.2.1, "2001:db8::1"]}, {name: ns.example.net}]
+    soa: {mailbox: Dns.Admin@example.com, refresh: 2h, retry: 30m, expire: 96h}
   - {name: example.com., file: zones/example.com.zone, notify: [10.0.0.2], notify_tsig: key1}
   - {name: 10.in-addr.arpa, source: reverse}
 registry:
@@ -114,7 +120,14 @@ proxy:
 			NSID:      "ns-1",
 		},
 		Zones: []config.Zone{
-			{Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second},
+			{
+				Name: "svc.example.", Source: config.SourceMuster, Prefix: "/a/b", TTL: 7 * time.Second, NegativeTTL: 3 * time.Second,
+				NameServers: []config.NameServer{
+					{Name: "ns1.svc.example.", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
+					{Name: "ns.example.net."},
+				},
+				SOA: config.SOA{Mailbox: `dns\.admin.example.com.`, Refresh: 2 * time.Hour, Retry: 30 * time.Minute, Expire: 96 * time.Hour},
+			},
 			{Name: "example.com.", Source: config.SourceFile, File: filepath.Join(cwd, "zones/example.com.zone"), TTL: 5 * time.Second, NegativeTTL: 2 * time.Second, Notify: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:53")}, NotifyTSIG: "key1."},
 			{Name: "10.in-addr.arpa.", Source: config.SourceReverse, TTL: 5 * time.Second, NegativeTTL: 2 * time.Second},
 		},

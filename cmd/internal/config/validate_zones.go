@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/musterdns/muster/registry"
+	"github.com/musterdns/muster/zones/service"
 )
 
 func (v *validator) zones() {
@@ -56,11 +58,41 @@ func (v *validator) zoneKeys(at string, z Zone) {
 	if !z.Source.Services() && set("prefix") {
 		v.bad(at+".prefix", "has no effect: source is "+string(z.Source), "set source to muster, naming or skydns, or take it out")
 	}
+	v.nameServers(at, z)
+	if e := z.SOA.Expire; e != 0 && e <= z.SOA.Refresh {
+		v.bad(at+".soa.expire", short(e)+" is no more than refresh", "make it days: it is how long secondaries answer without having reached the server")
+	}
 	if z.Source == SourceFile {
+		for _, key := range []string{"name_servers", "soa"} {
+			if set(key) {
+				v.bad(at+"."+key, "has no effect: the master file has these records", "take it out")
+			}
+		}
 		for _, key := range []string{"ttl", "negative_ttl"} {
 			if v.c.where[at+"."+key] != v.c.where[at] { // a default stands where its entry does
 				v.bad(at+"."+key, "has no effect: the master file has the TTLs", "take it out")
 			}
+		}
+	}
+}
+
+// nameServers checks the name servers of a zone.
+func (v *validator) nameServers(at string, z Zone) {
+	if len(z.NameServers) > service.ServersMax {
+		v.bad(at+".name_servers", fmt.Sprintf("has %d name servers", len(z.NameServers)), fmt.Sprintf("list at most %d", service.ServersMax))
+	}
+	for i, n := range z.NameServers {
+		at := index(at+".name_servers", i)
+		label, below := strings.CutSuffix(n.Name, "."+z.Name)
+		switch {
+		case slices.ContainsFunc(z.NameServers[:i], func(o NameServer) bool { return o.Name == n.Name }):
+			v.bad(at+".name", quote(n.Name)+": is there twice", "keep one, with all addresses")
+		case n.Name == z.Name, below && strings.Contains(strings.ReplaceAll(label, `\.`, ""), "."):
+			v.bad(at+".name", quote(n.Name)+": lies deeper in the zone, or is its name", "use a name right below the zone's, such as ns1."+z.Name+", or one outside")
+		case below && len(n.Addresses) == 0:
+			v.bad(at, "addresses are missing: the name is below the zone's, and nobody else has them", "list them, as the parent zone's glue does")
+		case !below && len(n.Addresses) > 0:
+			v.bad(at+".addresses", "has no effect: "+quote(n.Name)+" lies outside the zone, and its own zone has them", "take it out")
 		}
 	}
 }

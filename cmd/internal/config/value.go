@@ -245,6 +245,18 @@ func domain(other string) value[string] {
 	}}
 }
 
+// mailbox is a mail address, given as the domain name that SOA records have it as: what
+// stands before the @ is the first label (RFC 1035 section 8).
+func mailbox() value[string] {
+	return value[string]{noun: "a mail address", schema: map[string]any{"type": "string"}, parse: func(s string) (string, error) {
+		at := strings.LastIndexByte(s, '@')
+		if at < 1 || at == len(s)-1 {
+			return "", errors.New("must be a mail address, such as hostmaster@example.com")
+		}
+		return domain("").parse(strings.NewReplacer(`\`, `\\`, ".", `\.`).Replace(s[:at]) + "." + s[at+1:])
+	}}
+}
+
 // serviceName is a service's name in lower case; "*" is taken as it is.
 func serviceName() value[string] {
 	return value[string]{noun: "a service's name or *", schema: map[string]any{"type": "string"}, parse: func(s string) (string, error) {
