@@ -278,8 +278,11 @@ func (s *server) buildDNS(cfg *config.Config) error {
 func authorityConfig(cfg *config.Config, version string) authority.Config {
 	out := authority.Config{
 		WhyAllow: cfg.DNS.WhyAllow, SubnetsFrom: cfg.ECS.AcceptFrom,
-		Chaos:   authority.Chaos{Version: "muster " + version, ID: cfg.DNS.NSID},
+		Chaos:   authority.Chaos{ID: cfg.DNS.NSID},
 		Forward: authority.Forward{Upstreams: cfg.Forward.Upstreams, Timeout: cfg.Forward.Timeout},
+	}
+	if !cfg.DNS.HideVersion {
+		out.Chaos.Version = "muster " + version
 	}
 	if _, table, _ := localities(cfg); table != nil { // the configuration was validated
 		out.Locality = table.Find

@@ -77,6 +77,7 @@ type DNS struct {
 	WhyAllow         []netip.Prefix // who may ask `_why` names
 	RateLimit        RateLimit
 	NSID             string // what the server calls itself to clients; empty: nothing
+	HideVersion      bool   // clients are not told the program's version
 	CookieSecretFile string // absolute path; empty: the servers of the registry share a secret
 }
 

@@ -138,6 +138,8 @@ func dnsKeys() key {
 			func(c *DNS, v string) { c.CookieSecretFile = v }),
 		one("nsid", `""`, "What clients that ask which server answers are told: NSID (RFC 5001) and id.server CH TXT; off: nothing.", nsid(),
 			func(c *DNS, v string) { c.NSID = v }).from("node"),
+		one("hide_version", "false", "Do not tell the program's version to those who ask for version.bind or version.server CH TXT.", boolean(),
+			func(c *DNS, v bool) { c.HideVersion = v }),
 	)
 }
 

@@ -56,7 +56,7 @@ func TestLoad_everything(t *testing.T) {
 	c := load(t, config.Options{Data: []byte(`
 node: NS-1
 log: {level: debug, format: json}
-dns: {listen: ["127.0.0.1:53", "[::1]:53"], tls: [127.0.0.1], https: [127.0.0.2], quic: ["[::1]:8853"], proxy_protocol_from: [10.0.0.9], certificates: [{cert: d.pem, key: d.key}], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1], rate_limit: {per_second: 50, slip: 0, exempt: []}}
+dns: {listen: ["127.0.0.1:53", "[::1]:53"], tls: [127.0.0.1], https: [127.0.0.2], quic: ["[::1]:8853"], proxy_protocol_from: [10.0.0.9], certificates: [{cert: d.pem, key: d.key}], workers: 3, tcp: {max_connections: 7, max_per_client: 2, idle_timeout: 1m}, why_allow: [10.0.0.1], rate_limit: {per_second: 50, slip: 0, exempt: []}, hide_version: true}
 zones:
   - name: Svc.Example
     source: muster
@@ -117,7 +117,7 @@ proxy:
 			Workers: 3, TCP: config.TCP{MaxConnections: 7, MaxPerClient: 2, IdleTimeout: time.Minute},
 			WhyAllow:  []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
 			RateLimit: config.RateLimit{PerSecond: 50, Slip: 0, Exempt: []netip.Prefix{}},
-			NSID:      "ns-1",
+			NSID:      "ns-1", HideVersion: true,
 		},
 		Zones: []config.Zone{
 			{
