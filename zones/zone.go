@@ -172,6 +172,28 @@ func (z *Zone) Stray(apexes []wire.Name) []string {
 	return told
 }
 
+// Undelegated tells of each of the apexes that the zone is the next above, and has no NS
+// records of: of a signed zone that is a proof that there is no such zone, by which
+// validators find nothing in it.
+func (z *Zone) Undelegated(apexes []wire.Name) []string {
+	var told []string
+	for i := range apexes {
+		child := &apexes[i]
+		depth, inside := child.Below(&z.apex)
+		if !inside || depth == 0 || slices.ContainsFunc(apexes, func(other wire.Name) bool {
+			_, above := child.Below(&other)
+			below, in := other.Below(&z.apex)
+			return above && in && below > 0 && below < depth
+		}) {
+			continue
+		}
+		if at, there := z.names.find(child.Wire()); !there || z.set(&z.nodes[at], wire.TypeNS) == nil {
+			told = append(told, fmt.Sprintf("%s is signed and has no NS records for %s, which is served below it: validators take it that there is no such zone", z.apex.String(), child.String()))
+		}
+	}
+	return told
+}
+
 // readSOA takes from the apex what the zone needs of its SOA.
 func (z *Zone) readSOA() error {
 	z.soa = z.set(&z.nodes[0], wire.TypeSOA)

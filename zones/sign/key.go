@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -252,19 +253,29 @@ func create(path, text string, mode os.FileMode) error {
 }
 
 // ReadDir reads the keys of a zone from a directory, sorted by tag. One that is not
-// there has none.
+// there has none. A key of which there is only the public file is an error: the parent may
+// have its DS record, by which all would be bogus that others sign.
 func ReadDir(dir string, zone wire.Name) ([]*Key, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "K"+zone.String()+"+*.private"))
-	if err != nil {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	keys := make([]*Key, 0, len(files))
-	for _, f := range files {
-		k, err := readKey(f, zone)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f, err)
+	var keys []*Key
+	secret := map[string]bool{}
+	for _, e := range slices.Backward(entries) { // sorted: .private before .key
+		base, of := strings.CutPrefix(e.Name(), "K"+zone.String()+"+")
+		file := filepath.Join(dir, e.Name())
+		switch ext := filepath.Ext(base); {
+		case of && ext == ".private":
+			k, err := readKey(file, zone)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			secret[strings.TrimSuffix(base, ext)] = true
+			keys = append(keys, k)
+		case of && ext == ".key" && !secret[strings.TrimSuffix(base, ext)]:
+			return nil, fmt.Errorf("%s: there is no .private file beside it: put that back, or, if the key has ended, delete this one too", file)
 		}
-		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b *Key) int { return int(a.Tag) - int(b.Tag) })
 	return keys, nil
@@ -273,7 +284,7 @@ func ReadDir(dir string, zone wire.Name) ([]*Key, error) {
 func readKey(file string, zone wire.Name) (*Key, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, errors.Unwrap(err) // ReadDir says which file it is
 	}
 	fields := map[string]string{}
 	for line := range strings.Lines(string(text)) {

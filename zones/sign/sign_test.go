@@ -248,6 +248,15 @@ func TestKey_IsWrittenAndRead(t *testing.T) {
 	if _, err := sign.ReadDir(dir, name(t, "example.test.")); err == nil || !strings.Contains(err.Error(), bad) {
 		t.Errorf("a bad key: %v", err)
 	}
+	if _, err := sign.ReadDir(bad, name(t, "example.test.")); err == nil {
+		t.Error("a file is taken for a directory without keys")
+	}
+	if err := errors.Join(os.Remove(bad), os.Remove(keys[0].File)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign.ReadDir(dir, name(t, "example.test.")); err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(keys[0].File, "private")+"key") {
+		t.Errorf("a key without its private file: %v", err)
+	}
 }
 
 func TestZone_RefusesWhatIsSignedAlready(t *testing.T) {

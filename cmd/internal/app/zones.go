@@ -45,6 +45,9 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 	}
 	for _, zone := range all {
 		warnings = append(warnings, zone.Stray(apexes)...)
+		if zone.Signed() {
+			warnings = append(warnings, zone.Undelegated(apexes)...)
+		}
 		if text, _ := aging(zone, time.Now()); text != "" {
 			warnings = append(warnings, text)
 		}

@@ -89,12 +89,13 @@ func (s *session) check(o config.Options) error {
 // checkZones reads the zone files.
 func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 	var apexes []wire.Name
-	var read []*zones.Zone
+	var read, signed []*zones.Zone
 	for i, z := range cfg.Zones {
 		if apex, err := wire.ParseName(z.Name); err == nil { // else it has been told
 			apexes = append(apexes, apex)
 		}
-		errs += s.checkKeys(cfg, i)
+		e, w := s.checkKeys(cfg, i)
+		errs, warnings = errs+e, warnings+w
 		if z.Source != config.SourceFile {
 			continue
 		}
@@ -104,6 +105,9 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 		if err == nil {
 			records += zone.Len()
 			read = append(read, zone)
+			if z.DNSSEC != "" || zone.Signed() {
+				signed = append(signed, zone)
+			}
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
@@ -114,6 +118,12 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 	}
 	for _, zone := range read {
 		for _, text := range zone.Stray(apexes) {
+			fmt.Fprintln(s.stdout, "warning:", text)
+			warnings++
+		}
+	}
+	for _, zone := range signed {
+		for _, text := range zone.Undelegated(apexes) {
 			fmt.Fprintln(s.stdout, "warning:", text)
 			warnings++
 		}

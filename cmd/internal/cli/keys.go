@@ -2,7 +2,9 @@ package cli
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -148,16 +150,40 @@ func (s *session) keysDS() *cobra.Command {
 	return cmd
 }
 
-// checkKeys sees whether the keys of a zone can be used.
-func (s *session) checkKeys(cfg *config.Config, i int) (errs int) {
+// checkKeys sees whether the keys of a zone can be used, and are nobody else's.
+func (s *session) checkKeys(cfg *config.Config, i int) (errs, warnings int) {
 	z := &cfg.Zones[i]
 	if z.DNSSEC == "" {
-		return 0
+		return 0, 0
 	}
-	if _, err := readKeys(z.Name, z.DNSSEC); err != nil {
-		key := fmt.Sprintf("zones[%d].dnssec", i)
-		fmt.Fprintln(s.stdout, config.Problem{Origin: cfg.Where(key), Key: key, Reason: err.Error(), Mend: "make one with muster keys generate"})
-		return 1
+	key := fmt.Sprintf("zones[%d].dnssec", i)
+	p := config.Problem{Origin: cfg.Where(key), Key: key, Mend: "make one with muster keys generate"}
+	name, err := wire.ParseName(z.Name)
+	if err != nil {
+		return 0, 0 // the configuration was validated
 	}
-	return 0
+	keys, err := sign.ReadDir(z.DNSSEC, name)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		p.Mend = "let the user that Muster runs as read it"
+	case err != nil:
+		p.Mend = "see muster keys --help for what the directory holds"
+	case len(keys) == 0:
+		err = fmt.Errorf("no key of %s in %s", z.Name, z.DNSSEC)
+	default:
+		_, err = sign.NewOnline(name, keys, time.Now())
+	}
+	if err != nil {
+		p.Reason = err.Error()
+		fmt.Fprintln(s.stdout, p)
+		return 1, 0
+	}
+	for _, k := range keys {
+		if info, err := os.Stat(k.File); err == nil && info.Mode().Perm()&0o004 != 0 {
+			p.Warning, p.Reason, p.Mend = true, k.File+": everybody on this machine may read it, and sign the zone", "chmod o-r "+k.File
+			fmt.Fprintln(s.stdout, p)
+			warnings++
+		}
+	}
+	return 0, warnings
 }
