@@ -5,8 +5,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // vizMark is how dnsviz print marks what it has validated, [.], or why not.
@@ -68,4 +70,49 @@ func namesOf(zone string) []string {
 		}
 	}
 	return names
+}
+
+// TestDNSViz_FindsNothingFromTheRoot has it go down from the root, whose key alone it
+// trusts, to zones of two servers: delegations with DS records and without, names' chains,
+// wildcards, names that are there for those below them, and none.
+func TestDNSViz_FindsNothingFromTheRoot(t *testing.T) {
+	inWorld(t, 4*time.Minute, func(w *world) {
+		viz := find(t, "dnsviz", "dnsviz")
+		for _, zone := range []string{liveSigned, livePlain} {
+			if err := w.register(t.Context(), zone, "web", "one", "10.9.0.1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		probed, trusted := w.lab.Path("probed.json"), w.lab.Path("root.key")
+		key, _, _ := strings.Cut(w.keys(".", "list"), ";")
+		write(t, trusted, key+"\n")
+		secure := []string{
+			"live.city", "web.live.city", "one.web.live.city", "nope.live.city", "_tcp.web.live.city", "_http._tcp.web.live.city", "v2._tag.web.live.city", "k._hash.web.live.city",
+			"still.city", "www.still.city", "chain.still.city", "x.wild.still.city", "b.ent.still.city", "a.b.ent.still.city", "nope.still.city",
+		}
+		insecure := []string{"plain.city", "web.plain.city", "flat.city", "www.flat.city", "x.wild.flat.city"}
+		w.command(slices.Concat([]string{viz, "probe", "-A", "-a", ".", "-x", ".+:a.city=" + worldRoots[0], "-o", probed}, secure, insecure)...)
+		name, seen := "", map[string]bool{}
+		printed := w.command(viz, "print", "-t", trusted, "-r", probed)
+		for line := range strings.Lines(printed) {
+			if !strings.HasPrefix(line, " ") {
+				name, _, _ = strings.Cut(strings.TrimSpace(line), " ")
+				seen[name] = true
+			}
+			unsigned := strings.HasSuffix(name, "plain.city") || strings.HasSuffix(name, "flat.city")
+			for _, mark := range vizMark.FindAllString(line, -1) {
+				if mark != "[.]" && !(unsigned && mark == "[-]") { // that it is not is proven by the parent
+					t.Errorf("%s: %s", name, line)
+				}
+			}
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "E:") || strings.HasPrefix(line, "W:") {
+				t.Errorf("%s: %s", name, line)
+			}
+		}
+		for _, n := range slices.Concat(secure, insecure) {
+			if !seen[n] {
+				t.Errorf("%s is not in what dnsviz has seen:\n%s", n, printed)
+			}
+		}
+	})
 }
