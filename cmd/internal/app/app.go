@@ -98,6 +98,7 @@ type server struct {
 
 	reloadsDone, reloadsFailed    atomic.Uint64
 	reportsWritten, reportsFailed atomic.Uint64
+	alone                         atomic.Pointer[string] // why it is not among the members; nil: it is, or has not tried
 
 	etcd      *embedded.Server // nil in mode etcd
 	client    *etcd.Client
@@ -368,12 +369,14 @@ func (s *server) join(ctx context.Context) error {
 	for lease == nil {
 		var err error
 		if lease, err = s.cluster.HoldMember(ctx, member, memberTTL); err != nil {
+			s.cannotJoin(err)
 			pause(ctx, time.Second)
 		}
 		if ctx.Err() != nil && lease == nil {
 			return nil
 		}
 	}
+	s.alone.Store(nil)
 	err := s.report(ctx, lease, member)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -381,6 +384,15 @@ func (s *server) join(ctx context.Context) error {
 		s.log.Debug("leaving the members failed; the lease expires by itself", "error", err)
 	}
 	return ended(ctx, err)
+}
+
+// cannotJoin notes why this server is not among the members, which somebody has to mend
+// unless etcd is only away.
+func (s *server) cannotJoin(err error) {
+	text := err.Error()
+	if before := s.alone.Swap(&text); before == nil && s.client.Err() == nil {
+		s.log.Warn("this server cannot list itself among the others of its registry, and checks alone", "error", text)
+	}
 }
 
 // pause waits for d or the context's end.

@@ -61,4 +61,22 @@ services: [{name: web, ttl: %s}]
 		t.Error("that it is refused is not logged")
 	}
 	ttl("a good configuration", fmt.Sprintf(whole, "", "9s", ""), 9*time.Second)
+	// What waits for a restart is told for as long as it waits.
+	waits := func() bool {
+		t.Helper()
+		doctor, err := r.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(fmt.Sprint(doctor), "dns.workers has changed, and is read at the start alone")
+	}
+	ttl("more workers", fmt.Sprintf(whole, ", workers: 3", "9s", ""), 9*time.Second)
+	ttl("and another TTL", fmt.Sprintf(whole, ", workers: 3", "10s", ""), 10*time.Second)
+	if !waits() {
+		t.Error("the doctor does not tell that dns.workers waits for a restart")
+	}
+	ttl("as it was", fmt.Sprintf(whole, "", "11s", ""), 11*time.Second)
+	if waits() {
+		t.Error("the doctor tells of a change that was taken back")
+	}
 }

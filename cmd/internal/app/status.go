@@ -170,16 +170,10 @@ func (s *server) findings(ctx context.Context) []api.Finding {
 	for _, line := range st.Config.Problems {
 		add(api.SeverityError, "configuration", line, "mend it and send SIGHUP; until then the old one is in force")
 	}
-	switch {
-	case st.Registry.Snapshot:
-		add(api.SeverityError, "registry", "what is served comes from the snapshot file, "+st.Registry.Age.String()+" old",
-			"bring etcd back at "+strings.Join(s.endpoints, ", "))
-	case st.Registry.Stale:
-		add(api.SeverityError, "registry", "the last proof that what is served is up to date is "+st.Registry.Age.String()+" old",
-			"bring etcd back at "+strings.Join(s.endpoints, ", "))
-	case !st.Registry.Connected && s.client != nil:
-		add(api.SeverityWarning, "registry", "etcd does not answer: "+st.Registry.Error, "bring etcd back at "+strings.Join(s.endpoints, ", "))
+	for _, key := range needRestart(s.opt.Config, s.cfg.Load()) {
+		add(api.SeverityWarning, "configuration", key+" has changed, and is read at the start alone", "restart the server, or change it back")
 	}
+	out = append(out, s.registryFindings(&st.Registry)...)
 	for i := range s.sources {
 		if s.pool.View().Source(s.sources[i].etcd.ID()).Held(time.Now().UnixNano()) {
 			add(api.SeverityError, "zone "+s.sources[i].zone, "half of its instances fell at once; removals are held for a while",

@@ -15,7 +15,7 @@ import (
 
 func (s *session) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show the state of the server as a whole", GroupID: groupLook, Args: cobra.NoArgs,
+		Use: "status", Short: "Show the state of the server as a whole", GroupID: groupLook, Args: arguments(0, 0),
 		Example: `  muster status
   muster status --addr http://10.0.0.2:8653 -o yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,6 +46,8 @@ func statusTable(w io.Writer, st *api.Status, wide bool, now time.Time) {
 	switch {
 	case r.Snapshot:
 		line("registry", "%s %s: away; served from the snapshot, %s old: %s", r.Mode, strings.Join(r.Endpoints, " "), duration(r.Age), r.Error)
+	case !r.Connected && r.Age == 0:
+		line("registry", "%s %s: not reached yet: %s", r.Mode, strings.Join(r.Endpoints, " "), r.Error)
 	case !r.Connected:
 		line("registry", "%s %s: away for %s: %s", r.Mode, strings.Join(r.Endpoints, " "), duration(r.Age), r.Error)
 	default:
