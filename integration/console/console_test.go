@@ -29,7 +29,7 @@ const hostile = `<img src=x onerror="document.title='owned'"><script>document.ti
 
 // browser opens the console in a browser that ends with the test. told is what the
 // browser has had to say: what a page writes to its console, and what it broke.
-func browser(t *testing.T, url string) (ctx context.Context, told func() string) {
+func browser(t *testing.T, url string, more ...chromedp.ExecAllocatorOption) (ctx context.Context, told func() string) {
 	t.Helper()
 	chromium, err := program.Find("chromium")
 	if err != nil {
@@ -37,6 +37,7 @@ func browser(t *testing.T, url string) (ctx context.Context, told func() string)
 	}
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(chromium), chromedp.NoSandbox,
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.UserDataDir(t.TempDir()))
+	options = append(options, more...)
 	ctx, cancelTime := context.WithTimeout(t.Context(), 60*time.Second)
 	ctx, cancelBrowser := chromedp.NewExecAllocator(ctx, options...)
 	ctx, cancelTab := chromedp.NewContext(ctx)

@@ -2,9 +2,12 @@
 // comes from the API is written as text, never as markup.
 
 const rowsMax = 500; // services listed at once: the search is for the rest
+const instancesMax = 200; // of one service shown at once
 const eventsMax = 200;
 const settle = 150; // ms that changes are gathered for
 const statusEvery = 2000; // ms, of what no event tells: ages, loads, checks
+const restFactor = 10; // the server is left alone for so many times as long as it took to answer
+const changedFor = 2500; // ms that a change is marked
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,6 +21,39 @@ function element(tag, attributes, ...children) {
   return e;
 }
 
+// say sets a text where it is another: what reads the page aloud says it once.
+function say(id, text, tone) {
+  const e = $(id);
+  if (e.textContent !== text) e.textContent = text;
+  if (tone !== undefined) e.className = tone;
+}
+
+// morph makes an element what another is, and leaves what is the same in its place:
+// focus, selection and scrolling stay.
+function morph(old, now) {
+  if (old.isEqualNode(now)) return;
+  if (old.nodeType !== Node.ELEMENT_NODE || old.nodeName !== now.nodeName) { old.replaceWith(now); return; }
+  for (const { name } of [...old.attributes]) if (!now.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of now.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const before = [...old.childNodes], after = [...now.childNodes];
+  after.forEach((n, i) => (before[i] ? morph(before[i], n) : old.append(n)));
+  before.slice(after.length).forEach((n) => n.remove());
+}
+
+// list makes the children of an element those given, each with a key of its own.
+function list(parent, fresh) {
+  const keys = new Set(fresh.map((e) => e.dataset.key));
+  const old = new Map([...parent.children].map((e) => [e.dataset.key, e]));
+  for (const [k, e] of old) if (!keys.has(k)) e.remove();
+  let next = parent.firstElementChild;
+  for (const e of fresh) {
+    const here = old.get(e.dataset.key);
+    if (here) morph(here, e);
+    if (here && here === next) next = next.nextElementSibling;
+    else parent.insertBefore(here ?? e, next);
+  }
+}
+
 async function get(path) {
   const resp = await fetch(path, { headers: { Accept: "application/json" } });
   const body = await resp.json();
@@ -25,7 +61,7 @@ async function get(path) {
   return body;
 }
 
-const state = { proxy: false, services: [], chosen: location.hash.slice(1), seen: new Map() };
+const state = { proxy: false, services: [], chosen: location.hash.slice(1), seen: new Map(), busyUntil: 0, soon: false };
 
 const key = (s) => `${s.zone}/${s.name}`;
 
@@ -40,21 +76,15 @@ function showServices() {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = state.services.filter((s) => words.every((w) => s.domain.includes(w) || s.mode.includes(w)));
   if (!found.some((s) => key(s) === state.chosen) && found.length > 0) state.chosen = key(found[0]);
-  const focused = document.activeElement?.dataset?.service;
-  $("services").replaceChildren(...found.slice(0, rowsMax).map((s) => {
-    const button = element("button", { type: "button", "data-service": key(s), "aria-current": key(s) === state.chosen ? "true" : undefined },
-      element("span", {}, s.name), element("span", { class: `count ${toneOf(s)}` }, `${s.counts.serving}/${s.counts.total}`));
-    button.addEventListener("click", () => choose(key(s)));
-    return element("li", {}, button);
-  }));
-  if (focused) $("services").querySelector(`[data-service="${CSS.escape(focused)}"]`)?.focus();
+  list($("services"), found.slice(0, rowsMax).map((s) => element("li", { "data-key": key(s) },
+    element("button", { type: "button", "data-service": key(s), "aria-current": key(s) === state.chosen ? "true" : undefined, "aria-label": `${s.name} ${s.counts.serving}/${s.counts.total} instances answered` },
+      element("span", {}, s.name), element("span", { class: `count ${toneOf(s)}` }, `${s.counts.serving}/${s.counts.total}`)))));
   $("more").hidden = found.length <= rowsMax;
-  $("more").textContent = `and ${found.length - rowsMax} more: search for them`;
+  say("more", `and ${found.length - rowsMax} more: search for them`);
 }
 
 function choose(k) {
   state.chosen = k;
-  state.seen.clear();
   history.replaceState(null, "", `#${k}`);
   showServices();
   Promise.all([showService(), showProxy()]).catch(failed);
@@ -62,37 +92,50 @@ function choose(k) {
 
 const percent = (x) => (x === undefined ? "" : `${(100 * x).toFixed(1)} %`);
 
-const columns = [["Instance"], ["Address"], ["Answered"], ["Health"], ["Weight", "number"], ["Share", "number"], ["Place"], ["Why, and what the checks say"]];
+const columns = [["Instance"], ["Address"], ["Answered"], ["Health"], ["Weight", "number"], ["Share", "number"], ["Place"], ["Why, and what the checks say", "why"]];
+
+// heading is the row of a table's columns, which have names and classes, and cells those
+// of another of its rows. Roles are said, since what is no table to the eye (a narrow
+// window's) is none to some readers.
+const heading = (of) => element("tr", { role: "row" }, ...of.map(([name, kind]) => element("th", { scope: "col", role: "columnheader", class: kind }, name)));
+const cells = (of, ...contents) => contents.map((c, n) => element("td", { role: "cell", class: of[n][1], "data-label": of[n][0] }, c));
 
 function row(i, share) {
   const health = { passing: "good", failing: "bad" }[i.health] ?? "dim";
-  const checks = (i.checks ?? []).map((c) => c.output).filter(Boolean).join("; ");
-  const place = [i.region, i.locality].filter(Boolean).join(" ");
+  const checks = (i.checks ?? []).map((c) => c.output).filter((text) => text && !i.why.includes(text)).join("; ");
   const admin = typeof i.admin === "string" ? i.admin : i.admin?.state;
-  const cells = [
-    element("td", {}, i.id),
-    element("td", {}, element("code", {}, i.addresses.join(" ") + (i.port ? `:${i.port}` : ""))),
-    element("td", {}, element("span", { class: `state ${i.serving ? "good" : "bad"}` }, i.serving ? "in" : "out")),
-    element("td", {}, element("span", { class: `state ${health}` }, admin ? `${i.health}, ${admin}` : i.health)),
-    element("td", { class: "number" }, i.effective_weight === i.weight ? i.weight : `${i.effective_weight} of ${i.weight}`),
-    element("td", { class: "number" }, percent(share)),
-    element("td", { class: "place" }, place),
-    element("td", { class: "why" }, [i.why, checks].filter(Boolean).join(" \u00b7 ")),
-  ];
   const now = `${i.serving} ${i.health} ${admin}`;
   const before = state.seen.get(i.id);
-  state.seen.set(i.id, now);
-  return element("tr", { "data-instance": i.id, class: before !== undefined && before !== now ? "changed" : undefined }, ...cells);
+  const until = before && before.now !== now ? Date.now() + changedFor : before?.until ?? 0;
+  state.seen.set(i.id, { now, until });
+  return element("tr", { role: "row", "data-key": i.id, "data-instance": i.id, class: Date.now() < until ? "changed" : undefined }, ...cells(columns,
+    i.id,
+    element("code", {}, i.addresses.join(" ") + (i.port ? `:${i.port}` : "")),
+    element("span", { class: `state ${i.serving ? "good" : "bad"}` }, i.serving ? "in" : "out"),
+    element("span", { class: `state ${health}` }, admin ? `${i.health}, ${admin}` : i.health),
+    i.effective_weight === i.weight ? i.weight : `${i.effective_weight} of ${i.weight}`,
+    percent(share),
+    [i.region, i.locality].filter(Boolean).join(" "),
+    [i.why, checks].filter(Boolean).join(" \u00b7 ")));
+}
+
+// showRows shows the instances, of very many those first that are not answered.
+function showRows(instances, shares) {
+  const left = instances.length - instancesMax;
+  const shown = left > 0 ? [...instances.filter((i) => !i.serving), ...instances.filter((i) => i.serving)].slice(0, instancesMax) : instances;
+  list($("instances"), shown.map((i) => row(i, shares.get(i.id))));
+  $("rest").hidden = left <= 0;
+  say("rest", `and ${left} more: muster instances lists them; those that are not answered come first here`);
 }
 
 async function showService() {
   const chosen = state.services.find((s) => key(s) === state.chosen);
   if (!chosen) {
-    $("name").textContent = "No service is registered yet";
-    $("policy").textContent = "muster register web --port 8080 --check http:/healthz registers one.";
-    $("failure").textContent = "";
+    say("name", state.services.length > 0 ? "No service has this name" : "No service is registered yet");
+    say("policy", "muster register web --port 8080 --check http:/healthz registers one.");
+    say("failure", "");
     $("columns").replaceChildren();
-    $("instances").replaceChildren();
+    showRows([], new Map());
     return;
   }
   const [s, explained] = await Promise.all([
@@ -101,28 +144,30 @@ async function showService() {
   ]);
   const shares = new Map((explained.instances ?? []).map((v) => [v.id, v.share]));
   if (key(s) !== state.chosen) return; // another was chosen meanwhile
-  $("name").textContent = s.domain;
-  $("policy").textContent = [`policy ${s.policy}`, `mode ${s.mode}${s.frozen ? ", frozen" : ""}`, `TTL ${s.ttl}`, ...(s.checks ?? [])].join(" \u00b7 ");
+  if (state.shown !== state.chosen) state.seen.clear(); // nothing of another service has changed
+  state.shown = state.chosen;
+  say("name", s.domain);
+  say("policy", [`policy ${s.policy}`, `mode ${s.mode}${s.frozen ? ", frozen" : ""}`, `TTL ${s.ttl}`, ...(s.checks ?? [])].join(" \u00b7 "));
   const told = (title, f) => f ? `${title}: ${f.instance} at ${new Date(f.at).toLocaleString()}, ${f.what}. ` : "";
   const [last, worst] = [told("Last failure", s.last_failure), told("The longest one", s.worst_failure)];
-  $("failure").textContent = s.worst_failure?.what === s.last_failure?.what ? last : last + worst;
-  $("columns").replaceChildren(element("tr", {}, ...columns.map(([name, kind]) => element("th", { scope: "col", class: kind }, name))));
-  $("instances").replaceChildren(...(s.instances ?? []).map((i) => row(i, shares.get(i.id))));
+  say("failure", s.worst_failure?.what === s.last_failure?.what ? last : last + worst);
+  if (!$("columns").firstChild) $("columns").append(heading(columns));
+  showRows(s.instances ?? [], shares);
 }
+
+const proxyColumns = [["Instance"], ["Chosen"], ["In flight", "number"], ["Requests", "number"], ["Failures", "number"], ["Ejections", "number"], ["Share", "number"], ["Why", "why"]];
 
 // showProxy shows how the proxies see the chosen service.
 async function showProxy() {
   const p = state.proxy ? await get("/v1/proxy") : {};
   const mine = (p.services ?? []).filter((s) => `${s.zone}/${s.service}` === state.chosen);
-  $("proxies").replaceChildren(...mine.map((s) => element("div", { class: "wide" }, element("table", {},
+  list($("proxies"), mine.map((s) => element("div", { class: "wide", "data-key": s.part ?? "" }, element("table", { role: "table" },
     element("caption", {}, `Proxy${s.part ? `, ${s.part}` : ""}: ${s.policy}, ${s.active} in flight`),
-    element("thead", {}, element("tr", {}, ...[["Instance"], ["Chosen"], ["In flight", "number"], ["Requests", "number"], ["Failures", "number"], ["Ejections", "number"], ["Share", "number"], ["Why"]]
-      .map(([name, kind]) => element("th", { scope: "col", class: kind }, name)))),
-    element("tbody", {}, ...(s.instances ?? []).map((i) => element("tr", { "data-proxied": i.id },
-      element("td", {}, i.id),
-      element("td", {}, element("span", { class: `state ${i.ejected ? "warn" : i.in ? "good" : "bad"}` }, i.ejected ? "ejected" : i.in ? "in" : "out")),
-      element("td", { class: "number" }, i.active), element("td", { class: "number" }, i.total), element("td", { class: "number" }, i.failures), element("td", { class: "number" }, i.ejections),
-      element("td", { class: "number" }, percent(i.share)), element("td", { class: "why" }, i.why))))))));
+    element("thead", { role: "rowgroup" }, heading(proxyColumns)),
+    element("tbody", { role: "rowgroup" }, ...(s.instances ?? []).slice(0, instancesMax).map((i) => element("tr", { role: "row", "data-proxied": i.id }, ...cells(proxyColumns,
+      i.id,
+      element("span", { class: `state ${i.ejected ? "warn" : i.in ? "good" : "bad"}` }, i.ejected ? "ejected" : i.in ? "in" : "out"),
+      i.active, i.total, i.failures, i.ejections, percent(i.share), i.why))))))));
 }
 
 async function showStatus() {
@@ -134,12 +179,12 @@ async function showStatus() {
     ["registry", r.connected ? `revision ${r.revision}` : `away, what is known is ${r.age} old`],
     ["services", st.services], ["instances", `${st.instances.serving} of ${st.instances.total} answered`], ["queries", st.queries],
   ];
-  $("facts").replaceChildren(...facts.filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => element("div", {}, element("dt", {}, k), element("dd", {}, v))));
+  list($("facts"), facts.filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => element("div", { "data-key": k }, element("dt", {}, k), element("dd", {}, v))));
   const alarms = [];
   if (!st.ready) alarms.push(`not ready: ${(st.waiting ?? []).join(", ")}`);
   if (r.stale) alarms.push(`the registry's state is ${r.age} old`);
   if (st.problems > 0) alarms.push(`${st.problems} records cannot be used: muster doctor names them`);
-  $("alarm").textContent = alarms.join(" \u00b7 ");
+  say("alarm", alarms.join(" \u00b7 "));
   $("alarm").hidden = alarms.length === 0;
 }
 
@@ -151,21 +196,44 @@ function showNews(e) {
   while ($("events").childElementCount > eventsMax) $("events").lastElementChild.remove();
 }
 
-let timer;
-function refreshSoon() {
-  timer ??= setTimeout(() => { timer = undefined; refresh().catch(failed); }, settle);
+// refresh shows all anew, one refresh at a time: of what changes meanwhile, the next
+// tells. The more a server has, the longer it takes, and the longer it is left alone.
+let running = false, wanted = false, timer;
+async function refresh() {
+  if (running) { wanted = true; return; }
+  running = true;
+  wanted = false;
+  const begun = performance.now();
+  try {
+    state.services = (await get("/v1/services")).services ?? [];
+    showServices();
+    await showStatus();
+    await Promise.all([showService(), showProxy()]);
+  } catch (err) {
+    failed(err);
+  }
+  running = false;
+  const rest = restFactor * (performance.now() - begun);
+  refreshAfter(Math.max(wanted ? settle : statusEvery, rest));
+  state.busyUntil = performance.now() + rest;
 }
 
-async function refresh() {
-  state.services = (await get("/v1/services")).services ?? [];
-  showServices();
-  await showStatus();
-  await Promise.all([showService(), showProxy()]);
+function refreshAfter(ms) {
+  clearTimeout(timer);
+  timer = setTimeout(() => (document.hidden ? refreshAfter(statusEvery) : refresh()), ms);
+}
+
+// refreshSoon is called at each change.
+function refreshSoon() {
+  if (running) wanted = true;
+  else if (!state.soon) {
+    state.soon = true;
+    setTimeout(() => { state.soon = false; refresh(); }, Math.max(settle, state.busyUntil - performance.now()));
+  }
 }
 
 function failed(err) {
-  $("connection").textContent = `no answer: ${err.message}`;
-  $("connection").className = "bad";
+  say("connection", `no answer: ${err.message}`, "bad");
 }
 
 // follow reads the events as they come, and begins again when they end.
@@ -174,8 +242,7 @@ async function follow() {
     try {
       const resp = await fetch("/v1/events", { headers: { Accept: "text/event-stream" } });
       if (!resp.ok) throw new Error(resp.statusText);
-      $("connection").textContent = "live";
-      $("connection").className = "good";
+      say("connection", "live", "good");
       refreshSoon();
       const reader = resp.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
@@ -199,6 +266,6 @@ async function follow() {
 }
 
 $("search").addEventListener("input", () => { showServices(); showService().catch(failed); });
-setInterval(() => { if (!document.hidden) Promise.all([showStatus(), showService(), showProxy()]).catch(failed); }, statusEvery);
-refresh().catch(failed);
+$("services").addEventListener("click", (e) => { const b = e.target.closest("button"); if (b) choose(b.dataset.service); });
+refresh();
 follow();
