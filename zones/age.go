@@ -31,8 +31,8 @@ func (z *Zone) FirstToExpire() (first Signature, ok bool) {
 // findExpiring finds the signature that expires first.
 func (z *Zone) findExpiring() {
 	const expireAt, sinceAt, end = 8, 12, 16 // in the RDATA, RFC 4034 section 3.1
-	for i := range z.nodes {
-		n := &z.nodes[i]
+	for i := range z.names.nodes {
+		n := &z.names.nodes[i]
 		for k := range z.sets[n.first : n.first+uint32(n.count)] {
 			set := &z.sets[n.first+uint32(k)]
 			if set.covers == 0 {

@@ -72,7 +72,6 @@ func (z *Zone) build(records []Record) error {
 		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.typ, b.typ), cmp.Compare(a.of, b.of),
 			compareRData(a.typ, a.rdata, b.rdata), cmp.Compare(a.order, b.order))
 	})
-	z.nodes = make([]node, z.names.len())
 	z.data = make([]byte, 0, octets)
 	if err := z.buildSets(entries); err != nil {
 		return err
@@ -117,7 +116,7 @@ func (z *Zone) buildSets(entries []entry) error {
 			z.data = binary.BigEndian.AppendUint16(z.data, uint16(len(r.rdata)))
 			z.data = append(z.data, r.rdata...)
 		}
-		n := &z.nodes[e.node]
+		n := &z.names.nodes[e.node]
 		if n.count == 0 {
 			n.first = uint32(len(z.sets))
 		}
@@ -141,21 +140,21 @@ func (z *Zone) buildSets(entries []entry) error {
 
 // markWildcards marks the nodes that have a child named `*`.
 func (z *Zone) markWildcards() {
-	for i := range z.nodes {
+	for i := range z.names.nodes {
 		name := z.names.name(uint32(i))
 		if i == 0 || !bytes.HasPrefix(name, star) {
 			continue
 		}
 		if parent, ok := z.names.find(name[len(star):]); ok {
-			z.nodes[parent].flags |= hasStar
+			z.names.nodes[parent].flags |= hasStar
 		}
 	}
 }
 
 // findExtras finds, for each set that names hosts, their addresses in the zone.
 func (z *Zone) findExtras() {
-	for i := range z.nodes {
-		n := &z.nodes[i]
+	for i := range z.names.nodes {
+		n := &z.names.nodes[i]
 		for j := range n.count {
 			s := &z.sets[n.first+uint32(j)]
 			switch s.typ {
@@ -188,7 +187,7 @@ func (z *Zone) addExtras(s *Set, node uint32) {
 		}
 		seen[at] = true
 		for _, t := range [...]wire.Type{wire.TypeA, wire.TypeAAAA} {
-			if set := z.setIndex(&z.nodes[at], t); set >= 0 {
+			if set := z.setIndex(&z.names.nodes[at], t); set >= 0 {
 				_, under := host.Below(&owner)
 				z.extras = append(z.extras, extra{rdata: uint32(i), set: uint32(set), glue: delegates && under})
 			}

@@ -9,8 +9,8 @@ import (
 
 // findSignatures links sets with their signatures, and orders the NSEC records.
 func (z *Zone) findSignatures() {
-	for i := range z.nodes {
-		n := &z.nodes[i]
+	for i := range z.names.nodes {
+		n := &z.names.nodes[i]
 		sets := z.sets[n.first : n.first+uint32(n.count)]
 		for k := range sets {
 			if sets[k].covers == 0 {
@@ -24,7 +24,7 @@ func (z *Zone) findSignatures() {
 			z.nsecs = append(z.nsecs, uint32(i))
 		}
 	}
-	if apex := z.set(&z.nodes[0], wire.TypeSOA); apex == nil || apex.sig == 0 {
+	if apex := z.set(&z.names.nodes[0], wire.TypeSOA); apex == nil || apex.sig == 0 {
 		z.nsecs = nil // NSEC without signatures prove nothing
 	}
 	if len(z.nsecs) == 0 {
@@ -163,14 +163,14 @@ func (z *Zone) standing(name *wire.Name) *node {
 			return nil
 		}
 	}
-	return &z.nodes[at]
+	return &z.names.nodes[at]
 }
 
 // prove writes a node's NSEC or NSEC3 record and its signatures.
 func (z *Zone) prove(b *wire.Builder, node uint32) bool {
-	set := z.set(&z.nodes[node], wire.TypeNSEC)
+	set := z.set(&z.names.nodes[node], wire.TypeNSEC)
 	if len(z.nsecs) == 0 {
-		set = z.set(&z.nodes[node], wire.TypeNSEC3)
+		set = z.set(&z.names.nodes[node], wire.TypeNSEC3)
 	}
 	rdata, _ := next(z.data[set.data:])
 	ref, ok := b.RROwner(wire.Authority, z.names.name(node), set.typ, wire.ClassIN, set.ttl, rdata)

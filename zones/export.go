@@ -70,8 +70,8 @@ func soaSerial(rdata []byte) uint32 {
 // records are those of a static zone, the SOA first.
 func (t *Tree) records(z *Zone) []Record {
 	out := make([]Record, 1, z.Len()+1)
-	for i := range z.nodes {
-		n := &z.nodes[i]
+	for i := range z.names.nodes {
+		n := &z.names.nodes[i]
 		owner := z.names.name(uint32(i))
 		for k := int(n.first); k < int(n.first)+int(n.count); k++ {
 			s := &z.sets[k]

@@ -51,7 +51,7 @@ func hashed(r *Record, owner *wire.Name, below int) bool {
 // chain of others may not be whole (RFC 5155 section 4). Of several any may be taken
 // (section 7.3); the first has the fewest iterations.
 func (z *Zone) findChain() {
-	params := z.set(&z.nodes[0], wire.TypeNSEC3PARAM)
+	params := z.set(&z.names.nodes[0], wire.TypeNSEC3PARAM)
 	if params == nil || params.sig == 0 {
 		return
 	}
@@ -82,8 +82,8 @@ func (z *Zone) chainOf(param []byte) (c chain, ok bool) {
 		node uint32
 	}
 	var links []link
-	for i := range z.nodes {
-		set := z.set(&z.nodes[i], wire.TypeNSEC3)
+	for i := range z.names.nodes {
+		set := z.set(&z.names.nodes[i], wire.TypeNSEC3)
 		if set == nil {
 			continue
 		}

@@ -11,9 +11,9 @@ import (
 // is built and never afterwards.
 type index struct {
 	seed  maphash.Seed
-	slots []slot   // at most half are in use
-	at    []uint32 // where entry i begins in names
-	names []byte   // every name, one after the other
+	slots []slot // at most half are in use
+	nodes []node // entries; of a Tree's they have nothing but a name
+	names []byte // every name, one after the other
 }
 
 // slot is a place of the table. The hash spares a look at another entry's name, which
@@ -30,22 +30,19 @@ func newIndex() index {
 	return index{seed: maphash.MakeSeed(), slots: make([]slot, slotsMin)}
 }
 
-// len is the number of entries.
-func (x *index) len() int { return len(x.at) }
-
 // name returns entry i.
 func (x *index) name(i uint32) []byte {
-	end := len(x.names)
-	if int(i)+1 < len(x.at) {
-		end = int(x.at[i+1])
-	}
-	return x.names[x.at[i]:end:end]
+	n := &x.nodes[i]
+	end := n.name + uint32(n.octets)
+	return x.names[n.name:end:end]
 }
+
+func (x *index) hash(name []byte) uint64 { return maphash.Bytes(x.seed, name) }
 
 // find returns the entry of a lower-cased name.
 func (x *index) find(name []byte) (i uint32, ok bool) {
 	mask := uint64(len(x.slots) - 1)
-	hash := maphash.Bytes(x.seed, name)
+	hash := x.hash(name)
 	for h := hash; ; h++ {
 		s := x.slots[h&mask]
 		if s.entry == 0 {
@@ -62,15 +59,13 @@ func (x *index) add(name []byte) uint32 {
 	if i, ok := x.find(name); ok {
 		return i
 	}
-	i := uint32(len(x.at))
-	x.at = append(x.at, uint32(len(x.names)))
-	x.names = append(x.names, name...)
-	if 2*len(x.at) <= len(x.slots) {
+	i := x.hide(name)
+	if 2*len(x.nodes) <= len(x.slots) {
 		x.place(i)
 		return i
 	}
 	x.slots = make([]slot, 2*len(x.slots))
-	for j := range x.at {
+	for j := range x.nodes {
 		x.place(uint32(j))
 	}
 	return i
@@ -78,15 +73,16 @@ func (x *index) add(name []byte) uint32 {
 
 // hide makes an entry that is not found by its name. Nothing may be added behind it.
 func (x *index) hide(name []byte) uint32 {
-	i := uint32(len(x.at))
-	x.at, x.names = append(x.at, uint32(len(x.names))), append(x.names, name...)
+	i := uint32(len(x.nodes))
+	x.nodes = append(x.nodes, node{name: uint32(len(x.names)), octets: uint8(len(name))})
+	x.names = append(x.names, name...)
 	return i
 }
 
 // place enters i into a free slot.
 func (x *index) place(i uint32) {
 	mask := uint64(len(x.slots) - 1)
-	hash := maphash.Bytes(x.seed, x.name(i))
+	hash := x.hash(x.name(i))
 	h := hash
 	for x.slots[h&mask].entry != 0 {
 		h++

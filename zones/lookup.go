@@ -10,7 +10,7 @@ var star = []byte{1, '*'}
 func (z *Zone) lookup(name *wire.Name, below int, typ wire.Type, a *Answer) {
 	at := uint32(0)
 	for strip := below; strip > 0; strip-- {
-		n := &z.nodes[at]
+		n := &z.names.nodes[at]
 		switch {
 		case n.flags&hasNS != 0 && strip != below: // step 3.b: a zone cut
 			z.refer(n, strip, a)
@@ -26,7 +26,7 @@ func (z *Zone) lookup(name *wire.Name, below int, typ wire.Type, a *Answer) {
 		}
 		at = child
 	}
-	n := &z.nodes[at]
+	n := &z.names.nodes[at]
 	if n.flags&hasNS != 0 && at != 0 && typ != wire.TypeDS { // DS: RFC 4035 section 3.1.4.1
 		z.refer(n, 0, a)
 		return
@@ -46,7 +46,7 @@ func (z *Zone) synthesize(n *node, name *wire.Name, strip int, typ wire.Type, a 
 	size := copy(buf[copy(buf[:], star):], name.Suffix(strip))
 	if at, ok := z.names.find(buf[:len(star)+size]); ok {
 		a.Made = strip
-		z.answer(&z.nodes[at], typ, a)
+		z.answer(&z.names.nodes[at], typ, a)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // safe for concurrent use.
 //
 // The records of a static zone lie in a few blocks that hold no pointers but
-// each set's to its zone: names in an index, nodes beside it, sets in the order
+// each set's to its zone: nodes in an index, sets in the order
 // of nodes, RDATA one after the other.
 type Zone struct {
 	apex   wire.Name
@@ -21,7 +21,6 @@ type Zone struct {
 	signer Signer // nil: what is not signed already stays so
 
 	names  index // nodes by name, the apex first; empty non-terminals too (RFC 4592 section 2.2.2)
-	nodes  []node
 	sets   []Set
 	extras []extra
 	data   []byte // each RDATA behind its length in two octets
@@ -43,9 +42,11 @@ type Zone struct {
 
 // node is one name of a zone.
 type node struct {
-	first uint32 // its sets are sets[first:first+count]
-	count uint16
-	flags uint8
+	name   uint32 // where it begins in index.names
+	first  uint32 // its sets are sets[first:first+count]
+	count  uint16
+	flags  uint8
+	octets uint8 // of the name
 }
 
 // The flags of a node.
@@ -157,11 +158,11 @@ func (z *Zone) setIndex(n *node, typ wire.Type) int {
 // the apexes, so that it has no addresses.
 func (z *Zone) Stray(apexes []wire.Name) []string {
 	var told []string
-	for i := range z.nodes {
-		if z.nodes[i].flags&hasALIAS == 0 {
+	for i := range z.names.nodes {
+		if z.names.nodes[i].flags&hasALIAS == 0 {
 			continue
 		}
-		rdata, _ := next(z.data[z.set(&z.nodes[i], wire.TypeALIAS).data:])
+		rdata, _ := next(z.data[z.set(&z.names.nodes[i], wire.TypeALIAS).data:])
 		var owner, target wire.Name
 		owner.Set(z.names.name(uint32(i)))
 		target.Set(rdata) // checkRData has seen that it is a name
@@ -187,7 +188,7 @@ func (z *Zone) Undelegated(apexes []wire.Name) []string {
 		}) {
 			continue
 		}
-		if at, there := z.names.find(child.Wire()); !there || z.set(&z.nodes[at], wire.TypeNS) == nil {
+		if at, there := z.names.find(child.Wire()); !there || z.set(&z.names.nodes[at], wire.TypeNS) == nil {
 			told = append(told, fmt.Sprintf("%s is signed and has no NS records for %s, which is served below it: validators take it that there is no such zone", z.apex.String(), child.String()))
 		}
 	}
@@ -196,7 +197,7 @@ func (z *Zone) Undelegated(apexes []wire.Name) []string {
 
 // readSOA takes from the apex what the zone needs of its SOA.
 func (z *Zone) readSOA() error {
-	z.soa = z.set(&z.nodes[0], wire.TypeSOA)
+	z.soa = z.set(&z.names.nodes[0], wire.TypeSOA)
 	if z.soa == nil {
 		return errors.New("no SOA at the apex")
 	}
