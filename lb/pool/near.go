@@ -47,7 +47,7 @@ func (s *Service) Nearest(locality uint16, random uint64) *Set {
 }
 
 // HasNear reports whether answers depend on where the client is.
-func (s *Service) HasNear() bool { return len(s.near) > 0 }
+func (s *Service) HasNear() bool { return s.located }
 
 // Near is the parts that the zones have in the answers to a locality, by name; nil: it
 // is answered from all. It allocates.

@@ -73,6 +73,7 @@ func (w *writer) rebuild(s *svc, now time.Time) (_ *Service, changed bool) {
 	}
 	w.build.sets(s, next, prev, &touched, w.seed)
 	next.near = nearOf(s, next, w.localities)
+	next.located = next.near != nil
 	w.noteCached(s, s.pub, next, now.UnixNano())
 	s.regroup, s.retune = false, false
 	s.fit()

@@ -22,12 +22,13 @@ type Service struct {
 	ancestor bool
 	bent     bool // effective weights are not the registered ones
 	distinct bool // no address is served by two instances
+	located  bool // near is not nil
 	origin   *SourceView
 	settings *settings
-	crowd    *Crowd
-	whole    Set
 	faces    faces
+	whole    Set
 	records  any
+	crowd    *Crowd
 
 	instances []instance
 	filters   []Set     // by kind and name

@@ -42,10 +42,10 @@ func (k FilterKind) String() string {
 
 // filter is a filter's key and which instances it chooses.
 type filter struct {
-	name    string
-	members []uint32 // instance numbers, ascending; immutable
 	kind    FilterKind
 	proto   uint8 // of a port
+	name    string
+	members []uint32 // instance numbers, ascending; immutable
 }
 
 // compare orders filters by kind, protocol and name.
@@ -154,16 +154,17 @@ func (g *Group) Draw(r lb.Request, hashed bool) (*Tier, lb.Request) {
 
 // Tier is the instances of one priority that are in, with their picker.
 type Tier struct {
+	// What most answers read comes first.
 	few       lb.Few
-	small     bool     // few is the picker
-	index     []uint32 // instance numbers; nil: every instance, by its number
+	small     bool  // few is the picker
+	deadlines bool  // some instance has a deadline
+	load      uint8 // percent of the group's answers
 	size      int32
-	auto      int32  // records in an answer when the service leaves it to Muster
-	labels    int32  // octets of the instances' labels in wire form
-	heaviest  uint32 // greatest effective weight
+	auto      int32    // records in an answer when the service leaves it to Muster
+	index     []uint32 // instance numbers; nil: every instance, by its number
+	labels    int32    // octets of the instances' labels in wire form
+	heaviest  uint32   // greatest effective weight
 	priority  uint16
-	load      uint8     // percent of the group's answers
-	deadlines bool      // some instance has a deadline
 	picker    lb.Picker // nil when small is set
 	hash      lb.Picker // for names that bring a hash; nil: the group has none
 }
