@@ -200,7 +200,9 @@ func (e *h2Exchange) payload(r *http.Request) {
 	b.trailers = func() (fields []http1.Field) {
 		for name, list := range r.Trailer {
 			for _, value := range list {
-				fields = append(fields, http1.NewField(name, value))
+				if f := http1.NewField(name, value); f.Known.Trails() {
+					fields = append(fields, f)
+				}
 			}
 		}
 		return fields

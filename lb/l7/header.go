@@ -140,6 +140,9 @@ func (x *exchange) requestFields() []http1.Field {
 	for _, f := range x.req.Fields {
 		switch f.Known {
 		case http1.Other:
+			if strings.IndexByte(f.Name, '_') >= 0 && t.shadows(f.Name) {
+				continue
+			}
 		case http1.Host, http1.Expect:
 			continue
 		case http1.Trailer:
@@ -184,6 +187,14 @@ func (x *exchange) requestFields() []http1.Field {
 	}
 	kept = append(kept, http1.Field{Name: "Forwarded", Value: join(elements, h.forwarded(x.req.Host)), Known: http1.Forwarded})
 	return append(kept, t.setRequest...)
+}
+
+// shadows reports whether a name with underscores is, but for them, that of a field
+// which the proxy or the route speaks for: where names become variables (CGI, WSGI)
+// the two are one.
+func (t *target) shadows(name string) bool {
+	hyphened := strings.ReplaceAll(name, "_", "-")
+	return http1.KnownName(hyphened) != http1.Other || foldedIn(t.route.RemoveRequest, hyphened) || has(t.setRequest, hyphened)
 }
 
 func join(list, element string) string {

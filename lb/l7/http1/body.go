@@ -239,8 +239,7 @@ func parseChunkSize(line []byte) (size int64, extension int, ok bool) {
 	return size, 0, n > 0
 }
 
-// readTrailers reads the trailer section. Fields that frame or route a message
-// are no trailers (RFC 9110 section 6.5.1) and are dropped.
+// readTrailers reads the trailer section. Fields that may not be in one are dropped.
 func (b *Body) readTrailers() error {
 	n := 0
 	for n == 0 {
@@ -268,7 +267,7 @@ func (b *Body) readTrailers() error {
 	}
 	kept := b.Trailers[:0]
 	for _, field := range b.Trailers {
-		if k := field.Known; !k.HopByHop() && k != Host && k != Cookie && k != ContentType && k != Expect {
+		if field.Known.Trails() {
 			kept = append(kept, field)
 		}
 	}

@@ -395,12 +395,34 @@ func parseLength(s string) (int64, bool) {
 func isDigit(b byte) bool { return '0' <= b && b <= '9' }
 
 // isHost reports whether s may be a host with or without a port (RFC 9110
-// section 7.2): empty, a name, or an address. A user or a path never is.
+// section 7.2): empty, a name, or an address. A user or a path never is, nor what
+// one reader would part from its port elsewhere than another.
 func isHost(s string) bool {
+	host, port := s, ""
+	if strings.HasPrefix(s, "[") {
+		end := strings.IndexByte(s, ']')
+		if end < 2 || !isHostText(s[1:end], ':') {
+			return false
+		}
+		port = s[end+1:]
+	} else {
+		if colon := strings.IndexByte(s, ':'); colon >= 0 {
+			host, port = s[:colon], s[colon:]
+		}
+		if host == "" && port != "" || !isHostText(host, '-') {
+			return false
+		}
+	}
+	return port == "" || port[0] == ':' && strings.Trim(port[1:], "0123456789") == ""
+}
+
+// isHostText reports whether s has nothing but what a name may have (RFC 3986 section
+// 3.2.2), and another byte.
+func isHostText(s string, another byte) bool {
 	for i := range len(s) {
 		c := s[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && strings.IndexByte("-._~%!$&'()*+,;=:[]", c) < 0 {
+		if !letter && c != another && strings.IndexByte("-._~%!$&'()*+,;=", c) < 0 {
 			return false
 		}
 	}

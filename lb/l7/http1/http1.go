@@ -23,6 +23,7 @@ type Known uint8
 const (
 	Other Known = iota
 	Accept
+	Authorization
 	Connection
 	ContentLength
 	ContentType
@@ -50,7 +51,7 @@ const (
 
 // names are the known names in lower case.
 var names = [...]string{
-	Accept: "accept", Connection: "connection", ContentLength: "content-length", ContentType: "content-type",
+	Accept: "accept", Authorization: "authorization", Connection: "connection", ContentLength: "content-length", ContentType: "content-type",
 	Cookie: "cookie", Date: "date", Expect: "expect", Forwarded: "forwarded", GRPCStatus: "grpc-status", Host: "host",
 	HTTP2Settings: "http2-settings", IdempotencyKey: "idempotency-key", KeepAlive: "keep-alive",
 	ProxyAuthenticate: "proxy-authenticate", ProxyAuthorization: "proxy-authorization", ProxyConnection: "proxy-connection",
@@ -62,7 +63,7 @@ var names = [...]string{
 // byLength lists the known names of each length.
 var byLength = [20][]Known{
 	2: {TE}, 4: {Host, Date}, 6: {Accept, Cookie, Expect}, 7: {Trailer, Upgrade}, 9: {Forwarded}, 10: {Connection, KeepAlive},
-	11: {GRPCStatus}, 12: {ContentType, XRequestID}, 14: {ContentLength, HTTP2Settings}, 15: {XForwardedFor, IdempotencyKey},
+	11: {GRPCStatus}, 12: {ContentType, XRequestID}, 13: {Authorization}, 14: {ContentLength, HTTP2Settings}, 15: {XForwardedFor, IdempotencyKey},
 	16: {XForwardedHost, ProxyConnection}, 17: {TransferEncoding, XForwardedProto}, 18: {ProxyAuthenticate}, 19: {ProxyAuthorization},
 }
 
@@ -91,6 +92,17 @@ func (k Known) HopByHop() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// Trails reports whether the field may be a trailer: not if it frames or routes the
+// message, or says who sends it (RFC 9110 section 6.5.1).
+func (k Known) Trails() bool {
+	switch k {
+	case Authorization, ContentType, Cookie, Expect, Forwarded, Host, XForwardedFor, XForwardedHost, XForwardedProto, XRequestID:
+		return false
+	default:
+		return !k.HopByHop()
 	}
 }
 

@@ -114,7 +114,7 @@ func TestRequest_Taken(t *testing.T) {
 		{"a length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", "POST path / query  host a keep", "hello"},
 		{"a length of 0", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "POST path / query  host a keep", ""},
 		{"chunks", "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\n\r\n3\r\nhel\r\n2;a=\"b\"\r\nlo\r\n00\r\n\r\n", "POST path / query  host a keep", "hello"},
-		{"trailers", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\nContent-Length: 7\r\nHost: b\r\n\r\n", "POST path / query  host a keep trailer X-Sum=1", "hello"},
+		{"trailers", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\nContent-Length: 7\r\nHost: b\r\nX-Forwarded-For: c\r\nAuthorization: d\r\n\r\n", "POST path / query  host a keep trailer X-Sum=1", "hello"},
 		{"expects to be told", "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\nx", "POST path / query  host a keep continue", "x"},
 		{"white space around a value", "GET / HTTP/1.1\r\nHost: \t a \t\r\n\r\n", "GET path / query  host a keep", ""},
 	}

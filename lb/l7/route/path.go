@@ -24,6 +24,7 @@ func stripPort(host string) string {
 // meaning is what a path means: escapes undone but for those of slashes, empty
 // segments taken out.
 func meaning(path string) (string, error) {
+	split := path // as those may see it to whom an escaped slash or a backslash is one
 	if strings.IndexByte(path, '%') >= 0 {
 		kept := strings.NewReplacer("%2f", "%252f", "%2F", "%252F").Replace(path)
 		plain, err := url.PathUnescape(kept)
@@ -31,8 +32,10 @@ func meaning(path string) (string, error) {
 			return "", ErrPath
 		}
 		path = plain
+		split = strings.NewReplacer("%2f", "/", "%2F", "/").Replace(path)
 	}
-	if strings.Contains(path, "/.") && hasDots(path) {
+	split = strings.ReplaceAll(split, `\`, "/")
+	if strings.Contains(split, "/.") && hasDots(split) {
 		return "", ErrPath
 	}
 	for strings.Contains(path, "//") {

@@ -100,7 +100,10 @@ func TestTable_Match(t *testing.T) {
 			}
 		})
 	}
-	for _, path := range []string{"/a/../b", "/a/./b", "/..", "/a/%2e%2e/b", "/a/.%2E", "/a/..;x/b", "/%zz", "/%2"} {
+	for _, path := range []string{
+		"/a/../b", "/a/./b", "/..", "/a/%2e%2e/b", "/a/.%2E", "/a/..;x/b", "/%zz", "/%2",
+		"/a/..%2fb", "/a%2F..", "/a%2f%2e%2e%2Fb", "/a/..%252fb", `/a/..\b`, `/a\..\b`, "/a/..%5Cb", "/a%5c%2e%2e",
+	} {
 		if i, err := table.Match(&route.Request{Host: "h", Path: path}); !errors.Is(err, route.ErrPath) {
 			t.Errorf("%s: route %d, %v; want ErrPath", path, i, err)
 		}
