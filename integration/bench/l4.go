@@ -11,6 +11,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/musterdns/muster/integration/program"
 )
 
 // A question has a fixed size, and its first octet says how large the answer is
@@ -207,7 +209,13 @@ func l4Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
 	buf := make([]byte, l4Small)
 	for i, c := range all {
 		var err error
-		each[i], err = idleMemory(ctx, c, nil, 0, func(a *asker) error { return askTCP(a.c, askSmall, buf) })
+		each[i], err = idleMemory(ctx, c.proc, l4Idle, 0, func() (*asker, error) {
+			a, err := dialAsker(ctx, c.addr, nil)
+			if err != nil {
+				return nil, err
+			}
+			return a, askTCP(a.c, askSmall, buf)
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -217,25 +225,24 @@ func l4Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
 }
 
 // idleMemory is what a connection costs that has asked once and waits, bytes, settle
-// after the last of many has asked.
-func idleMemory(ctx context.Context, c *l7Contender, kind *l7Kind, settle time.Duration, ask func(*asker) error) (each float64, err error) {
-	before, err := rss(c.proc)
+// after the last of n has asked. open opens one, and has it ask.
+func idleMemory(ctx context.Context, p *program.Process, n int, settle time.Duration, open func() (*asker, error)) (each float64, err error) {
+	before, err := rss(p)
 	if err != nil {
 		return 0, err
 	}
-	var open []*asker
+	var idle []*asker
 	defer func() {
-		for _, a := range open {
+		for _, a := range idle {
 			a.c.Close()
 		}
 	}()
-	for range l4Idle {
-		a, err := dialAsker(ctx, c.addr, kind)
-		if err != nil {
-			return 0, err
+	for range n {
+		a, err := open()
+		if a != nil {
+			idle = append(idle, a)
 		}
-		open = append(open, a)
-		if err := ask(a); err != nil {
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -244,8 +251,8 @@ func idleMemory(ctx context.Context, c *l7Contender, kind *l7Kind, settle time.D
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	after, err := rss(c.proc)
-	return float64(after-before) / l4Idle, err
+	after, err := rss(p)
+	return float64(after-before) / float64(n), err
 }
 
 // answerTCP answers questions until the connection ends.

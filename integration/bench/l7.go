@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/musterdns/muster/integration/fault"
 	"github.com/musterdns/muster/integration/program"
 )
 
@@ -33,6 +35,7 @@ type l7Sample struct {
 type l7Contender struct {
 	peerProxy
 	addr    string
+	secure  string // where it speaks TLS; Caddy does not
 	proc    *program.Process
 	samples [][]l7Sample // by kind, by round
 }
@@ -85,6 +88,10 @@ func runL7(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	secure, err := l7Certify(dir)
+	if err != nil {
+		return err
+	}
 	instance, err := startInstance(answerHTTP)
 	if err != nil {
 		return err
@@ -104,22 +111,63 @@ func runL7(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	printL7(out, all, o)
-	return l7Memory(ctx, all, out)
+	return l7Memory(ctx, all, secure, out)
+}
+
+// l7Certify writes bothFile, and returns what a client of HTTP/1.1 over TLS needs to know.
+func l7Certify(dir string) (*tls.Config, error) {
+	client, err := fault.Certify(dir)
+	if err != nil {
+		return nil, err
+	}
+	cert, err1 := os.ReadFile(filepath.Join(dir, fault.CertFile))
+	key, err2 := os.ReadFile(filepath.Join(dir, fault.KeyFile))
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	client.NextProtos = []string{"http/1.1"}
+	return client, write(dir, map[string]string{bothFile: string(cert) + string(key)})
 }
 
 // l7Settle is how long idle connections of HTTP have to settle: after a second of quiet
 // Muster parks one.
 const l7Settle = 5 * time.Second
 
+// l7IdleTLS is how many connections over TLS idle: handshakes take their time.
+const l7IdleTLS = 3_000
+
 // l7Memory measures what connections cost that have asked once.
-func l7Memory(ctx context.Context, all []*l7Contender, out io.Writer) error {
-	fmt.Fprintf(out, "\n%d idle connections, opened as fast as they are answered, memory of each %s later\n", l4Idle, l7Settle)
+func l7Memory(ctx context.Context, all []*l7Contender, secure *tls.Config, out io.Writer) error {
+	fmt.Fprintf(out, "\nidle connections, opened as fast as they are answered, %d in cleartext and %d over TLS: memory of each %s later\n", l4Idle, l7IdleTLS, l7Settle)
 	for _, c := range all {
-		each, err := idleMemory(ctx, c, &l7Kinds[0], l7Settle, (*asker).ask)
+		bare, err := idleMemory(ctx, c.proc, l4Idle, l7Settle, func() (*asker, error) {
+			a, err := dialAsker(ctx, c.addr, &l7Kinds[0])
+			if err != nil {
+				return nil, err
+			}
+			return a, a.ask()
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		fmt.Fprintf(out, "%s: %.0f bytes\n", c.name, each)
+		fmt.Fprintf(out, "%s: %.0f bytes", c.name, bare)
+		if c.name != "caddy" {
+			each, err := idleMemory(ctx, c.proc, l7IdleTLS, l7Settle, func() (*asker, error) {
+				a, err := dialAsker(ctx, c.secure, &l7Kinds[0])
+				if err != nil {
+					return nil, err
+				}
+				over := tls.Client(a.c, secure)
+				a.c = over
+				a.r.Reset(over)
+				return a, a.ask()
+			})
+			if err != nil {
+				return fmt.Errorf("%s over TLS: %w", c.name, err)
+			}
+			fmt.Fprintf(out, ", %.0f bytes over TLS", each)
+		}
+		fmt.Fprintln(out)
 	}
 	return nil
 }
@@ -226,11 +274,13 @@ func startProxies(ctx context.Context, proxies []peerProxy, up func(addr string)
 		} else if path == "" {
 			return all, stop, errNoMuster
 		}
-		port, err := program.FreePort()
-		if err != nil {
-			return all, stop, err
+		for _, addr := range []*string{&c.addr, &c.secure} {
+			port, err := program.FreePort()
+			if err != nil {
+				return all, stop, err
+			}
+			*addr = fmt.Sprintf("127.0.0.1:%d", port)
 		}
-		c.addr = fmt.Sprintf("127.0.0.1:%d", port)
 		home := filepath.Join(dir, p.name)
 		if err := os.Mkdir(home, 0o750); err != nil {
 			return all, stop, err

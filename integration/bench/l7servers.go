@@ -29,9 +29,12 @@ var httpProxies = []peerProxy{
 	{"muster", "", "", startMuster("http")},
 }
 
+// bothFile has a certificate and its key, in the directory above a proxy's own.
+const bothFile = "both.pem"
+
 // configured starts a program with a configuration file whose text has places
-// for a directory, an address to listen on, an instance and the port of that
-// address, in this order. The
+// for a directory, an address to listen on, an instance, the port of that
+// address, and an address to speak TLS at, in this order. The
 // file's name follows the arguments.
 func configured(file, text string, args ...string) func(context.Context, *l7Contender, string, string, string) ([]*program.Process, error) {
 	return func(_ context.Context, c *l7Contender, path, dir, instance string) ([]*program.Process, error) {
@@ -39,7 +42,7 @@ func configured(file, text string, args ...string) func(context.Context, *l7Cont
 		if err != nil {
 			return nil, err
 		}
-		if err := write(dir, map[string]string{file: fmt.Sprintf(text, dir, c.addr, instance, port)}); err != nil {
+		if err := write(dir, map[string]string{file: fmt.Sprintf(text, dir, c.addr, instance, port, c.secure)}); err != nil {
 			return nil, err
 		}
 		argv := append([]string{"env", "HOME=" + dir, path}, args...)
@@ -63,8 +66,9 @@ http {
   keepalive_requests 1000000000;
   client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
   upstream web { server %[3]s; keepalive 256; keepalive_requests 1000000000; }
+  ssl_certificate %[1]s/../both.pem; ssl_certificate_key %[1]s/../both.pem;
   server {
-    listen %[2]s;
+    listen %[2]s; listen %[5]s ssl;
     location / {
       proxy_pass http://web;
       proxy_http_version 1.1;
@@ -91,6 +95,7 @@ defaults
   option splice-auto
 frontend web
   bind %[2]s
+  bind %[5]s ssl crt %[1]s/../both.pem
   default_backend web
 backend web
   server a %[3]s
@@ -128,14 +133,19 @@ func serveInstance(ctx context.Context, mode string, c *l7Contender, path, dir, 
 		ports[i] = port
 	}
 	admin := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	listeners := fmt.Sprintf("{name: web, listen: %q, mode: %s, service: web}", c.addr, mode)
+	if mode == "http" {
+		both := filepath.Join(dir, "..", bothFile)
+		listeners += fmt.Sprintf(", {name: secure, listen: %q, mode: http, service: web, certificates: [{cert: %q, key: %q}]}", c.secure, both, both)
+	}
 	file := filepath.Join(dir, "muster.yaml")
 	if err := write(dir, map[string]string{"muster.yaml": fmt.Sprintf(`log: {level: warn}
 dns: {listen: ["127.0.0.1:%d"], workers: 1}
 zones: [{name: svc.internal., source: muster}]
 registry: {mode: embedded, embedded: {dir: %q, listen: "127.0.0.1:%d"}, snapshot: "off"}
-proxy: {listeners: [{name: web, listen: %q, mode: %s, service: web}]}
+proxy: {listeners: [%s]}
 admin: {listen: %q}
-`, ports[1], filepath.Join(dir, "etcd"), ports[2], c.addr, mode, admin)}); err != nil {
+`, ports[1], filepath.Join(dir, "etcd"), ports[2], listeners, admin)}); err != nil {
 		return nil, err
 	}
 	p, err := start(serverCore, c.name, path, "serve", "--config", file)

@@ -28,6 +28,7 @@ type clientConn struct {
 	c     net.Conn
 	sock  *net.TCPConn // what c is, or is over
 	tcp   *net.TCPConn // sock; nil: c is TLS
+	under *underTLS    // sock below TLS; nil: cleartext
 	probe *probe       // of the TCP connection
 	rd    http1.Reader
 	body  http1.Body
@@ -47,14 +48,6 @@ type clientConn struct {
 	aborted       atomic.Bool // nobody is to read it any more
 }
 
-func newClientConn(l *listener, c net.Conn, tcp *net.TCPConn, pr *probe, hop *hop) *clientConn {
-	k := &clientConn{p: l.p, l: l, c: c, sock: tcp, probe: pr, hop: hop, first: true}
-	if c == net.Conn(tcp) {
-		k.tcp = tcp
-	}
-	return k
-}
-
 // serve serves requests until the connection ends, or is to be parked. It
 // returns the bytes read so far when the client speaks HTTP/2.
 func (k *clientConn) serve(ctx context.Context) (h2 []byte, parked bool) {
@@ -65,7 +58,6 @@ func (k *clientConn) serve(ctx context.Context) (h2 []byte, parked bool) {
 		n, err := k.readHead(limits, k.first)
 		if errors.Is(err, errPark) {
 			k.first = false
-			k.strip()
 			return nil, true
 		}
 		if err != nil {
@@ -152,8 +144,8 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		k.c.SetReadDeadline(k.reads)
 	default:
 		wait := limits.Idle
-		if k.tcp != nil && parks {
-			wait = min(wait, parkAfter)
+		if parks {
+			wait = min(wait, k.l.patience())
 		}
 		if now := time.Now(); k.reads.Sub(now) < wait || k.reads.Sub(now) > stallSlack*wait {
 			k.reads = now.Add(stallSlack * wait)
@@ -164,12 +156,15 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		return io.EOF // stop may have come before the deadline that was set here
 	}
 	var err error
-	if some || k.tcp == nil {
+	if some {
 		err = k.rd.Fill()
 	} else {
 		err = k.rest.wait(k)
 	}
-	if err != nil && isTimeout(err) && !some && until.IsZero() && k.tcp != nil && parks {
+	if err != nil && isTimeout(err) && !some && until.IsZero() && parks {
+		if k.scratch != nil {
+			return nil // the time was over before the first look
+		}
 		return errPark
 	}
 	if err != nil && isTimeout(err) && some {
@@ -269,17 +264,17 @@ const (
 )
 
 func (k *clientConn) linger() {
-	if k.tcp == nil {
+	if k.under != nil {
+		_ = k.under.secure.CloseWrite() // without this word a client would take the response for cut off
+	}
+	if k.sock.CloseWrite() != nil {
 		return
 	}
-	if k.tcp.CloseWrite() != nil {
-		return
-	}
-	k.c.SetReadDeadline(time.Now().Add(lingerMax))
+	_ = k.sock.SetReadDeadline(time.Now().Add(lingerMax))
 	buf := k.p.buffers.get()
 	defer k.p.buffers.put(buf)
 	for total := 0; total < lingerBytesMax; {
-		n, err := k.c.Read(*buf)
+		n, err := k.sock.Read(*buf)
 		if err != nil {
 			return
 		}

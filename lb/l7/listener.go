@@ -23,6 +23,7 @@ type listener struct {
 	tls     *tls.Config // nil: cleartext
 	h2      *h2Server
 	park    *park
+	awake   atomic.Int64 // connections of HTTP/1.1 that have a goroutine
 
 	mu      sync.Mutex               // guards what is below
 	conns   map[net.Conn]*clientConn // nil for those that have not said yet what they speak, and for HTTP/2
@@ -176,7 +177,7 @@ func (l *listener) resume(ctx context.Context, fd int) {
 		return
 	}
 	l.survive(tcp, func() {
-		k := l.meet(tcp, tcp)
+		k := l.meet(tcp, nil)
 		if k == nil {
 			tcp.Close()
 			return
@@ -219,29 +220,29 @@ func (p *Proxy) notePanic(r any) {
 // greet finds out what a connection speaks. It returns nil when it has ended
 // already, or was one of HTTP/2.
 func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
-	var conn net.Conn = tcp
-	if l.tls != nil {
-		secure := tls.Server(tcp, l.tls)
-		conn.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
-		if err := secure.HandshakeContext(ctx); err != nil {
-			l.p.counts.handshakes.Add(1)
-			if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
-				tellTLS(record.Conn, record.RecordHeader)
-			}
-			return nil
-		}
-		conn.SetDeadline(time.Time{})
-		if secure.ConnectionState().NegotiatedProtocol == "h2" {
-			l.h2.converse(secure)
-			return nil
-		}
-		conn = secure
+	if l.tls == nil {
+		return l.meet(tcp, nil)
 	}
-	return l.meet(tcp, conn)
+	under := newUnderTLS(tcp, l.tls)
+	_ = tcp.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
+	if err := under.secure.HandshakeContext(ctx); err != nil {
+		l.p.counts.handshakes.Add(1)
+		if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
+			tellTLS(record.Conn, record.RecordHeader)
+		}
+		return nil
+	}
+	_ = tcp.SetDeadline(time.Time{})
+	if under.secure.ConnectionState().NegotiatedProtocol == "h2" {
+		l.h2.converse(under.secure)
+		return nil
+	}
+	return l.meet(tcp, under)
 }
 
-// meet begins to speak HTTP/1.1 over conn, which is tcp or over it; nil: it has ended.
-func (l *listener) meet(tcp *net.TCPConn, conn net.Conn) *clientConn {
+// meet begins to speak HTTP/1.1 over a connection, in cleartext where under is nil;
+// nil: it has ended.
+func (l *listener) meet(tcp *net.TCPConn, under *underTLS) *clientConn {
 	addr, err := netip.ParseAddrPort(tcp.RemoteAddr().String())
 	if err != nil {
 		return nil
@@ -250,7 +251,10 @@ func (l *listener) meet(tcp *net.TCPConn, conn net.Conn) *clientConn {
 	if err != nil {
 		return nil
 	}
-	k := newClientConn(l, conn, tcp, pr, newHop(l, addr))
+	k := &clientConn{p: l.p, l: l, c: tcp, sock: tcp, tcp: tcp, probe: pr, hop: newHop(l, addr), first: true}
+	if under != nil {
+		k.c, k.tcp, k.under = under.secure, nil, under
+	}
 	l.note(tcp, k)
 	return k
 }
@@ -274,7 +278,10 @@ func (l *listener) note(c net.Conn, k *clientConn) {
 
 // attend serves a connection of HTTP/1.1 until it ends or is parked.
 func (l *listener) attend(ctx context.Context, k *clientConn) {
+	l.awake.Add(1)
+	defer l.awake.Add(-1)
 	begun, idle := k.serve(ctx)
+	k.strip()
 	if idle && l.park.add(k) && k.tcp == nil {
 		return
 	}

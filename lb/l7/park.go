@@ -1,18 +1,35 @@
 package l7
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// parkAfter is how long a goroutine waits for a connection's next request; then the
-// connection is parked. Clients that go on asking do so sooner, and pay nothing for
-// it.
-const parkAfter = time.Second
+const (
+	// parkAfter is how long a goroutine waits for a connection's next request; then
+	// the connection is parked. Clients that go on asking do so sooner, and pay
+	// nothing for it.
+	parkAfter = time.Second
+	// awakeMany is how many connections may have a goroutine for that long. Where
+	// there are more, each waits in proportion less: a goroutine and its stack
+	// take 10 KB, and the memory of a burst is given back late.
+	awakeMany = 64
+)
+
+// patience is how long a connection of the listener waits for its next request before
+// it is parked.
+func (l *listener) patience() time.Duration {
+	if n := l.awake.Load(); n > awakeMany {
+		return max(parkAfter*awakeMany/time.Duration(n), time.Millisecond)
+	}
+	return parkAfter
+}
 
 // errPark says that a connection has been idle for parkAfter.
 var errPark = errors.New("the connection is idle")
@@ -125,6 +142,7 @@ func (p *park) expire(before time.Time, all bool) {
 	}
 	p.mu.Unlock()
 	for _, k := range old {
+		k.hangUp()
 		k.l.finish(k)
 	}
 }
@@ -142,7 +160,7 @@ func (p *park) close() {
 }
 
 // rest is a connection's wait for the first byte of a request. Nearly all connections
-// wait, where there are many, and do so without buffers. Over TLS they keep them.
+// wait, where there are many, and do so without buffers.
 type rest struct {
 	try func(fd uintptr) bool // made once: a closure a call would be garbage
 	n   int
@@ -150,19 +168,20 @@ type rest struct {
 }
 
 // wait reads what comes first, with nothing buffered. k is equipped before and, unless
-// there is an error, afterwards.
+// there is an error, afterwards. When its time is over and k is not equipped, nothing
+// that was received is left unread, but for a part of a record of TLS.
 func (r *rest) wait(k *clientConn) error {
 	if r.try == nil {
 		r.try = func(fd uintptr) bool {
 			if k.scratch == nil {
 				k.equip()
 			}
-			for {
-				if r.n, r.err = syscall.Read(int(fd), k.rd.Buffer()); !errors.Is(r.err, syscall.EINTR) {
-					break
-				}
+			if k.under == nil {
+				r.n, r.err = readNow(int(fd), k.rd.Buffer())
+			} else {
+				r.n, r.err = k.under.attempt(int(fd), k.rd.Buffer())
 			}
-			if errors.Is(r.err, syscall.EAGAIN) {
+			if errors.Is(r.err, os.ErrDeadlineExceeded) {
 				k.strip()
 				return false
 			}
@@ -172,14 +191,76 @@ func (r *rest) wait(k *clientConn) error {
 	if err := k.probe.raw.Read(r.try); err != nil {
 		return err
 	}
-	switch {
-	case r.err != nil:
-		return os.NewSyscallError("read", r.err)
-	case r.n == 0:
-		return io.EOF
+	if r.n == 0 {
+		return r.err
 	}
 	k.rd.Took(r.n)
 	return nil
+}
+
+// readNow reads what a socket has received; os.ErrDeadlineExceeded: nothing.
+func readNow(fd int, b []byte) (int, error) {
+	for {
+		switch n, err := syscall.Read(fd, b); {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, os.ErrDeadlineExceeded
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// underTLS is the TCP connection that TLS is over. While it is told of a descriptor,
+// which is its own, it does not wait.
+type underTLS struct {
+	*net.TCPConn
+
+	secure *tls.Conn // what is over it
+	fd     int       // -1: it waits, as any connection
+}
+
+func newUnderTLS(tcp *net.TCPConn, cfg *tls.Config) *underTLS {
+	u := &underTLS{TCPConn: tcp, fd: -1}
+	u.secure = tls.Server(u, cfg)
+	return u
+}
+
+// Read reads. package tls takes os.ErrDeadlineExceeded for no reason to give the
+// connection up, and goes on where it was.
+func (u *underTLS) Read(b []byte) (int, error) {
+	if u.fd >= 0 {
+		return readNow(u.fd, b)
+	}
+	return u.TCPConn.Read(b)
+}
+
+// Write writes.
+func (u *underTLS) Write(b []byte) (int, error) {
+	if u.fd >= 0 {
+		return syscall.Write(u.fd, b)
+	}
+	return u.TCPConn.Write(b)
+}
+
+// attempt reads what was sent over TLS, without waiting.
+func (u *underTLS) attempt(fd int, b []byte) (int, error) {
+	u.fd = fd
+	defer func() { u.fd = -1 }()
+	return u.secure.Read(b)
+}
+
+// hangUp tells the client of a connection over TLS that idles that it ends, unless that
+// would have to wait.
+func (k *clientConn) hangUp() {
+	_ = k.probe.raw.Control(func(fd uintptr) {
+		k.under.fd = int(fd)
+		_ = k.under.secure.CloseWrite()
+	})
 }
 
 // scratch is what a connection needs while it carries a request.

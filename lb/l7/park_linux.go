@@ -50,7 +50,8 @@ func (p *park) unwatch(fd int) { _ = syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL
 func (p *park) wake() { _ = syscall.Close(p.wakeW) }
 
 // run hands connections that have something to say to wake, with their descriptors,
-// until close.
+// until close. One that does no more than end, of which there is a descriptor alone, is
+// closed here.
 func (p *park) run(wake func(fd int, c parked)) {
 	defer p.release()
 	events := make([]syscall.EpollEvent, 128)
@@ -63,7 +64,11 @@ func (p *park) run(wake func(fd int, c parked)) {
 			if int(e.Fd) == p.wakeR {
 				return
 			}
-			if c, ok := p.take(e.Fd); ok {
+			switch c, ok := p.take(e.Fd); {
+			case !ok:
+			case c.k == nil && ended(int(e.Fd), false):
+				_ = syscall.Close(int(e.Fd))
+			default:
 				wake(int(e.Fd), c)
 			}
 		}

@@ -1,6 +1,9 @@
 package l7_test
 
 import (
+	"bufio"
+	"crypto/tls"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -52,6 +55,107 @@ func TestProxy_Parks(t *testing.T) {
 	await(t, "it is parked", func() bool { return r.proxy.Stats().Parked == 1 })
 	r.stop()
 	c.closed()
+}
+
+// wire is a client's connection below TLS.
+type wire struct {
+	net.Conn
+	read []byte // all that came
+	hold int    // of what is written next, how many bytes stay behind; they go with rest
+	held []byte
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	w.read = append(w.read, b[:n]...)
+	return n, err
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	keep := min(w.hold, len(b))
+	w.hold, w.held = 0, append(w.held, b[len(b)-keep:]...)
+	_, err := w.Conn.Write(b[:len(b)-keep])
+	return len(b), err
+}
+
+// rest sends what stayed behind.
+func (w *wire) rest() {
+	_, _ = w.Conn.Write(w.held)
+	w.held = nil
+}
+
+// talkTLS is a connection over TLS 1.2, whose records show their types, and what is
+// below it.
+func (r *rig) talkTLS() (*talk, *wire) {
+	r.t.Helper()
+	c := r.talk()
+	w := &wire{Conn: c.Conn}
+	secure := tls.Client(w, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	if err := secure.HandshakeContext(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	return &talk{r.t, secure, bufio.NewReader(secure)}, w
+}
+
+// secure makes a listener speak TLS.
+func secure(t *testing.T, c *l7.Config) {
+	t.Helper()
+	certs, err := l7.LoadCertificates([]l7.CertificateFile{writeCertificate(t, t.TempDir(), "a", 1, "a.test")}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Listeners[0].Certificate = certs.Get
+}
+
+// TestProxy_ParksTLS/connections over TLS are parked too: what TLS has read and not
+// given yet is not forgotten, and a record may come in parts.
+func TestProxy_ParksTLS(t *testing.T) {
+	const n = 20
+	r := start(t, func(c *l7.Config) {
+		c.Limits.Idle = 6 * time.Second
+		secure(t, c)
+	})
+	r.register("web/a", server(t, named("a")))
+	request := "GET /x HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 300) + "\r\n\r\n"
+	hear := func(c *talk) {
+		t.Helper()
+		if resp, body := c.hear("GET"); resp.StatusCode != http.StatusOK || body != "a GET /x" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	}
+	all, wires := make([]*talk, n), make([]*wire, n)
+	for i := range all {
+		all[i], wires[i] = r.talkTLS()
+		all[i].say(request)
+		hear(all[i])
+	}
+	await(t, "all are parked", func() bool { return r.proxy.Stats().Parked == n })
+	for _, c := range all {
+		c.say(strings.Repeat(request, 30)) // one record, more than a buffer holds
+		for range 30 {
+			hear(c)
+		}
+	}
+	await(t, "all are parked again", func() bool { return r.proxy.Stats().Parked == n })
+	for i, c := range all {
+		wires[i].hold = 40 * i // of 380 bytes; at last of the record's header
+		c.say(request)
+	}
+	hear(all[0])
+	await(t, "those that said a part are parked as well", func() bool { return r.proxy.Stats().Parked == n })
+	for i, c := range all[1:] {
+		wires[i+1].rest()
+		hear(c)
+	}
+	await(t, "none is left", func() bool { s := r.proxy.Stats(); return s.Connections == 0 && s.Parked == 0 })
+	const alert = 21
+	for i, c := range all {
+		c.closed()
+		last := wires[i].read[max(len(wires[i].read)-31, 0):] // 26 octets follow the header of 5
+		if last[0] != alert {
+			t.Errorf("the end of a connection is not told by an alert: % x", last)
+		}
+	}
 }
 
 // TestProxy_Sockets/another proxy takes the socket over: no connection is

@@ -21,12 +21,15 @@ func newProbe(c *net.TCPConn, secure bool) (*probe, error) {
 		return nil, err
 	}
 	p := &probe{raw: raw}
-	p.peek = func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		p.end = (n == 0 || secure) && err == nil || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
-	}
+	p.peek = func(fd uintptr) { p.end = ended(int(fd), secure) }
 	return p, nil
+}
+
+// ended looks whether the other end has closed the connection of a descriptor.
+func ended(fd int, secure bool) bool {
+	var b [1]byte
+	n, _, err := syscall.Recvfrom(fd, b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return (n == 0 || secure) && err == nil || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 }
 
 // closed reports that the other end has closed or reset the connection, or sent

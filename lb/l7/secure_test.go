@@ -212,6 +212,26 @@ func TestProxy_TLS(t *testing.T) {
 	await(t, "the handshakes are counted", func() bool { return r.proxy.Stats().Handshakes == 2 })
 }
 
+// TestProxy_LingersTLS/a client over TLS that is still sending a body when it is
+// refused can send on, and reads why.
+func TestProxy_LingersTLS(t *testing.T) {
+	r := start(t, func(c *l7.Config) {
+		c.Limits.BodyBytes = 1 << 20
+		secure(t, c)
+	})
+	r.register("web/a", server(t, named("a")))
+	c, _ := r.talkTLS()
+	c.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n" + strings.Repeat("x", 16<<10))
+	await(t, "it is refused", func() bool { return r.proxy.Stats().Responses[4] == 1 })
+	for range 4 {
+		c.say(strings.Repeat("x", 16<<10))
+	}
+	if resp, body := c.hear("POST"); resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close || !strings.Contains(body, "why: ") {
+		t.Errorf("%d %v %q, want 413", resp.StatusCode, resp.Header, body)
+	}
+	c.closed()
+}
+
 // TestProxy_Survives/a panic while a connection is served ends that connection
 // alone, and is told.
 func TestProxy_Survives(t *testing.T) {
