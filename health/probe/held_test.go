@@ -58,7 +58,7 @@ type instance struct {
 
 func startInstance(t testing.TB) *instance {
 	t.Helper()
-	i := &instance{t: t, addr: netip.MustParseAddrPort("127.0.0.1:0"), conns: make(chan net.Conn, 16)}
+	i := &instance{t: t, addr: netip.MustParseAddrPort(registrytest.FreeAddr(t)), conns: make(chan net.Conn, 16)}
 	i.start()
 	t.Cleanup(i.kill)
 	return i
@@ -70,7 +70,7 @@ func (i *instance) start() {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	i.l, i.addr, i.done = l, addrOf(l.Addr()), make(chan struct{})
+	i.l, i.done = l, make(chan struct{})
 	go func() {
 		defer close(i.done)
 		for {

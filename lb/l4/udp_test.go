@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +40,22 @@ func udpServer(t *testing.T, name string) *net.UDPConn {
 		<-done
 	})
 	return c
+}
+
+// deafen has nobody listen at the server's address, as if it had closed its socket: it
+// takes datagrams of one peer alone from here on, which sends none, so that the kernel
+// refuses all others. Nobody else can come to the address meanwhile.
+func deafen(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cerr := raw.Control(func(fd uintptr) {
+		err = syscall.Connect(int(fd), &syscall.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}})
+	}); cerr != nil || err != nil {
+		t.Fatal(cerr, err)
+	}
 }
 
 func udp(c *l4.Config) { c.UDP = true }
@@ -213,7 +230,7 @@ func TestProxy_UDP_NobodyListens(t *testing.T) {
 		c := dialUDP(t, netip.AddrFrom4([4]byte{127, 0, 1, byte(i)}).String(), p.Addr().String())
 		flows[ask(t, c, "")] = c
 	}
-	a.Close()
+	deafen(t, a)
 	askUntil(t, flows["a "], "x", "b x")
 	wantAnswer(t, flows["b "], "still", "b still")
 	if s := p.Stats(); s.Unreachable == 0 || s.Retried == 0 {
@@ -224,7 +241,7 @@ func TestProxy_UDP_NobodyListens(t *testing.T) {
 			t.Errorf("instance %s has %d failures", i.ID, i.Failures)
 		}
 	}
-	b.Close()
+	deafen(t, b)
 	e.apply(registry.Batch{Deleted: []registry.Key{{Kind: registry.KindInstance, Service: "web", Name: "a"}}})
 	wait(t, "the flows to end, as nobody is left", func() bool {
 		if _, err := flows["b "].Write([]byte("x")); err != nil {
