@@ -1,4 +1,9 @@
-// Package notify tells secondaries that a zone has changed (RFC 1996).
+// Package notify tells secondaries that a zone has changed (RFC 1996), by UDP, again
+// until they answer or have been told five times.
+//
+// Twice a second it compares the serial number of each zone that has secondaries with
+// what each of them was last told: a change costs nothing by itself, and those of half a
+// second are told as one. A secondary that does not answer holds up no other.
 package notify
 
 import (
@@ -68,16 +73,8 @@ func New(tree func() *zones.Tree, log *slog.Logger) *Notifier {
 	return &Notifier{tree: tree, log: log}
 }
 
-// SetTargets replaces the secondaries. Those that stay are not told again.
-func (n *Notifier) SetTargets(list []Target) error {
-	commit, err := n.Prepare(list)
-	if err == nil {
-		commit()
-	}
-	return err
-}
-
-// Prepare is SetTargets that changes nothing until commit is called.
+// Prepare checks a list of secondaries. They replace those of before when commit is
+// called; those that stay are not told again.
 func (n *Notifier) Prepare(list []Target) (commit func(), err error) {
 	targets := make([]*secondary, 0, len(list))
 	for i, t := range list {

@@ -75,9 +75,11 @@ func TestNotifier_Run(t *testing.T) {
 	to := netip.MustParseAddrPort(secondary.PacketConn.LocalAddr().String())
 
 	n := notify.New(tree.Load, slog.New(slog.DiscardHandler))
-	if err := n.SetTargets([]notify.Target{{Zone: "example.test.", To: to, Key: &key, From: netip.MustParseAddr("127.0.0.1")}}); err != nil {
+	commit, err := n.Prepare([]notify.Target{{Zone: "example.test.", To: to, Key: &key, From: netip.MustParseAddr("127.0.0.1")}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	commit()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
@@ -101,7 +103,7 @@ func TestNotifier_Run(t *testing.T) {
 	if n.Sent() == 0 || n.Failed() != 0 {
 		t.Errorf("%d sent, %d failed", n.Sent(), n.Failed())
 	}
-	if err := n.SetTargets([]notify.Target{{Zone: "x..y", To: to}}); err == nil {
+	if _, err := n.Prepare([]notify.Target{{Zone: "x..y", To: to}}); err == nil {
 		t.Error("a zone that is no name is taken")
 	}
 }

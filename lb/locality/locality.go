@@ -1,4 +1,8 @@
-// Package locality says where clients are: networks become localities, by number.
+// Package locality says where clients are: networks become localities, by number, so
+// that an answer compares words and no names. A locality's number is its owner's to give.
+//
+// Invariant: finding takes no lock, allocates nothing and reads no clock; it is for the
+// query path.
 package locality
 
 import (

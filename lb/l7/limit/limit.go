@@ -1,5 +1,8 @@
 // Package limit holds rates of requests to a limit, one token bucket a key, in
 // a table of a bounded size that forgets who has not been seen for longest.
+//
+// A request costs a hash, a lookup and one of sixteen locks, which is held for as
+// long; a key that is new costs an allocation. The package has no clock.
 package limit
 
 import (
