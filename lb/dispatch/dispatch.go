@@ -21,7 +21,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -195,11 +197,7 @@ func (d *Dispatcher) sweep() {
 func (d *Dispatcher) all() []*Backend {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]*Backend, 0, len(d.backends))
-	for _, b := range d.backends {
-		list = append(list, b)
-	}
-	return list
+	return slices.Collect(maps.Values(d.backends))
 }
 
 // Stats returns the present figures.

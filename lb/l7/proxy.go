@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -438,11 +439,7 @@ func (p *Proxy) tick(now time.Time) {
 func (p *Proxy) all() []*backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := make([]*backend, 0, len(p.backends))
-	for _, b := range p.backends {
-		list = append(list, b)
-	}
-	return list
+	return slices.Collect(maps.Values(p.backends))
 }
 
 // release gives up every backend.

@@ -117,12 +117,7 @@ func (s *Set) Names() []string {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names := make([]string, 0, len(s.files))
-	for name := range s.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(s.files))
 }
 
 // Ready tells the process before this one that it may stop, and closes what
