@@ -14,6 +14,9 @@ FUZZTIME       ?= 5m
 BENCH          ?= dns
 TEST_TIMEOUT   ?= 5m
 VERSION        := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# What the tests run beside Muster.
+NEEDED         := gcc etcd etcdctl dig kdig unbound dnsmasq knotd nsd named dnssec-keygen ldns-verify-zone dnsviz \
+                  ip nft curl openssl chromium systemd-analyze
 # The packages of the query path: their claims of no allocation are tested
 # again without the race detector, which allocates for itself.
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
@@ -32,8 +35,9 @@ run: build ## build and start muster dev: etcd, DNS on 127.0.0.1:5300, sample in
 
 # Black-box tests run one package after the other: they start clusters and measure what
 # is lost, and would take each other's cores.
-test: build $(COREDNS) $(H2SPEC) ## run all tests with the race detector; needs gcc and Debian's etcd-server
-	@command -v etcd >/dev/null || { echo 'make test: no etcd in PATH; on Debian: apt-get install etcd-server' >&2; exit 1; }
+test: build $(COREDNS) $(H2SPEC) ## run all tests with the race detector; needs the Debian packages of .ci/run
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; for p in $(NEEDED); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] || { echo "make test: not found:$$missing; .ci/run installs the Debian packages that have them" >&2; exit 1; }
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /integration/)
 	MUSTER_BIN=$(MUSTER) COREDNS_BIN=$(COREDNS) H2SPEC_BIN=$(H2SPEC) CGO_ENABLED=1 $(GO) test -race -p 1 -timeout $(TEST_TIMEOUT) ./integration/...
 	$(GO) test -run '(?i)alloc' -timeout $(TEST_TIMEOUT) $(QUERY_PATH)

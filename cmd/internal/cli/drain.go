@@ -70,7 +70,7 @@ func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.
 		if err != nil {
 			return err
 		}
-		s.tellAdmin(t, req.State, set)
+		s.tellAdmin(t, req.State, set, until)
 		if wait && !undo && !sleep(cmd.Context(), time.Duration(set.SafeAfter)) {
 			return cmd.Context().Err()
 		}
@@ -85,7 +85,8 @@ func (s *session) adminCommand(state api.AdminState, cmd *cobra.Command) *cobra.
 	return s.online(zoned(cmd, &req.Zone))
 }
 
-func (s *session) tellAdmin(t target, state api.AdminState, set api.AdminSet) {
+// tellAdmin says what has come of a word that ends by itself after a time; 0: it does not.
+func (s *session) tellAdmin(t target, state api.AdminState, set api.AdminSet, until time.Duration) {
 	words := map[api.AdminState]string{
 		api.AdminNone: "is back", api.AdminDrain: "is drained", api.AdminMaintenance: "is in maintenance",
 	}
@@ -97,9 +98,12 @@ func (s *session) tellAdmin(t target, state api.AdminState, set api.AdminSet) {
 	if state == api.AdminNone {
 		return
 	}
-	if set.SafeAfter > 0 {
+	switch after := time.Duration(set.SafeAfter); {
+	case until > 0 && until <= after:
+		fmt.Fprintf(s.stderr, "muster: warning: it is never safe to stop: caches let go of it after %s, and after %s it is answered again; give a longer --for\n", duration(set.SafeAfter), until)
+	case after > 0:
 		fmt.Fprintf(s.stdout, "safe to stop in %s, when caches have let go of it\n", duration(set.SafeAfter))
-	} else {
+	default:
 		fmt.Fprintln(s.stdout, "safe to stop now: no cache holds it")
 	}
 	if set.Left == 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,10 @@ one JSON object a line.`,
 			if len(args) == 1 {
 				if filter.Service, filter.Zone, err = s.serviceName(cmd.Context(), args[0], filter.Zone); err != nil {
 					return err
+				}
+				_, err := c.Service(cmd.Context(), filter.Zone, filter.Service)
+				if absent, ok := errors.AsType[*api.Error](err); ok && absent.Status == http.StatusNotFound {
+					fmt.Fprintf(s.stderr, "muster: %v; waiting for it\n", absent)
 				}
 			}
 			lost := func(err error) { fmt.Fprintf(s.stderr, "muster: %v; trying again\n", err) }

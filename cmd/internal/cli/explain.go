@@ -20,7 +20,7 @@ func (s *session) explainCommand() *cobra.Command {
 	var proxy bool
 	cmd := &cobra.Command{
 		Use: "explain NAME [TYPE]", Short: "Say what a question is answered, and why", GroupID: groupLook,
-		ValidArgsFunction: s.completeServices,
+		ValidArgsFunction: s.completeQuestion,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case !proxy && (method != "" || len(fields) > 0):

@@ -141,6 +141,9 @@ func (s *session) exit(cmd *cobra.Command, err error) int {
 // explainError is an error's text with the mend for what is not a server's own
 // answer.
 func explainError(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
+	}
 	text := strings.TrimRight(err.Error(), "\n")
 	if errors.Is(err, api.ErrUnreachable) {
 		text += "\nStart a server with `muster dev` or `muster serve`, or say where it is with --addr or MUSTER_ADDR."

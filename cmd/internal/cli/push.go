@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -74,7 +75,7 @@ func (s *session) push(ctx context.Context, f *pushFlags, target string) error {
 			return nil
 		}
 		if !told {
-			fmt.Fprintf(s.stderr, "muster: %s: %v; trying again\n", f.server, plainNetError(err))
+			fmt.Fprintf(s.stderr, "muster: %s: %v%s; trying again\n", f.server, plainNetError(err), pushHint(err))
 		}
 		told = true
 		select {
@@ -83,6 +84,17 @@ func (s *session) push(ctx context.Context, f *pushFlags, target string) error {
 		case <-time.After(pushRetry):
 		}
 	}
+}
+
+// pushHint says what the likeliest way out of an error is; empty: nothing is likely.
+func pushHint(err error) string {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return " (--ca names the file of who signed it, --server-name the name that is in it)"
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return " (a server answers there where its dns.tls says so; --server names another address)"
+	}
+	return ""
 }
 
 // tls is how the server is known.

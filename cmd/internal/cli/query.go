@@ -3,8 +3,10 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,7 +30,7 @@ func (s *session) queryCommand() *cobra.Command {
 	var f queryFlags
 	cmd := &cobra.Command{
 		Use: "query NAME [TYPE]", Short: "Ask the server over DNS", GroupID: groupLook,
-		Args: arguments(1, 2), ValidArgsFunction: s.completeServices,
+		Args: arguments(1, 2), ValidArgsFunction: s.completeQuestion,
 		Long: `Asks one question over DNS, as dig does, and prints the response. A NAME outside the
 zones that does not end in a dot is taken as a service. Over UDP unless the answer does
 not fit. It fails when the response has no answer.`,
@@ -97,6 +99,9 @@ func (f *queryFlags) complete(ctx context.Context, s *session, name string) (dns
 	}
 	f.server = cmp.Or(f.server, defaultDNS)
 	out, err := dnsmessage.NewName(strings.TrimSuffix(name, ".") + ".")
+	if err == nil && name != "." && strings.Contains("."+name, "..") {
+		err = errors.New("a label of it is empty")
+	}
 	if err != nil {
 		return out, usagef("%q is no domain name: %w", name, err)
 	}
@@ -143,7 +148,18 @@ func parseType(text string) (dnsmessage.Type, error) {
 	if _, err := fmt.Sscanf(upper, "TYPE%d", &n); err == nil { // RFC 3597 section 5
 		return dnsmessage.Type(n), nil
 	}
-	return 0, usagef("%q is no type: use A, AAAA, SRV, TXT, PTR, NS, SOA, CNAME, MX, ANY or TYPE123", text)
+	return 0, usagef("%q is no type: use %s or TYPE123", text, strings.Join(typeNames(), ", "))
+}
+
+// typeNames are the names of queryTypes.
+func typeNames() []string { return slices.Sorted(maps.Keys(queryTypes)) }
+
+// completeQuestion proposes services for the first argument, and types for the second.
+func (s *session) completeQuestion(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return typeNames(), cobra.ShellCompDirectiveNoFileComp
+	}
+	return s.completeServices(cmd, args, begun)
 }
 
 func typeName(t dnsmessage.Type) string {

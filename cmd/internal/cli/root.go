@@ -159,13 +159,18 @@ func (s *session) online(cmd *cobra.Command) *cobra.Command {
 func (s *session) listing(cmd *cobra.Command) *cobra.Command {
 	s.output = formatTable
 	cmd.Flags().VarP(&s.output, "output", "o", "table, wide, json or yaml")
-	complete := func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return formats(), cobra.ShellCompDirectiveNoFileComp
-	}
-	if err := cmd.RegisterFlagCompletionFunc("output", complete); err != nil {
-		panic("cli: the flag was just added: " + err.Error())
-	}
+	oneOf(cmd, "output", formats()...)
 	return cmd
+}
+
+// oneOf has the shell propose the words that a flag takes.
+func oneOf(cmd *cobra.Command, flag string, words ...string) {
+	complete := func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic("cli: a flag that was just added: " + err.Error())
+	}
 }
 
 // zoned adds the flag of a verb about the services of one zone.

@@ -159,6 +159,12 @@ func (s *session) serviceSetCommand() *cobra.Command {
 	f.StringSliceVar(&flags.failover, "failover", nil, "answer this `service` in its place while too few of its instances may be (repeatable)")
 	f.StringArrayVar(&flags.checks, "check", nil, checkFlagHelp)
 	f.StringSliceVar(&flags.unset, "unset", nil, "`parts` to unset: "+strings.Join(unsettable(), ", "))
+	for flag, words := range map[string][]string{
+		"policy": registry.Policies(), "proxy-policy": registry.ProxyPolicies(), "hash-on": {"client", "subnet", "name"},
+		"fail": {"open", "closed", "tier"}, "spill": {"proportional", "when-empty"}, "max-answers": {"auto"}, "unset": unsettable(),
+	} {
+		oneOf(cmd, flag, words...)
+	}
 	return s.listing(s.online(zoned(cmd, &zone)))
 }
 
