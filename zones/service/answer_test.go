@@ -282,7 +282,7 @@ func TestRRset_Append_time(t *testing.T) {
 		if got := s.ask("web.svc.test", "A"); got.res.TTL != 30 || len(got.answer) != 1 {
 			t.Errorf("the service: %s", got)
 		}
-		want := "NOERROR\n_why.web.svc.test. 1 IN TXT \"i000 out: drain by an administrator: upgrade\"\n_why.web.svc.test. 1 IN TXT \"i001 in: passing\""
+		want := "NOERROR\n_why.web.svc.test. 1 IN TXT \"i000 out: drain by an administrator until 2000-01-01T00:00:08Z: upgrade\"\n_why.web.svc.test. 1 IN TXT \"i001 in: passing\""
 		if got := s.ask("_why.web.svc.test", "TXT").String(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
