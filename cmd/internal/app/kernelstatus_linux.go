@@ -261,9 +261,16 @@ func (s *server) kernelFindings() []api.Finding {
 	for _, p := range k.planes {
 		mode := p.listeners[0].cfg.Mode
 		if mode == config.ModeNAT {
-			needs = append(needs, nat.Capabilities()...)
-		} else if !asked[mode] {
-			needs = append(needs, dsr.Capabilities("")...)
+			var vips []netip.Addr
+			for _, l := range p.listeners {
+				vips = append(vips, l.cfg.Listen.Addr())
+			}
+			needs = append(needs, nat.Capabilities(vips...)...)
+		} else {
+			if !asked[mode] {
+				needs = append(needs, dsr.Capabilities("")...)
+			}
+			needs = append(needs, p.dsr.Needs()...)
 		}
 		asked[mode] = true
 		p.mu.Lock()

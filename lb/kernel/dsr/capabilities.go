@@ -41,6 +41,17 @@ func Capabilities(pinDir string) []kernel.Need {
 	return needs
 }
 
+// Needs returns what the plane lacks as it is attached.
+func (p *Plane) Needs() []kernel.Need {
+	if !p.veth || p.mode != XDPNative {
+		return nil
+	}
+	return []kernel.Need{{
+		What: fmt.Sprintf("dsr: %s is one end of a veth pair, where native XDP sends nothing unless the other end receives as XDP does: clients may wait in vain", p.config.Interface),
+		Mend: "attach: auto",
+	}}
+}
+
 // onBPF reports whether the directory, or the nearest that there is above it, is
 // in a BPF file system.
 func onBPF(dir string) error {

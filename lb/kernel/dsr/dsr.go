@@ -85,6 +85,7 @@ type Plane struct {
 	dir    string // where its program is pinned
 	ifi    *net.Interface
 	mode   Mode
+	veth   bool // the interface is one end of a pair
 	maps   objects
 	link   link.Link
 

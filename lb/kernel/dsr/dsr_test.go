@@ -143,8 +143,10 @@ func TestPlane_ChangesCutNothing(t *testing.T) {
 	kerneltest.Alive(t, "the other service", conns[12:]...)
 }
 
+// Auto takes what it would have taken without the process before it, which has left
+// the program in another mode.
 func TestPlane_ARestartCutsNothing(t *testing.T) {
-	for _, mode := range []dsr.Mode{dsr.XDPGeneric, dsr.TCX} {
+	for _, mode := range []dsr.Mode{dsr.XDPNative, dsr.XDPGeneric, dsr.TCX} {
 		t.Run(mode.String(), func(t *testing.T) {
 			l := newLab(t, mode, 3)
 			l.apply(t, l.services()...)
@@ -154,9 +156,22 @@ func TestPlane_ARestartCutsNothing(t *testing.T) {
 			}
 			kerneltest.Alive(t, "no process", conns...)
 			l.spread(t, vip4)
-			l.open(t, dsr.Auto) // keeps the mode only if Auto would choose it
-			if got := l.plane.Mode(); got != dsr.TCX && got != mode {
-				t.Errorf("attached as %v", got)
+			if needs := l.plane.Needs(); (len(needs) > 0) != (mode == dsr.XDPNative) {
+				t.Errorf("as %v it lacks %+v", mode, needs)
+			}
+			l.open(t, dsr.Auto)
+			if got := l.plane.Mode(); got != dsr.TCX {
+				t.Errorf("attached as %v, want %v", got, dsr.TCX)
+			}
+			if mode != dsr.TCX {
+				alive(t, "as before it", conns)
+				if err := l.plane.Close(); err != nil {
+					t.Fatal(err)
+				}
+				l.open(t, mode) // as somebody wishes
+				if got := l.plane.Mode(); got != mode {
+					t.Errorf("attached as %v, want %v", got, mode)
+				}
 			}
 			kerneltest.Alive(t, "before the first Apply", conns...)
 			services := l.services()

@@ -2,6 +2,8 @@ package nat
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/musterdns/muster/lb/kernel"
 )
@@ -9,9 +11,9 @@ import (
 // conntrackMaxLow is below what a machine that balances should have room for.
 const conntrackMaxLow = 65_536
 
-// Capabilities tries out what the plane needs, without changing anything, and
-// returns what is lacking; nothing if all is there.
-func Capabilities() []kernel.Need {
+// Capabilities tries out what the plane needs for services at these addresses,
+// without changing anything, and returns what is lacking; nothing if all is there.
+func Capabilities(vips ...netip.Addr) []kernel.Need {
 	var needs []kernel.Need
 	if err := try(); err != nil {
 		return append(needs, kernel.Need{
@@ -19,16 +21,22 @@ func Capabilities() []kernel.Need {
 			Mend: "run with CAP_NET_ADMIN and CAP_NET_RAW (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW), on Linux 5.8 or newer with nf_tables, nft_ct, nft_nat, nft_masq, nft_hash, nft_reject and nf_conntrack_netlink",
 		})
 	}
+	is4 := slices.ContainsFunc(vips, netip.Addr.Is4)
+	is6 := slices.ContainsFunc(vips, netip.Addr.Is6)
 	for _, row := range []struct {
-		file  string
-		least int
-		need  kernel.Need
+		wanted bool
+		file   string
+		least  int
+		need   kernel.Need
 	}{
-		{"/proc/sys/net/ipv4/ip_forward", 1, kernel.Need{What: "nat: this machine does not forward IPv4: only its own clients are served", Mend: "sysctl -w net.ipv4.ip_forward=1"}},
-		{"/proc/sys/net/ipv6/conf/all/forwarding", 1, kernel.Need{What: "nat: this machine does not forward IPv6: only its own clients are served", Mend: "sysctl -w net.ipv6.conf.all.forwarding=1"}},
-		{"/proc/sys/net/netfilter/nf_conntrack_tcp_loose", 1, kernel.Need{What: "nat: connections that another machine has opened are not taken over", Mend: "sysctl -w net.netfilter.nf_conntrack_tcp_loose=1"}},
-		{conntrackMax, conntrackMaxLow, kernel.Need{What: fmt.Sprintf("nat: fewer than %d connections can be tracked", conntrackMaxLow), Mend: "sysctl -w net.netfilter.nf_conntrack_max=1048576"}},
+		{is4, "/proc/sys/net/ipv4/ip_forward", 1, kernel.Need{What: "nat: this machine does not forward IPv4: only its own clients are served", Mend: "sysctl -w net.ipv4.ip_forward=1"}},
+		{is6, "/proc/sys/net/ipv6/conf/all/forwarding", 1, kernel.Need{What: "nat: this machine does not forward IPv6: only its own clients are served", Mend: "sysctl -w net.ipv6.conf.all.forwarding=1"}},
+		{true, "/proc/sys/net/netfilter/nf_conntrack_tcp_loose", 1, kernel.Need{What: "nat: connections that another machine has opened are not taken over", Mend: "sysctl -w net.netfilter.nf_conntrack_tcp_loose=1"}},
+		{true, conntrackMax, conntrackMaxLow, kernel.Need{What: fmt.Sprintf("nat: fewer than %d connections can be tracked", conntrackMaxLow), Mend: "sysctl -w net.netfilter.nf_conntrack_max=1048576"}},
 	} {
+		if !row.wanted {
+			continue
+		}
 		n, err := readInt(row.file)
 		switch {
 		case err != nil:

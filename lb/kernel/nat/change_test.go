@@ -436,7 +436,7 @@ func TestPlane_CountsOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
+			t.Cleanup(func() { c.Close() })
 			for range questions {
 				if _, err := c.Write([]byte("?")); err != nil {
 					t.Fatal(err)

@@ -38,7 +38,7 @@ func TestPlane_SaysWhatIsWrong(t *testing.T) {
 func TestCapabilities(t *testing.T) {
 	l := newLab(t, 0)
 	l.balancer.Must(func() error {
-		if needs := nat.Capabilities(); len(needs) != 0 {
+		if needs := nat.Capabilities(vip4.Addr(), vip6.Addr()); len(needs) != 0 {
 			return fmt.Errorf("lacking: %+v", needs)
 		}
 		return nil
@@ -48,8 +48,11 @@ func TestCapabilities(t *testing.T) {
 	}
 	l.balancer.Sysctl("net/ipv4/ip_forward", "0")
 	l.balancer.Must(func() error {
-		if needs := nat.Capabilities(); len(needs) != 1 || needs[0].Mend != "sysctl -w net.ipv4.ip_forward=1" {
+		if needs := nat.Capabilities(vip4.Addr(), vip6.Addr()); len(needs) != 1 || needs[0].Mend != "sysctl -w net.ipv4.ip_forward=1" {
 			return fmt.Errorf("without forwarding, lacking: %+v", needs)
+		}
+		if needs := nat.Capabilities(vip6.Addr()); len(needs) != 0 {
+			return fmt.Errorf("without an IPv4 service, lacking: %+v", needs)
 		}
 		return nil
 	})
