@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -124,16 +125,22 @@ func (s *server) explainProxy(q admin.ProxyQuestion) (api.ProxyExplanation, erro
 			return s.explainHTTP(h, q, "http://"+h.addr().String()+"/")
 		}
 	}
-	for _, st := range s.proxies.now.Load().streams {
-		addr, err := netip.ParseAddrPort(q.Target)
-		if st.cfg.Name == q.Target || err == nil && sameListener(st.addr(), addr) {
-			return st.explain(q), nil
-		}
-	}
-	if e, found, err := s.proxies.kernel.explain(q); found {
+	if e, found, err := s.explainConnection(q); found {
 		return e, err
 	}
 	return api.ProxyExplanation{}, fmt.Errorf("%q is neither a URL nor a listener; there are %s", q.Target, strings.Join(s.listenerNames(), ", "))
+}
+
+// explainConnection says which way a connection to a listener that reads no HTTP
+// would take; found is false if the target is none, by name or address.
+func (s *server) explainConnection(q admin.ProxyQuestion) (e api.ProxyExplanation, found bool, err error) {
+	addr, err := netip.ParseAddrPort(q.Target)
+	for _, st := range s.proxies.now.Load().streams {
+		if st.cfg.Name == q.Target || err == nil && sameListener(st.addr(), addr) {
+			return st.explain(q), true, nil
+		}
+	}
+	return s.proxies.kernel.explain(q)
 }
 
 // sameListener reports whether a connection to an address comes to a listener.
@@ -141,16 +148,31 @@ func sameListener(bound, to netip.AddrPort) bool {
 	return bound == to || bound.Addr().IsUnspecified() && bound.Port() == to.Port()
 }
 
+// addressOf is where a client of a URL connects to, if its host is an address.
+func addressOf(u *url.URL) (netip.AddrPort, bool) {
+	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	addr, err := netip.ParseAddrPort(net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)))
+	return addr, err == nil
+}
+
 // explainURL finds the listener that a URL's host and port lead to, or else the
 // first that its scheme fits, as behind a name in DNS.
 func (s *server) explainURL(q admin.ProxyQuestion, u *url.URL) (api.ProxyExplanation, error) {
 	var fits *httpProxy
+	addr, isAddress := addressOf(u)
 	for _, h := range s.proxies.now.Load().http {
-		if addr, err := netip.ParseAddrPort(u.Host); err == nil && sameListener(h.addr(), addr) {
+		if isAddress && sameListener(h.addr(), addr) {
 			return s.explainHTTP(h, q, q.Target)
 		}
 		if fits == nil && (u.Scheme == "https") == (h.certificates != nil) {
 			fits = h
+		}
+	}
+	if isAddress {
+		at := q
+		at.Target = addr.String()
+		if e, found, err := s.explainConnection(at); found {
+			return e, err
 		}
 	}
 	if fits == nil {
