@@ -166,10 +166,15 @@ func TestDSR_Auto(t *testing.T) {
 	defer first.Close()
 	from, err := first.ask()
 	must(t, err)
-	must(t, fault.Kill(s))
-	same(t, first, from)
-	s = serve(t, l, "lb", config)
-	same(t, first, from)
+	// A crash and a start later, the connection is where it was, whatever mode the
+	// program was in and is in. So it is between.
+	for attach, mode := range map[string]string{"generic": "xdp-generic", "tcx": "tcx", "auto": "tcx"} {
+		must(t, fault.Kill(s))
+		same(t, first, from)
+		s = serve(t, l, "lb", strings.Replace(config, "mode: dsr", "mode: dsr, attach: "+attach, 1))
+		shows(t, l, "lb", []string{"proxy", "status"}, " attached to eth0 as "+mode+" ")
+		same(t, first, from)
+	}
 	id := "web-" + strings.TrimPrefix(from, network)
 	shows(t, l, "lb", []string{"proxy", "status"}, " "+id+" yes ")
 	for metric, least := range map[string]float64{"requests_total": 1, "received_bytes_total": 200} {
