@@ -164,7 +164,7 @@ func TestPlane_ARestartCutsNothing(t *testing.T) {
 				t.Errorf("attached as %v, want %v", got, dsr.TCX)
 			}
 			if mode != dsr.TCX {
-				alive(t, "as before it", conns)
+				kerneltest.Alive(t, "as before it", conns...)
 				if err := l.plane.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/kerneltest"
-	"github.com/musterdns/muster/lb/kernel/nat"
 )
 
 // avoids fails if new connections go to the backend.
@@ -368,98 +367,6 @@ func ask(c net.Conn, question string) (string, error) {
 		}
 	}
 	return "", os.ErrDeadlineExceeded
-}
-
-func TestPlane_Counts(t *testing.T) {
-	l := newLab(t, 2)
-	l.apply(t, l.services()...)
-	conns := append(l.spread(t, vip4), l.spread(t, vip6)...)
-	kerneltest.Alive(t, "counted", conns...)
-	want := map[string]uint64{}
-	for _, c := range conns {
-		want[c.Name]++
-	}
-	var counters map[string]map[string]kernel.Traffic
-	var table nat.Conntrack
-	l.balancer.Must(func() (err error) {
-		if table, err = nat.ReadConntrack(); err != nil {
-			return err
-		}
-		counters, err = l.plane.Counters()
-		return err
-	})
-	for _, b := range l.backends {
-		t4, t6 := counters["web4"][b.Name], counters["web6"][b.Name]
-		if n := t4.Connections + t6.Connections; n != want[b.Name] {
-			t.Errorf("%s: %d connections counted, want %d", b.Name, n, want[b.Name])
-		}
-		// Each has at least a handshake and a line each way.
-		for _, c := range []kernel.Traffic{t4, t6} {
-			if c.Packets < 3*c.Connections || c.Bytes < 40*c.Packets || c.ReplyPackets < 2*c.Connections || c.ReplyBytes < 40*c.ReplyPackets {
-				t.Errorf("%s: %+v", b.Name, c)
-			}
-		}
-	}
-	if table.Count < len(conns) || table.Max < table.Count {
-		t.Errorf("%+v with %d connections", table, len(conns))
-	}
-}
-
-// Each packet is counted once, whichever of its ends is the balancer itself.
-func TestPlane_CountsOnce(t *testing.T) {
-	l := newLab(t, 1)
-	l.balancer.Address("lo", "10.9.9.9/32")
-	s := kernel.Service{Name: "dns", VIP: netip.AddrPortFrom(vip4.Addr(), 53), Protocol: kernel.UDP}
-	const questions = 10
-	for id, at := range map[string]*kerneltest.Machine{"10.2.0.1:5353": l.balancer, l.backends[0].addr4.String(): l.backends[0].Machine} {
-		c := at.ListenPacket("udp", id)
-		ended := make(chan struct{})
-		t.Cleanup(func() {
-			c.Close()
-			<-ended
-		})
-		go func() {
-			defer close(ended)
-			buf := make([]byte, 100)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(buf[:n], from) // the client waits
-			}
-		}()
-		s.Instances = []kernel.Instance{{ID: id, Addr: netip.MustParseAddrPort(id), Weight: 1}}
-		l.apply(t, s)
-		for _, from := range []*kerneltest.Machine{l.client, l.balancer} {
-			c, err := from.Dial(net.Dialer{}, "udp", "", s.VIP.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { c.Close() })
-			for range questions {
-				if _, err := c.Write([]byte("?")); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := c.Read(make([]byte, 100)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		var got kernel.Traffic
-		l.balancer.Must(func() error {
-			all, err := l.plane.Counters()
-			got = all["dns"][id]
-			return err
-		})
-		const octets = 20 + 8 + 1 // the headers of IPv4 and UDP
-		want := kernel.Traffic{
-			Connections: 2, Packets: 2 * questions, Bytes: 2 * questions * octets, ReplyPackets: 2 * questions, ReplyBytes: 2 * questions * octets,
-		}
-		if got != want {
-			t.Errorf("instance at %s: %+v, want %+v", id, got, want)
-		}
-	}
 }
 
 // A machine that does not hold the VIP must not serve it.
