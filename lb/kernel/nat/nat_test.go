@@ -68,13 +68,14 @@ func TestPlane_KillResetsClients(t *testing.T) {
 			}
 			l.apply(t, s)
 			byName := map[string][]*conn{}
-			for range 16 {
+			var dead, living []*conn
+			for n := 0; n < 16 || len(dead) < 2 || len(living) < 2; n++ {
+				if n == 200 {
+					t.Fatalf("200 connections went to %d and %d", len(dead), len(living))
+				}
 				c := l.dial(t, row.vip)
 				byName[c.Name] = append(byName[c.Name], c)
-			}
-			dead, living := byName["backend-0"], byName["backend-1"]
-			if len(dead) < 2 || len(living) < 2 {
-				t.Fatalf("16 connections went to %d and %d", len(dead), len(living))
+				dead, living = byName["backend-0"], byName["backend-1"]
 			}
 			l.backends[0].Down("eth0")
 			addr := l.backends[0].addr4

@@ -169,45 +169,26 @@ type chain struct {
 	rules    [][]expr.Any
 }
 
-// Chains that others jump to.
-const (
-	chainStrange = "strange"
-	chainCount   = "count"
-)
+// chainCount is the chain that others go on in.
+const chainCount = "count"
 
-// layout lists those of every table but the services', those that are jumped to
-// first. Between conntrack and translation (mangle) packets have their connection
-// and still the addresses that they came with; where packets are filtered, the
-// instance's end has the instance's address in both directions.
+// layout lists the chains of every table of a shape, but for the services', those
+// first that others go on in. Between conntrack and translation (mangle) packets have
+// the addresses that they came with; where they are filtered, the instance's end has
+// the instance's address in both directions.
 func (f *family) layout(s shape) []chain {
-	isNew := ctHas(expr.CtKeySTATE, expr.CtStateBitNEW)
-	isInvalid := ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID)
-	drop := verdict(expr.VerdictDrop)
-	var guard, unheld [][]expr.Any
-	if s.fenced {
-		unheld = [][]expr.Any{f.unheld()}
-	}
-	guard = append(guard, unheld...)
-	guard = append(guard, rule(ctHas(expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID), to(expr.VerdictJump, chainStrange)))
+	// A packet of a translated connection goes to be counted at once: there is
+	// nothing else that it has to pass.
 	count := rule(translated(), to(expr.VerdictGoto, chainCount))
-	forward, fromLocal, toLocal := [][]expr.Any{count}, [][]expr.Any{count}, [][]expr.Any{rule(notLoopback(), count)}
+	forward := append([][]expr.Any{count}, f.strange()...)
+	toLocal := append([][]expr.Any{rule(notLoopback(), count)}, f.strange()...)
+	fromLocal := [][]expr.Any{count}
 	if s.dead {
-		forward = [][]expr.Any{killed(f.ofDest()), killed(f.ofSource()), count}
+		forward = append([][]expr.Any{killed(f.ofDest()), killed(f.ofSource())}, forward...)
 		fromLocal = append([][]expr.Any{killed(f.ofDest())}, fromLocal...)
 		toLocal = append([][]expr.Any{killed(f.ofSource())}, toLocal...)
 	}
-	return []chain{
-		{name: chainStrange, rules: [][]expr.Any{
-			// Without its connection, a packet is not translated. What an
-			// instance sends would reach the client with the instance's own
-			// address and be reset; dropped, it is sent again when the
-			// client's side has made the connection known here.
-			rule(isNew, protocol(unix.IPPROTO_TCP), flagsClear(tcpSYN), f.ofSource(), in(setInstances), drop),
-			rule(isInvalid, f.ofSource(), in(setInstances), drop),
-			// And what a client sends would be answered, with a reset, by the
-			// machine itself if it has the VIP.
-			rule(isInvalid, f.ofDest(), in(setVIPs), drop),
-		}},
+	chains := []chain{
 		// Once for each packet, by the instance's end.
 		{name: chainCount, rules: [][]expr.Any{
 			rule(fromClient(), f.ofDest(), in(setSent), verdict(expr.VerdictReturn)),
@@ -220,14 +201,14 @@ func (f *family) layout(s shape) []chain {
 				&expr.Notrack{},
 			),
 		}},
-		{"guard", nftables.ChainHookPrerouting, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, guard},
-		{"guard-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, unheld},
 		{"forward", nftables.ChainHookForward, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, forward},
 		{"from-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, fromLocal},
 		{"to-local", nftables.ChainHookInput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter, toLocal},
-		{"balance", nftables.ChainHookPrerouting, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{f.toChoose()}},
-		{"balance-local", nftables.ChainHookOutput, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{f.toChoose()}},
 		// Chains of type nat see the first packet of a connection only.
+		{"balance", nftables.ChainHookPrerouting, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{
+			f.unknown(), f.toChoose(),
+		}},
+		{"balance-local", nftables.ChainHookOutput, nftables.ChainTypeNAT, nftables.ChainPriorityNATDest, [][]expr.Any{f.toChoose()}},
 		{"open", nftables.ChainHookPostrouting, nftables.ChainTypeNAT, nftables.ChainPriorityNATSource, [][]expr.Any{
 			rule(translated(), f.ofDest(), in(setConnections)),
 			rule(translated(), f.ofDest(), in(setMasquerade), &expr.Masq{}),
@@ -235,6 +216,33 @@ func (f *family) layout(s shape) []chain {
 		{"open-to-local", nftables.ChainHookInput, nftables.ChainTypeNAT, nftables.ChainPriorityNATSource, [][]expr.Any{
 			rule(notLoopback(), translated(), f.ofDest(), in(setConnections)),
 		}},
+	}
+	if !s.fenced {
+		return chains
+	}
+	return append(
+		chains,
+		chain{"guard", nftables.ChainHookPrerouting, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, [][]expr.Any{f.unheld()}},
+		chain{"guard-local", nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityMangle, [][]expr.Any{f.unheld()}},
+	)
+}
+
+// unknown drops what an instance sends of a connection that is not known here, and so
+// would not be translated: it would reach the client with the instance's own address
+// and be reset. It is sent again when the client's side has made it known.
+func (f *family) unknown() []expr.Any {
+	return rule(protocol(unix.IPPROTO_TCP), flagsClear(tcpSYN), f.ofSource(), in(setInstances), verdict(expr.VerdictDrop))
+}
+
+// strange drops what belongs to no connection and so is not translated: of an
+// instance, as unknown does, and of a client, whom the machine itself would answer
+// with a reset if it has the VIP.
+func (f *family) strange() [][]expr.Any {
+	isInvalid := ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID)
+	drop := verdict(expr.VerdictDrop)
+	return [][]expr.Any{
+		rule(isInvalid, f.ofSource(), in(setInstances), drop),
+		rule(isInvalid, f.ofDest(), in(setVIPs), drop),
 	}
 }
 

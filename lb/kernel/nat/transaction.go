@@ -78,8 +78,8 @@ func (t *transaction) note(err error) {
 	}
 }
 
-// create makes a table with its sets and base chains. What is there by that name
-// was not made by this version.
+// create makes a table with its sets. What is there by that name was not made by this
+// version.
 func (t *transaction) create() {
 	t.AddTable(t.table) // so that there is one to delete
 	t.DelTable(t.table)
@@ -88,27 +88,36 @@ func (t *transaction) create() {
 	for _, set := range t.small {
 		t.note(t.AddSet(set, nil))
 	}
-	for _, c := range t.next.layout(shape{}) {
-		t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Hooknum: c.hook, Type: c.kind, Priority: c.priority})
-	}
 }
 
-// reshape writes the rules of the chains that every table has, unless those that
+// reshape makes the chains that every table has with their rules, unless those that
 // there are have its shape.
 func (t *transaction) reshape() {
-	if t.before.shape != nil && *t.before.shape == *t.next.shape {
+	before, next := t.before.shape, t.next.shape
+	if before != nil && *before == *next {
 		return
 	}
-	if t.before.shape != nil {
-		t.DelChain(&nftables.Chain{Name: t.before.shape.String(), Table: t.table})
-	}
-	t.AddChain(&nftables.Chain{Name: t.next.shape.String(), Table: t.table})
-	for _, c := range t.next.layout(*t.next.shape) {
-		chain := &nftables.Chain{Name: c.name, Table: t.table}
-		if t.before.exists {
-			t.FlushChain(chain)
+	old := map[string]bool{}
+	if before != nil {
+		t.DelChain(&nftables.Chain{Name: before.String(), Table: t.table})
+		for _, c := range t.next.layout(*before) {
+			t.FlushChain(&nftables.Chain{Name: c.name, Table: t.table})
+			old[c.name] = true
 		}
-		t.rules(chain, c.rules)
+	}
+	t.AddChain(&nftables.Chain{Name: next.String(), Table: t.table})
+	chains := t.next.layout(*next)
+	for _, c := range chains {
+		if !old[c.name] {
+			t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Hooknum: c.hook, Type: c.kind, Priority: c.priority})
+		}
+		delete(old, c.name)
+	}
+	for name := range old {
+		t.DelChain(&nftables.Chain{Name: name, Table: t.table})
+	}
+	for _, c := range chains {
+		t.rules(&nftables.Chain{Name: c.name, Table: t.table}, c.rules)
 	}
 }
 
