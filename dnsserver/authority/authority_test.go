@@ -2,6 +2,7 @@ package authority_test
 
 import (
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -72,33 +73,61 @@ func asked(t *testing.T, h *authority.Handler, qname string) string {
 	return status(exchange(t, h, packed, client()))
 }
 
-// TestHandler_refusals: a refusal over UDP is no larger than the question, whoever is said
-// to have asked it: it is of no use for reflection.
+// TestHandler_refusals: the first refusals of a second say why; a flood of them is no larger
+// than its questions but for those, whoever is said to have asked, and so of no use for
+// reflection. Who is known is always told.
 func TestHandler_refusals(t *testing.T) {
 	h := benchHandler(t, 0)
 	err := h.SetConfig(authority.Config{Access: []authority.Rule{{Zone: "bench.test.", Allow: []netip.Prefix{}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, qname := range []string{"www.elsewhere.test.", "www.bench.test.", ".", strings.Repeat("a.", 127)} {
-		for _, typ := range []uint16{dns.TypeA, dns.TypeANY, dns.TypeTXT, dns.TypeAXFR} {
-			for _, edns := range []func(*dns.Msg){func(*dns.Msg) {}, func(m *dns.Msg) { m.SetEdns0(1232, false) }, func(m *dns.Msg) { m.SetEdns0(65535, true) }} {
-				m := new(dns.Msg)
-				m.SetQuestion(qname, typ)
-				edns(m)
-				packed, err := m.Pack()
-				if err != nil {
-					t.Fatal(err)
-				}
-				r := exchange(t, h, packed, client())
-				if r.Rcode != dns.RcodeRefused {
-					t.Errorf("%s %s: %s", qname, dns.TypeToString[typ], status(r))
-				}
-				r.Compress = true
-				if reply, err := r.Pack(); err != nil || len(reply) > len(packed) {
-					t.Errorf("%s %s: %d octets for %d: %v", qname, dns.TypeToString[typ], len(reply), len(packed), err)
-				}
-			}
+	from := client()
+	asked, answered, explained := 0, 0, 0
+	ask := func(qname string, typ uint16, size uint16) bool {
+		t.Helper()
+		m := new(dns.Msg)
+		m.SetQuestion(qname, typ)
+		m.SetEdns0(size, size > 4096)
+		packed, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := exchange(t, h, packed, from)
+		if r.Rcode != dns.RcodeRefused {
+			t.Errorf("%s %s: %s", qname, dns.TypeToString[typ], status(r))
+		}
+		reply, err := r.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked, answered = asked+len(packed), answered+len(reply)
+		if len(edes(r)) > 0 {
+			explained++
+		}
+		return len(edes(r)) > 0
+	}
+	if !ask("www.elsewhere.test.", dns.TypeA, 1232) || !ask("www.bench.test.", dns.TypeA, 1232) {
+		t.Error("the first refusals say nothing")
+	}
+	for range 1000 {
+		for _, qname := range []string{"www.elsewhere.test.", "www.bench.test.", ".", strings.Repeat("a.", 127)} {
+			ask(qname, dns.TypeANY, 1232)
+			ask(qname, dns.TypeAXFR, 65535)
+		}
+	}
+	const ede = 6 // octets
+	if most := 16 * runtime.GOMAXPROCS(0); explained > most || answered > asked+ede*explained {
+		t.Errorf("%d refusals of one second are explained, want %d at most; %d octets for %d", explained, most, answered, asked)
+	}
+	from.Now = 1e9
+	if !ask("www.elsewhere.test.", dns.TypeA, 1232) {
+		t.Error("a second later nothing is said")
+	}
+	from.Known = true
+	for range 1000 {
+		if !ask("www.elsewhere.test.", dns.TypeA, 1232) {
+			t.Fatal("a client that is known is not told")
 		}
 	}
 }

@@ -115,7 +115,24 @@ type shard struct {
 	chains    atomic.Uint64
 	signed    atomic.Uint64 // sets whose signatures were there
 	unsigned  atomic.Uint64 // answers that had to wait for one
+	explained atomic.Uint64 // a second, and behind explainedBits how many refusals were explained in it
 	_         [64]byte
+}
+
+// explainedMax is how many refusals a second are explained to clients whose addresses may be
+// forged, by each core. An explanation makes the refusal greater than its question.
+const (
+	explainedMax  = 16
+	explainedBits = 16
+)
+
+// explain reports whether one more refusal may be explained at a time, and counts it.
+func (s *shard) explain(now int64) bool {
+	old, second := s.explained.Load(), uint64(now/1e9)
+	if old>>explainedBits != second {
+		return s.explained.CompareAndSwap(old, second<<explainedBits|1)
+	}
+	return old&(1<<explainedBits-1) < explainedMax && s.explained.CompareAndSwap(old, old+1)
 }
 
 func (s *shard) count(t dnsserver.Transport, o Outcome) {

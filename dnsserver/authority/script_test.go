@@ -266,7 +266,7 @@ func (s *script) configure(t *testing.T, word string, fields []string) {
 	}
 }
 
-// newStep reads "NAME TYPE [+tcp] [+rd] [+edns=SIZE] [+cookie] [+do] [class=CH] [from=ADDR]".
+// newStep reads "NAME TYPE [+tcp] [+rd] [+edns=SIZE] [+do] [class=CH] [from=ADDR]".
 func newStep(t *testing.T, title, at string, fields []string) step {
 	typ, ok := dns.StringToType[fields[1]]
 	if !ok {
@@ -292,9 +292,6 @@ func newStep(t *testing.T, title, at string, fields []string) step {
 				t.Fatalf("%s: %v", at, err)
 			}
 			s.query.SetEdns0(uint16(size), false)
-		case "+cookie": // the client's alone
-			opt := s.query.IsEdns0()
-			opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"})
 		case "+do":
 			s.query.SetEdns0(1232, true)
 		case "class":

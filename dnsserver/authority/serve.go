@@ -168,11 +168,11 @@ func (s *scratch) deny() Outcome {
 	return Denied
 }
 
-// because adds why a question is refused, but for clients whose addresses may be forged: a
-// refusal is then no larger than the question, and nobody can have us send more than they
-// send. Who sends a cookie is told; a client cookie alone has ours in the answer, too.
+// because adds why a question is refused. To clients whose addresses may be forged it tells
+// that a few times a second only, enough for who tries things out: a flood of refusals is no
+// larger than its questions, and nobody can have us send more than they send.
 func (s *scratch) because(code uint16) {
-	if s.req.Stream || s.from.Known || s.q.Asked&wire.AskedCookie != 0 {
+	if s.q.EDNS && (s.req.Stream || s.from.Known || s.shard.explain(s.from.Now)) {
 		s.b.EDE(code, nil)
 	}
 }
