@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -238,41 +237,6 @@ func TestSky_Lookup_failover(t *testing.T) {
 	want("a.web.sky.test", "A", "NODATA")
 	s.feed(registry.Batch{Source: 2, Deleted: []registry.Key{{Source: 2, Kind: registry.KindAdmin, Service: "web", Name: "*"}}})
 	want("web.sky.test", "A", "NOERROR\nweb.sky.test. 5 IN A 10.9.0.1")
-}
-
-// TestSkyTree_Apply_batch: a batch makes a node anew once, however many of its children
-// change; once a record it would copy 160 KB a record here, 320 MB.
-func TestSkyTree_Apply_batch(t *testing.T) {
-	tree := service.NewSkyTree(mustName("sky.test."))
-	notes := func(first, n int) registry.Batch {
-		b := registry.Batch{}
-		for i := range n {
-			path := fmt.Sprintf("h%05d", first+i)
-			r, err := skydns.Decode(path, []byte(`{"host":"10.9.0.1"}`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Notes = append(b.Notes, registry.Note{Key: registry.Key{Kind: registry.KindService, Service: path}, Value: r})
-		}
-		return b
-	}
-	whole := notes(0, 20_000)
-	whole.Reset = true
-	tree.Apply(whole)
-	changes := notes(19_000, 2000)
-	for i := range 1000 {
-		changes.Deleted = append(changes.Deleted, registry.Key{Kind: registry.KindService, Service: fmt.Sprintf("h%05d", i)})
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	tree.Apply(changes)
-	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
-		t.Errorf("a batch of 3,000 changes took %d bytes", got)
-	}
-	if got, err := tree.Notes(); err != nil || len(got) != 20_000 || got[0].Key.Service != "h01000" || got[19_999].Key.Service != "h20999" {
-		t.Errorf("%d records, %v", len(got), err)
-	}
 }
 
 // TestSky_Lookup_held: records that vanish with their leases, half of the zone and more,

@@ -44,6 +44,7 @@ func (t *SkyTree) loseRecord(r *skyRecord) *skyRecord {
 		lost := *r
 		lost.lostAt = now
 		r = &lost
+		t.going = append(t.going, r)
 	}
 	if t.lost == nil {
 		t.lost = map[string]*skyRecord{}
@@ -54,17 +55,19 @@ func (t *SkyTree) loseRecord(r *skyRecord) *skyRecord {
 
 // letGo takes out what was lost and will not come back, the paths into changes.
 func (t *SkyTree) letGo(changes map[string]*skyRecord) {
-	if len(t.lost) == 0 {
+	if len(t.going) == 0 {
 		return
 	}
 	now, z := t.now(), t.zone.Load()
 	if state := z.view.Source(z.source); state != nil && state.Held(now) {
 		return
 	}
-	for path, r := range t.lost {
-		if now-r.lostAt > int64(pool.LostWindow) {
-			delete(t.lost, path)
-			changes[path] = nil
+	for len(t.going) > 0 && now-t.going[0].lostAt > int64(pool.LostWindow) {
+		r := t.going[0]
+		t.going[0], t.going = nil, t.going[1:]
+		if t.lost[r.Path] == r {
+			delete(t.lost, r.Path)
+			changes[r.Path] = nil
 		}
 	}
 }
@@ -79,14 +82,12 @@ func (t *SkyTree) keepLost() {
 	if root == nil || !t.live {
 		return
 	}
-	var walk func(n *skyNode)
-	walk = func(n *skyNode) {
+	var walk func(n *skyNode) bool
+	walk = func(n *skyNode) bool {
 		if r := n.record; r != nil && r.leased && t.state[r.Path] == nil {
 			t.loseRecord(r)
 		}
-		for _, c := range n.children {
-			walk(c)
-		}
+		return n.below.each(walk)
 	}
 	walk(root)
 }

@@ -16,7 +16,8 @@ const skyMax = 128
 
 // SkyTree is the records of a zone of source skydns by their paths. One goroutine calls
 // Apply; what is published is never written to again, and a batch makes the nodes from its
-// records to the zone anew: it costs as much as each of those has children, once.
+// records to the zone anew, once, at a cost that grows with the logarithm of what stands
+// beside them.
 type SkyTree struct {
 	apex wire.Name
 	root atomic.Pointer[skyNode] // nil: nothing is known yet
@@ -25,6 +26,7 @@ type SkyTree struct {
 	state map[string]*skyRecord // pages of a complete state that is not there yet
 	live  bool                  // the state is the registry's, and no snapshot's
 	lost  map[string]*skyRecord // by path, those that are in the tree still
+	going []*skyRecord          // of lost, and some that are no more, in the order in which they were lost
 }
 
 // NewSkyTree returns the tree of a zone.
@@ -32,13 +34,13 @@ func NewSkyTree(apex wire.Name) *SkyTree { return &SkyTree{apex: apex} }
 
 // skyNode is a name: a record, if there is one at it, and names below.
 type skyNode struct {
-	label    string
-	children []*skyNode // sorted by label
-	record   *skyRecord
-	all      []*skyRecord // at and below it, skyMax at most, without those lost
-	set      *skySet      // those of all that are answered together
-	lost     []*skyRecord // at and below it, skyMax at most
-	held     *skySet      // those of all and lost; nil: none is lost
+	label  string
+	below  *skyDir
+	record *skyRecord
+	all    []*skyRecord // at and below it, skyMax at most, without those lost
+	set    *skySet      // those of all that are answered together
+	lost   []*skyRecord // at and below it, skyMax at most
+	held   *skySet      // those of all and lost; nil: none is lost
 }
 
 // skyRecord is a record as it is answered.
@@ -114,23 +116,20 @@ func (t *SkyTree) Notes() ([]registry.Note, error) {
 		return nil, nil
 	}
 	var notes []registry.Note
-	var walk func(n *skyNode) error
-	walk = func(n *skyNode) error {
+	var failed error
+	var walk func(n *skyNode) bool
+	walk = func(n *skyNode) bool {
 		if n.record != nil && n.record.lostAt == 0 {
 			value, err := n.record.Encode()
-			if err != nil {
-				return err
+			if failed = err; err != nil {
+				return false
 			}
 			notes = append(notes, registry.Note{Key: registry.Key{Kind: registry.KindService, Service: n.record.Path}, Value: value})
 		}
-		for _, c := range n.children {
-			if err := walk(c); err != nil {
-				return err
-			}
-		}
-		return nil
+		return n.below.each(walk)
 	}
-	return notes, walk(root)
+	walk(root)
+	return notes, failed
 }
 
 // Restore is Apply for a batch of the snapshot file, whose notes are as Notes makes
@@ -233,41 +232,18 @@ func (t *SkyTree) with(root *skyNode, changes []skyChange) *skyNode {
 // each node on the way to a change anew, once however many there are, and shares the
 // others with n. What is left of no record is nil, but for the root.
 func (t *SkyTree) merge(n *skyNode, depth int, changes []skyChange) *skyNode {
-	out := &skyNode{label: n.label, children: n.children, record: n.record}
+	out := &skyNode{label: n.label, below: n.below, record: n.record}
 	if len(changes[0].path) == depth {
 		out.record, changes = changes[0].record, changes[1:]
 	}
 	if len(changes) > 0 {
-		out.children = t.mergeChildren(n.children, depth, changes)
+		out.below = n.below.merge(t, depth, changes)
 	}
-	if out.record == nil && len(out.children) == 0 && depth > 0 {
+	if out.record == nil && out.below == nil && depth > 0 {
 		return nil
 	}
 	out.gather(t)
 	return out
-}
-
-// mergeChildren is merge for the children of a node, with changes below it.
-func (t *SkyTree) mergeChildren(old []*skyNode, depth int, changes []skyChange) []*skyNode {
-	out := make([]*skyNode, 0, len(old)+1)
-	for len(changes) > 0 {
-		label := changes[0].path[depth]
-		end := 1
-		for end < len(changes) && changes[end].path[depth] == label {
-			end++
-		}
-		at, found := slices.BinarySearchFunc(old, label, func(c *skyNode, label string) int { return strings.Compare(c.label, label) })
-		out, old = append(out, old[:at]...), old[at:]
-		child := &skyNode{label: label}
-		if found {
-			child, old = old[0], old[1:]
-		}
-		if child = t.merge(child, depth+1, changes[:end]); child != nil {
-			out = append(out, child)
-		}
-		changes = changes[end:]
-	}
-	return append(out, old...)
 }
 
 // gather finds what the node is answered with.
@@ -277,13 +253,7 @@ func (n *skyNode) gather(t *SkyTree) {
 	} else if r != nil {
 		n.lost = append(n.lost, r)
 	}
-	for _, c := range n.children {
-		n.all = appendSome(n.all, c.all)
-		n.lost = appendSome(n.lost, c.lost)
-		if len(n.all) >= skyMax {
-			break
-		}
-	}
+	n.all, n.lost = n.below.gather(n.all, n.lost)
 	n.set = newSkySet(t, n.all)
 	if len(n.lost) > 0 {
 		n.held = newSkySet(t, appendSome(slices.Clone(n.all), n.lost))
@@ -304,21 +274,7 @@ func (n *skyNode) find(name *wire.Name, below int) *skyNode {
 }
 
 // child is the node of a label below.
-func (n *skyNode) child(label []byte) *skyNode {
-	low, high := 0, len(n.children)
-	for low < high {
-		middle := int(uint(low+high) >> 1)
-		if n.children[middle].label < string(label) {
-			low = middle + 1
-		} else {
-			high = middle
-		}
-	}
-	if low < len(n.children) && n.children[low].label == string(label) {
-		return n.children[low]
-	}
-	return nil
-}
+func (n *skyNode) child(label []byte) *skyNode { return n.below.find(label) }
 
 // skyVisits is how many names are looked at for a pattern: *.*.nosuch stands for none, and
 // would be looked for in all the zone.
@@ -341,12 +297,10 @@ func (n *skyNode) matching(dst []*skyRecord, name *wire.Name, at int, held bool,
 		}
 		return dst
 	case isAny(name.Label(at)):
-		for _, c := range n.children {
-			if *visits < 0 {
-				break
-			}
+		n.below.each(func(c *skyNode) bool {
 			dst = c.matching(dst, name, at-1, held, visits)
-		}
+			return *visits >= 0
+		})
 		return dst
 	}
 	if c := n.child(name.Label(at)); c != nil {
