@@ -123,6 +123,7 @@ const (
 	TypeRP         Type = 17
 	TypeAFSDB      Type = 18
 	TypeRT         Type = 21
+	TypeNSAP       Type = 22
 	TypeSIG        Type = 24
 	TypeKEY        Type = 25
 	TypeAAAA       Type = 28
@@ -178,7 +179,7 @@ var typeNames = map[Type]string{
 	TypeSOA: "SOA", TypeMB: "MB", TypeMG: "MG", TypeMR: "MR", TypeNULL: "NULL",
 	TypeWKS: "WKS", TypePTR: "PTR", TypeHINFO: "HINFO", TypeMINFO: "MINFO",
 	TypeMX: "MX", TypeTXT: "TXT", TypeRP: "RP", TypeAFSDB: "AFSDB", TypeRT: "RT",
-	TypeSIG: "SIG", TypeKEY: "KEY", TypeAAAA: "AAAA", TypeLOC: "LOC",
+	TypeNSAP: "NSAP", TypeSIG: "SIG", TypeKEY: "KEY", TypeAAAA: "AAAA", TypeLOC: "LOC",
 	TypeSRV: "SRV", TypeNAPTR: "NAPTR", TypeKX: "KX", TypeCERT: "CERT",
 	TypeDNAME: "DNAME", TypeOPT: "OPT", TypeDS: "DS", TypeSSHFP: "SSHFP",
 	TypeIPSECKEY: "IPSECKEY", TypeRRSIG: "RRSIG", TypeNSEC: "NSEC",

@@ -39,12 +39,31 @@ func (l *loader) checkSVCB(r *record) {
 			l.errorf(r, "%s of %s: %s is mandatory, and is not there", r.typ, owner, key)
 		}
 	}
+	if groups, ok := params[keyGroups]; ok && !distinct(groups) {
+		l.errorf(r, "%s of %s: tls-supported-groups must have numbers, each once", r.typ, owner)
+	}
 	if !isHost(&target, '-') {
 		l.errorf(r, "%s of %s: its target %s is no name of a host", r.typ, owner, target.String())
 	}
 	if r.typ == wire.TypeSVCB && isDNSService(r.owner.name) {
 		l.checkDNSService(r, owner, params)
 	}
+}
+
+// keyGroups is the number of tls-supported-groups (draft-ietf-tls-key-share-prediction).
+const keyGroups dns.SVCBKey = 9
+
+// distinct reports whether data is numbers of two octets, one at least and each once.
+func distinct(data []byte) bool {
+	seen := map[uint16]bool{}
+	for ; len(data) >= 2; data = data[2:] {
+		n := binary.BigEndian.Uint16(data)
+		if seen[n] {
+			return false
+		}
+		seen[n] = true
+	}
+	return len(data) == 0 && len(seen) > 0
 }
 
 // checkDNSService wants to know how the DNS server is spoken to (RFC 9461 section

@@ -18,7 +18,8 @@ type entry struct {
 	escaped bool
 	quoted  bool
 	comment bool
-	open    int // parentheses
+	open    int  // parentheses
+	extra   bool // one was closed that was not open
 }
 
 // next takes one octet.
@@ -41,7 +42,8 @@ func (e *entry) next(c byte) {
 	case c == '(':
 		e.open++
 	case c == ')':
-		e.open = max(0, e.open-1) // the parser tells of it
+		e.extra = e.extra || e.open == 0
+		e.open = max(0, e.open-1)
 	}
 }
 

@@ -105,9 +105,17 @@ func (l *loader) read(parser *dns.ZoneParser, src *source) error {
 		if err := l.add(rr, r, buf); err != nil {
 			l.errorf(r, "%w", err)
 		}
+		// Of some types the parser overlooks what holds lines together.
+		if e := &src.open[len(src.open)-1].entry; e.extra {
+			l.errorf(r, "a ) without its (")
+			e.extra = false
+		}
 	}
 	if err := parser.Err(); err != nil {
 		return parseError(src, err)
+	}
+	if src.unclosed != nil {
+		l.errorf(src.unclosed, "a parenthesis that is not closed")
 	}
 	return nil
 }

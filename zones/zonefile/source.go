@@ -27,6 +27,8 @@ type source struct {
 	made   int // records of $GENERATE
 	// stood are the lines of entries of types that the parser does not know.
 	stood map[place]*stand
+	// unclosed is where a file ended within parentheses; nil: none did.
+	unclosed *record
 }
 
 // input is one open file. Only its ReadByte is used once the parser has it.
@@ -120,6 +122,9 @@ func (in *input) readByte() (byte, error) {
 	}
 	in.src.octets++
 	c, err := in.Reader.ReadByte()
+	if errors.Is(err, io.EOF) && in.entry.open > 0 {
+		in.src.unclosed = &record{file: in.src.path(in.name), line: in.line}
+	}
 	if errors.Is(err, io.EOF) && !in.entry.newline {
 		// The parser takes a record that the file ends before the data of for one of a
 		// dynamic update (RFC 2136), which has none.

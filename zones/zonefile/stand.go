@@ -1,8 +1,7 @@
 package zonefile
 
 import (
-	"bytes"
-	"regexp"
+	"fmt"
 	"strings"
 
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -25,11 +24,8 @@ var stands = [...]stand{
 	{"CLA", wire.TypeCLA, "TXT", wire.TypeTXT},
 }
 
-// standEntry is the beginning of an entry of one of those types, up to the type: an
-// owner or none, TTL and class in either order.
-var standEntry = regexp.MustCompile(`^([^\s;"()$]*[ \t]+(?:(?:[0-9][0-9A-Za-z]*|(?i:IN))[ \t]+){0,2})((?i:ALIAS|WALLET|CLA))[ \t]`)
-
-// standAhead is how far into an entry its type is looked for.
+// standAhead is how far into an entry its type is looked for, and what the parser does not
+// know of it.
 const standAhead = 1024
 
 // place is a line of a file.
@@ -39,49 +35,90 @@ type place struct {
 }
 
 // stand looks whether the entry that begins with c, the last octet read, is of a type
-// that another stands for, and then has the parser read that.
+// that another stands for, or one that is to be written otherwise, and then has the parser
+// read what it knows.
 func (in *input) stand(c byte) error {
 	ahead, _ := in.Peek(standAhead) // at the end of the file, what there is
-	if end := bytes.IndexByte(ahead, '\n'); end >= 0 {
-		ahead = ahead[:end+1]
-	}
-	if !named(ahead) {
-		return nil // nearly all, which is not to cost much
-	}
-	m := standEntry.FindSubmatchIndex(append([]byte{c}, ahead...))
-	if m == nil {
-		return nil
-	}
-	head := []byte{c}
-	for len(head) < m[5] { // counted as what it is read from
-		c, err := in.readByte()
-		if err != nil {
-			return err
-		}
-		head = append(head, c)
-	}
+	start, end := typeIn(c, ahead)
+	name := string(ahead[start:end])
 	for i := range stands {
-		if t := &stands[i]; strings.EqualFold(t.name, string(head[m[4]:])) {
-			in.text = string(head[:m[3]]) + t.standName
+		if t := &stands[i]; strings.EqualFold(t.name, name) {
+			head, err := in.take(c, end)
+			if err != nil {
+				return err
+			}
+			in.text = head[:1+start] + t.standName
 			in.src.stood[place{in.name, in.line}] = t
+			return nil
 		}
 	}
+	with := rewriteOf(name, ahead)
+	if with == nil {
+		return nil // nearly all
+	}
+	head, err := in.take(c, end)
+	if err != nil {
+		return err
+	}
+	data, err := in.restOfEntry()
+	if err != nil {
+		return err
+	}
+	if data, err = with(data); err != nil {
+		return fmt.Errorf("bad %s record, %w", strings.ToUpper(name), err)
+	}
+	in.text = head[:1+start] + data
 	return nil
 }
 
-// named reports whether the name of a type that another stands for is in text.
-func named(text []byte) bool {
-	for ; len(text) > 0; text = text[1:] {
-		switch text[0] | 0x20 {
-		case 'a', 'w', 'c':
-		default:
-			continue
+// typeIn is where the type stands in an entry that begins with c and goes on with ahead:
+// behind an owner or none, TTL and class in either order, and before a blank. It is empty
+// where that cannot be told.
+func typeIn(c byte, ahead []byte) (start, end int) {
+	i := 0
+	if !isBlank(c) {
+		if isSpecial(c) {
+			return 0, 0
 		}
-		for i := range stands {
-			if name := stands[i].name; len(text) > len(name) && strings.EqualFold(string(text[:len(name)]), name) {
-				return true
+		for ; i < len(ahead) && !isBlank(ahead[i]); i++ {
+			if isSpecial(ahead[i]) {
+				return 0, 0
 			}
 		}
 	}
-	return false
+	for range 3 {
+		for i < len(ahead) && isBlank(ahead[i]) {
+			i++
+		}
+		start = i
+		for i < len(ahead) && !isBlank(ahead[i]) && !isSpecial(ahead[i]) {
+			i++
+		}
+		switch {
+		case i == start || i == len(ahead) || !isBlank(ahead[i]):
+			return 0, 0
+		case ahead[start] >= '0' && ahead[start] <= '9' || strings.EqualFold(string(ahead[start:i]), "IN"):
+		default:
+			return start, i
+		}
+	}
+	return 0, 0
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// isSpecial reports whether an octet ends a word, or is none of an owner's.
+func isSpecial(c byte) bool { return strings.IndexByte("\r\n;\"()$", c) >= 0 }
+
+// take reads n octets, and returns them behind c, which was read before.
+func (in *input) take(c byte, n int) (string, error) {
+	text := append(make([]byte, 0, 1+n), c)
+	for len(text) <= n { // counted as what it is read from
+		c, err := in.readByte()
+		if err != nil {
+			return "", err
+		}
+		text = append(text, c)
+	}
+	return string(text), nil
 }

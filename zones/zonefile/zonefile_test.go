@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,7 +171,10 @@ func TestParse(t *testing.T) {
 }
 
 func TestParse_TypesThatOthersStandFor(t *testing.T) {
-	z, warnings, err := zonefile.Parse(strings.NewReader(head+"wallet 60 IN WALLET \"a b\" c\nwallet TXT t\ncla\tcla x\nresinfo RESINFO qnamemin\n"), "x.zone", "example.test.")
+	z, warnings, err := zonefile.Parse(strings.NewReader(head+"wallet 60 IN WALLET \"a b\" c\nwallet TXT t\ncla\tcla x\nresinfo RESINFO qnamemin\n"+
+		"nsap 60 IN NSAP ( 0x47.0005 ; of RFC 1706\n .80 )\nnsap IN TXT \"NSAP 0x\"\n"+
+		"groups 60 HTTPS 1 . mandatory=alpn,tls-supported-groups tls-supported-groups=29,4588 alpn=h2\n"+
+		"groups TXT tls-supported-groups=29\nquoted SVCB 1 . ( mandatory=\"tls-supported-groups\" ; first\n\ttls-supported-groups=\"23\" )\n"), "x.zone", "example.test.")
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(warnings, err)
 	}
@@ -186,6 +190,11 @@ func TestParse_TypesThatOthersStandFor(t *testing.T) {
 		{"wallet", "\x01t", wire.TypeTXT},
 		{"cla", "\x01x", wire.TypeCLA},
 		{"resinfo", "\x08qnamemin", wire.TypeRESINFO},
+		{"nsap", "\x47\x00\x05\x80", wire.TypeNSAP},
+		{"nsap", "\x07NSAP 0x", wire.TypeTXT},
+		{"groups", "\x00\x01\x00" + "\x00\x00\x00\x04\x00\x01\x00\x09" + "\x00\x01\x00\x03\x02h2" + "\x00\x09\x00\x04\x00\x1d\x11\xec", wire.TypeHTTPS},
+		{"groups", "\x17tls-supported-groups=29", wire.TypeTXT},
+		{"quoted", "\x00\x01\x00" + "\x00\x00\x00\x02\x00\x09" + "\x00\x09\x00\x02\x00\x17", wire.TypeSVCB},
 	} {
 		name, err := wire.ParseName(want.label + ".example.test.")
 		if err != nil {
@@ -201,6 +210,76 @@ func TestParse_TypesThatOthersStandFor(t *testing.T) {
 			if string(rdata) != want.rdata {
 				t.Errorf("%s %s: %q, want %q", want.label, want.typ, rdata, want.rdata)
 			}
+		}
+	}
+}
+
+// Forms that standards allow and the parser does not know are read as those that it does.
+func TestParse_FormsThatAreRewritten(t *testing.T) {
+	for _, tt := range []struct{ text, like string }{
+		{"LOC 60 9 N 24 39 E 10 20 2000 20", "LOC 60 9 0.000 N 24 39 0.000 E 10m 20m 2000m 20m"},
+		{"LOC 60 N 24 E 10m", "LOC 60 0 0 N 24 0 0 E 10m"},
+		{"loc 60 9 1.5 s 24 39 2 w 10m", "LOC 60 9 1.5 S 24 39 2 W 10m"},
+		{"NAPTR 1 2 u E2U+sip !a! .", `NAPTR 1 2 "u" "E2U+sip" "!a!" .`},
+		{`NAPTR ( 1 2 "" ; flags` + "\n" + ` "x y" ; service` + "\n" + ` "" a )`, `NAPTR 1 2 "" "x y" "" a`},
+		{"NID 10 14:4fff:ff20:ee64", "NID 10 0014:4fff:ff20:ee64"},
+		{"L64 10 2001:db8:0:1", "L64 10 2001:0db8:0000:0001"},
+		{`X25 "123456789"`, "X25 123456789"},
+		{`GPOS "-22.6882" "116.8652" "250.0"`, "GPOS -22.6882 116.8652 250.0"},
+		{`LOC \# 16 00121316800000008000000000989680`, `TYPE29 \# 16 00121316800000008000000000989680`},
+		{`NSAP \# 1 47`, `TYPE22 \# 1 47`},
+	} {
+		want, got := records(t, tt.like), records(t, tt.text)
+		if len(got) != 3 || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", tt.text, got, want)
+		}
+	}
+}
+
+// records are those of a zone with one more, as text.
+func records(t *testing.T, text string) (out []string) {
+	t.Helper()
+	z, _, err := zonefile.Parse(strings.NewReader(head+"x "+text+"\n"), "x.zone", "example.test.")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	tree, err := zones.NewTree([]*zones.Zone{z})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := tree.Export(t.Context(), z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range append(e.Records, e.SOA) {
+		out = append(out, fmt.Sprintf("%q %s %x", r.Owner, r.Type, r.RData))
+	}
+	return out
+}
+
+// What tls-supported-groups and NSAP cannot be is refused where it stands.
+func TestParse_TypesThatAreRewritten_errors(t *testing.T) {
+	for text, want := range map[string]string{
+		"a NAPTR ( 1 2 u s r .\n":                      "x.zone:",
+		"a LOC 60 1 1 1 N 24 E 10m\n":                  "x.zone:",
+		"a NAPTR 1 2 \"u s r .\n":                      "x.zone:",
+		"a NSAP 0x4\n":                                 `x.zone:4:`,
+		"a NSAP 47\n":                                  "bad NSAP record",
+		"a NSAP\n":                                     "x.zone:4:",
+		"a NSAP 0x\n":                                  "bad NSAP record",
+		"a HTTPS 1 . tls-supported-groups=\n":          "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=x\n":         "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=65536\n":     "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=29,\n":       "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=29,23,29\n":  "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . tls-supported-groups\n":           "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . key9=\"\\000\"\n":                 "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . mandatory=tls-supported-groups\n": "key9 is mandatory, and is not there",
+		"a HTTPS 1 . xtls-supported-groups=29\n":       "bad",
+	} {
+		_, err := parse(head + text)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "x.zone:") {
+			t.Errorf("%q: got %v, want x.zone:... %s", text, err, want)
 		}
 	}
 }
