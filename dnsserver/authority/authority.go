@@ -112,7 +112,9 @@ type scratch struct {
 
 // New returns a Handler without zones: it refuses everything until SetTree.
 func New(c Config) (*Handler, error) {
-	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersMax), signers: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	half := max(1, runtime.GOMAXPROCS(0)/2) // of the cores
+	h := &Handler{shards: make([]shard, runtime.GOMAXPROCS(0)), transfers: make(chan struct{}, transfersMax), signers: make(chan struct{}, half)}
+	h.journal.exports = make(chan struct{}, half)
 	if err := h.SetConfig(c); err != nil {
 		return nil, err
 	}

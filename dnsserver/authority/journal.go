@@ -19,6 +19,10 @@ const (
 // has one of them is told what has changed since. A version that nobody has taken is
 // not kept.
 type journal struct {
+	// exports are slots for zones that change by themselves: the first time one that is signed
+	// is told whole, all of it is signed, which leaves cores to questions.
+	exports chan struct{}
+
 	mu     sync.Mutex
 	zones  map[string]*versions
 	octets int
@@ -58,6 +62,14 @@ func (j *journal) current(ctx context.Context, tree *zones.Tree, zone *zones.Zon
 	serial := serialOf(zone.SOA())
 	if last := j.last(v); last != nil && last.export.Serial == serial && last.zone == zone {
 		return last.export, nil
+	}
+	if zone.Dynamic() {
+		select {
+		case j.exports <- struct{}{}:
+			defer func() { <-j.exports }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	e, err := tree.Export(ctx, zone)
 	if err != nil {

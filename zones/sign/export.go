@@ -1,8 +1,10 @@
 package sign
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"runtime"
 	"sync"
 	"time"
 
@@ -62,12 +64,17 @@ type memory struct {
 type setHash [sha256.Size]byte
 
 // zone is Zone for records that have their serial number; keys and time are always the
-// same.
-func (m *memory) zone(apex *wire.Name, records []zones.Record, keys []*Key, now time.Time) ([]zones.Record, error) {
+// same. The first time it signs all that there is, some 50 microseconds a set and key: it
+// gives way to who has questions to answer after each, and ends with ctx.
+func (m *memory) zone(ctx context.Context, apex *wire.Name, records []zones.Record, keys []*Key, now time.Time) ([]zones.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	made := make(map[setHash][][]byte, len(m.made))
 	out, err := zone(apex, records, keys, now, func(set *rrset, signers []*Key) ([][]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		runtime.Gosched()
 		h := set.hash()
 		signatures := m.made[h]
 		if signatures == nil {

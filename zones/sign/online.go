@@ -322,7 +322,7 @@ func (s *source) Export(ctx context.Context) ([]zones.Record, error) {
 		return nil, err
 	}
 	records[0].RData = s.soa.raise(bytes.Clone(records[0].RData))
-	return s.memory.zone(&s.online.apex, records, s.online.keys, s.online.now)
+	return s.memory.zone(ctx, &s.online.apex, records, s.online.keys, s.online.now)
 }
 
 // keySet is records that keys make.

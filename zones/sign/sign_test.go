@@ -458,6 +458,11 @@ func TestOnline_Wrap_export(t *testing.T) {
 		}
 	}
 	wrapped := o.Wrap(src, true)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := wrapped.(zones.Exporter).Export(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits for the export any more: %v, want context.Canceled", err)
+	}
 	export := func() map[string]zones.Record {
 		t.Helper()
 		records, err := wrapped.(zones.Exporter).Export(t.Context())
