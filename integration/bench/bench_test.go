@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -222,5 +223,27 @@ func TestRun_NamesWhatItDoesNotKnow(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("bench %v: %v, want an error with %q", args, err, want)
 		}
+	}
+}
+
+func TestH2loadSample_TakesTimesFromTheLog(t *testing.T) {
+	var log strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&log, "1700000000000000\t200\t%d\n", 200-i)
+	}
+	log.WriteString("1700000000000000\t503\t999999\n")
+	got, err := h2loadSample("status codes: 200 2xx, 0 3xx, 0 4xx, 1 5xx\n", log.String(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s sample
+	if err := json.Unmarshal(got, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Received != 200 || s.P50 != 101 || s.P99 != 199 || s.ElapsedNS != 2e9 {
+		t.Errorf("%+v", s)
+	}
+	if _, err := h2loadSample("status codes: 1 2xx\n", "no line of a log\n", 2); err == nil {
+		t.Error("a log that is none is taken")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,7 +33,7 @@ const keptConns = 50
 
 func transports() []transport {
 	tcp := []server{
-		{name: "muster", answers: true, argv: musterStreams},
+		{name: own, answers: true, argv: musterStreams},
 		{name: "knot", program: "knotd", mend: "apt-get install knot", answers: true, argv: knotCommand},
 		{name: "nsd", program: "nsd", mend: "apt-get install nsd", answers: true, argv: nsdCommand},
 		{name: "gdnsd", program: "gdnsd", mend: "apt-get install gdnsd", answers: true, argv: gdnsdCommand},
@@ -102,23 +103,19 @@ func (l *lab) transport(ctx context.Context, t *transport, o dnsOptions, out io.
 			continue
 		}
 		c, err := l.contend(ctx, s, t.name)
-		if err != nil {
+		switch {
+		case err == nil:
+			all = append(all, c)
+		case s.name == own:
 			return err
+		default:
+			leftOut(out, t, s.name, err)
 		}
-		all = append(all, c)
 	}
 	for range o.rounds {
-		var own float64
-		for i, c := range all {
-			s, err := l.stream(ctx, c, t, o)
-			if err != nil {
-				return err
-			}
-			if i == 0 {
-				own = s.cpu
-			}
-			s.cpuRatio = s.cpu / own
-			c.samples[0] = append(c.samples[0], s)
+		var err error
+		if all, err = l.askEach(ctx, all, t, o, out); err != nil {
+			return err
 		}
 	}
 	printTransport(out, t, all)
@@ -128,6 +125,37 @@ func (l *lab) transport(ctx context.Context, t *transport, o dnsOptions, out io.
 		}
 	}
 	return nil
+}
+
+// own is the server that all others are beside.
+const own = "muster"
+
+// leftOut tells that a peer is missing in a table, and why: the others are measured.
+func leftOut(out io.Writer, t *transport, name string, err error) {
+	fmt.Fprintf(out, "%s: %s is left out: %v\n", t.title, name, err)
+}
+
+// askEach measures each server once, and returns those that can be measured on. It fails
+// when Muster cannot.
+func (l *lab) askEach(ctx context.Context, all []*contender, t *transport, o dnsOptions, out io.Writer) ([]*contender, error) {
+	var cpu float64
+	left := make([]*contender, 0, len(all))
+	for _, c := range all {
+		s, err := l.stream(ctx, c, t, o)
+		switch {
+		case err != nil && (c.name == own || ctx.Err() != nil):
+			return nil, err
+		case err != nil:
+			leftOut(out, t, c.name, err)
+			continue
+		case c.name == own:
+			cpu = s.cpu
+		}
+		s.cpuRatio = s.cpu / cpu
+		c.samples[0] = append(c.samples[0], s)
+		left = append(left, c)
+	}
+	return left, nil
 }
 
 // contend starts a server, with a directory for this transport.
@@ -207,17 +235,26 @@ func httpsLoad(ctx context.Context, l *lab, t *transport, port int, seconds floa
 	if err := os.WriteFile(body, query(l.data.service(0)+"."+zoneName, typeA), 0o600); err != nil {
 		return nil, err
 	}
+	log := filepath.Join(l.dir, "requests")
+	if err := os.Remove(log); err != nil && !errors.Is(err, os.ErrNotExist) { // h2load appends
+		return nil, err
+	}
 	text, err := command(ctx, loadCore, path, "--duration", strconv.FormatFloat(seconds, 'f', -1, 64), "--warm-up-time", "0",
-		"-c", strconv.Itoa(keptConns), "-m", strconv.Itoa(t.window), "-d", body, "-H", "content-type: application/dns-message",
+		"-c", strconv.Itoa(keptConns), "-m", strconv.Itoa(t.window), "-d", body, "-H", "content-type: application/dns-message", "--log-file", log,
 		fmt.Sprintf("https://127.0.0.1:%d/dns-query", port))
 	if err != nil {
 		return nil, err
 	}
-	return h2loadSample(string(text), seconds)
+	requests, err := os.ReadFile(log)
+	if err != nil {
+		return nil, err
+	}
+	return h2loadSample(string(text), string(requests), seconds)
 }
 
-// h2loadSample is what h2load printed, as the generators here print it, without times.
-func h2loadSample(text string, seconds float64) ([]byte, error) {
+// h2loadSample is what h2load printed, and logged of each request (when it began, its status
+// and how long it took in microseconds), as the generators here print it.
+func h2loadSample(text, requests string, seconds float64) ([]byte, error) {
 	s := sample{ElapsedNS: int64(seconds * 1e9)}
 	for line := range strings.Lines(text) {
 		var n int64
@@ -227,6 +264,20 @@ func h2loadSample(text string, seconds float64) ([]byte, error) {
 	}
 	if s.Received == 0 {
 		return nil, fmt.Errorf("h2load printed %q", text)
+	}
+	var times []float64
+	for line := range strings.Lines(requests) {
+		var began int64
+		var status, took int
+		if _, err := fmt.Sscan(line, &began, &status, &took); err != nil {
+			return nil, fmt.Errorf("h2load logged %q: %w", line, err)
+		}
+		if status/100 == 2 {
+			times = append(times, float64(took))
+		}
+	}
+	if slices.Sort(times); len(times) > 0 {
+		s.P50, s.P99 = times[len(times)/2], times[len(times)*99/100]
 	}
 	return json.Marshal(&s)
 }
