@@ -22,7 +22,7 @@ NEEDED         := gcc etcd etcdctl dig kdig unbound dnsmasq knotd nsd named dnss
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-dns bench-scale history build install fmt fuzz packets
+.PHONY: help run test check bench bench-dns bench-scale history storm build install fmt fuzz packets
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: build $(if $(filter kill,$(firstword $(BENCH))),$(COREDNS)) ## measure ag
 
 history: build ## ten minutes of faults in an etcd of three members, every answer held against its history
 	HISTORY_SECONDS=600 MUSTER_BIN=$(MUSTER) $(GO) test -count=1 -timeout 20m -v ./integration/etcdcluster
+
+storm: build ## fifty thousand leases expire at once: some five minutes
+	STORM_LEASES=50000 MUSTER_BIN=$(MUSTER) $(GO) test -count=1 -timeout 20m -run 'TestLeases_ExpireInAStorm$$' -v ./integration/fault
 
 bench-scale: build ## measure a million instances, puts, checks and their sharing, all of it even when a limit is missed
 	@$(GO) build -o $(BIN)/bench ./integration/bench; failed=0; for name in scale put checks share; do \

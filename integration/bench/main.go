@@ -153,6 +153,7 @@ var benchmarks = []benchmark{
 	{"share", "checks of three and four servers of one registry, and the death of one", runShare},
 	{"outage", "answers while etcd is away, and Muster's start without it", runOutage},
 	{"restart", "Muster's start from a snapshot of 100,000 instances, after a crash", runTimes("restart", "start without etcd, from a snapshot of 100,000 instances, to the first right answer", 10, 1, time.Second, restart)},
+	{"clock", "a jump of the server's clock by an hour and a year: answers, TSIG, signatures", runClock},
 	{"hostile", "good services among hostile keys", runHostile},
 	{"scale", "load, memory and the cost of a change at 100,000 instances", runScale},
 }

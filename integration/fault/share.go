@@ -26,6 +26,8 @@ type Peers struct {
 	Etcd    *Etcd
 	Fleet   *Fleet
 	Servers []*Server
+	// Relays are the ways of the servers to etcd, of replicas.
+	Relays []*Relay
 
 	lab       *Lab
 	instances int
@@ -35,6 +37,16 @@ type Peers struct {
 // them once an interval, and waits until each server has found all of them passing:
 // until then it answers those that it knows nothing of. The caller must Close it.
 func (l *Lab) StartPeers(ctx context.Context, servers, instances int, interval time.Duration) (*Peers, error) {
+	return l.startPeers(ctx, servers, instances, interval, false)
+}
+
+// StartReplicas is StartPeers, where each server has a way of its own to etcd, that may be
+// cut.
+func (l *Lab) StartReplicas(ctx context.Context, servers, instances int, interval time.Duration) (*Peers, error) {
+	return l.startPeers(ctx, servers, instances, interval, true)
+}
+
+func (l *Lab) startPeers(ctx context.Context, servers, instances int, interval time.Duration, relayed bool) (*Peers, error) {
 	p := &Peers{lab: l, instances: instances}
 	var err error
 	if p.Etcd, err = l.Etcd(ctx); err != nil {
@@ -49,7 +61,7 @@ func (l *Lab) StartPeers(ctx context.Context, servers, instances int, interval t
 		return nil, err
 	}
 	for i := range servers {
-		if err := p.serve(i, interval); err != nil {
+		if err := p.serve(ctx, i, interval, relayed); err != nil {
 			p.Close()
 			return nil, err
 		}
@@ -57,13 +69,7 @@ func (l *Lab) StartPeers(ctx context.Context, servers, instances int, interval t
 	for i, s := range p.Servers {
 		err := s.Ready(ctx)
 		if err == nil {
-			err = p.await(ctx, i, func() error {
-				st, err := p.status(ctx, i)
-				if err == nil && st.Instances.Passing != instances {
-					err = fmt.Errorf("server %d: %d instances pass, want %d", i, st.Instances.Passing, instances)
-				}
-				return err
-			})
+			err = p.AwaitPassing(ctx, i)
 		}
 		if err != nil {
 			p.Close()
@@ -78,6 +84,9 @@ func (p *Peers) Close() {
 	if p.Fleet != nil {
 		p.Fleet.Close()
 	}
+	for _, r := range p.Relays {
+		r.Close()
+	}
 	p.Etcd.Close()
 }
 
@@ -89,14 +98,23 @@ func (p *Peers) Host(i int) string { return fmt.Sprintf("peer-%d", i) }
 const peersFall = 8
 
 // serve starts the i-th server.
-func (p *Peers) serve(i int, interval time.Duration) error {
-	l := p.lab
+func (p *Peers) serve(ctx context.Context, i int, interval time.Duration, relayed bool) error {
+	l, etcd := p.lab, p.Etcd.URL
+	if relayed {
+		const delay, rate = 0, 1 << 30
+		r, err := NewRelay(ctx, l.at(hostEtcd, portEtcd), delay, rate)
+		if err != nil {
+			return err
+		}
+		p.Relays = append(p.Relays, r)
+		etcd = "http://" + r.Addr
+	}
 	dns, admin := l.at(byte(hostPeers+i), portDNS), l.at(byte(hostPeers+i), portAdmin)
 	config := l.Path(p.Host(i) + ".yaml")
 	text := fmt.Sprintf("node: %s\nlog: {format: json}\ndns: {listen: [%q], workers: 1}\nadmin: {listen: %q}\n", p.Host(i), dns, admin) +
 		fmt.Sprintf("health: {allow_targets: [127.0.0.0/8], defaults: {interval: %s, fall: %d}}\n", interval, peersFall) +
 		fmt.Sprintf("services: [{name: %s, fail: closed, checks: [{type: http, path: /, host: %s}]}]\n", FleetService, p.Host(i)) +
-		fmt.Sprintf("registry: {mode: etcd, etcd: {endpoints: [%q]}, snapshot: \"off\"}\n", p.Etcd.URL)
+		fmt.Sprintf("registry: {mode: etcd, etcd: {endpoints: [%q]}, snapshot: \"off\"}\n", etcd)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -116,9 +134,11 @@ type status struct {
 	Members []struct{} `json:"members"`
 }
 
-func (p *Peers) status(ctx context.Context, i int) (status, error) {
+func (p *Peers) status(ctx context.Context, i int) (status, error) { return p.Servers[i].status(ctx) }
+
+func (s *Server) status(ctx context.Context) (status, error) {
 	var st status
-	text, err := p.Servers[i].get(ctx, "/v1/status")
+	text, err := s.get(ctx, "/v1/status")
 	if err != nil {
 		return st, err
 	}
@@ -138,6 +158,17 @@ func (p *Peers) AwaitMembers(ctx context.Context, i, n int) error {
 		st, err := p.status(ctx, i)
 		if err == nil && len(st.Members) != n {
 			err = fmt.Errorf("server %d knows %d members, want %d", i, len(st.Members), n)
+		}
+		return err
+	})
+}
+
+// AwaitPassing waits until the i-th server has found all instances passing.
+func (p *Peers) AwaitPassing(ctx context.Context, i int) error {
+	return p.await(ctx, i, func() error {
+		st, err := p.status(ctx, i)
+		if err == nil && st.Instances.Passing != p.instances {
+			err = fmt.Errorf("server %d: %d instances pass, want %d", i, st.Instances.Passing, p.instances)
 		}
 		return err
 	})
