@@ -20,8 +20,9 @@ import (
 // What stands in messages of DNS Stateful Operations and DNS Push (RFC 8490 section
 // 5.4, RFC 8765 section 6).
 const (
-	dsoOpcode    = 6
-	dsoKeepalive = 0x0001
+	dsoOpcode     = 6
+	dsoRetryDelay = 0x0000
+	dsoKeepalive  = 0x0001
 	dsoSubscribe = 0x0040
 	dsoPush      = 0x0041
 	pushRemoved  = 0xffffffff // the TTL of a record that is gone
@@ -74,6 +75,10 @@ func (s *session) push(ctx context.Context, f *pushFlags, target string) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		wait := pushRetry
+		if away, ok := errors.AsType[*awayError](err); ok {
+			wait = max(wait, away.delay)
+		}
 		if !told {
 			fmt.Fprintf(s.stderr, "muster: %s: %v%s; trying again\n", f.server, plainNetError(err), pushHint(err))
 		}
@@ -81,7 +86,7 @@ func (s *session) push(ctx context.Context, f *pushFlags, target string) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pushRetry):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -126,6 +131,14 @@ func (e *refusalError) Error() string {
 		return "the server has no DNS Push"
 	}
 	return "the server refuses the subscription: " + rcodeName(e.code)
+}
+
+// awayError is a server's word that a client is to go, and for how long it is not to come
+// again (RFC 8490 section 6.6.1).
+type awayError struct{ delay time.Duration }
+
+func (e *awayError) Error() string {
+	return "the server sends its clients away for " + e.delay.String()
 }
 
 // pushSession subscribes and prints what it is told, until the connection ends.
@@ -207,7 +220,13 @@ func (s *session) pushed(msg []byte) error {
 		}
 		return nil
 	}
-	if len(msg) < 16 || binary.BigEndian.Uint16(msg[12:]) != dsoPush {
+	if len(msg) < 16 {
+		return nil
+	}
+	switch typ := binary.BigEndian.Uint16(msg[12:]); {
+	case typ == dsoRetryDelay && len(msg) >= 20:
+		return &awayError{time.Duration(binary.BigEndian.Uint32(msg[16:])) * time.Millisecond}
+	case typ != dsoPush:
 		return nil
 	}
 	records, err := pushedRecords(msg[16:])
