@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -152,8 +151,8 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 			k.c.SetReadDeadline(k.reads)
 		}
 	}
-	if k.p.stopping.Load() && !some && !first {
-		return io.EOF // stop may have come before the deadline that was set here
+	if !some && !first && k.l.ending() {
+		return k.rest.last(k) // stop may have come before the deadline that was set here
 	}
 	var err error
 	if some {
@@ -161,11 +160,15 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 	} else {
 		err = k.rest.wait(k)
 	}
-	if err != nil && isTimeout(err) && !some && until.IsZero() && parks {
-		if k.scratch != nil {
+	if err != nil && isTimeout(err) && !some && until.IsZero() {
+		switch {
+		case k.l.ending():
+			return k.rest.last(k)
+		case parks && k.scratch != nil:
 			return nil // the time was over before the first look
+		case parks:
+			return errPark
 		}
-		return errPark
 	}
 	if err != nil && isTimeout(err) && some {
 		k.p.counts.slow.Add(1)

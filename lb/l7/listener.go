@@ -184,10 +184,6 @@ func (l *listener) resume(ctx context.Context, fd int) {
 		}
 		k.first = false
 		k.asked.Store(true)
-		if l.park.ended() { // drain has not seen it
-			l.finish(k)
-			return
-		}
 		l.attend(ctx, k)
 	})
 }
@@ -298,6 +294,9 @@ func (l *listener) finish(k *clientConn) {
 	k.c.Close()
 	l.remove(k.sock)
 }
+
+// ending reports whether connections that are idle are to end.
+func (l *listener) ending() bool { return l.p.stopping.Load() && l.park.ended() }
 
 // drain stops accepting, closes idle connections and asks the others to go.
 func (l *listener) drain() {

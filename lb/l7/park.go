@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -102,6 +103,17 @@ func (p *park) ended() bool {
 	return p.closed
 }
 
+// left takes those out that are left.
+func (p *park) left() map[int32]parked {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := maps.Clone(p.conns)
+	for fd, c := range all {
+		p.forget(fd, c)
+	}
+	return all
+}
+
 // take takes a connection out; false: it is not there.
 func (p *park) take(fd int32) (parked, bool) {
 	p.mu.Lock()
@@ -123,14 +135,14 @@ func (p *park) forget(fd int32, c parked) {
 }
 
 // expire closes what has been idle since before a time, or with all whatever
-// is there.
+// is there, but for those who have asked since.
 func (p *park) expire(before time.Time, all bool) {
 	limit := before.Sub(p.begun)
 	var old []*clientConn
 	p.mu.Lock()
 	for fd, c := range p.conns {
 		switch {
-		case !all && c.since >= limit:
+		case !all && c.since >= limit, all && ended(int(fd), true) && !ended(int(fd), false):
 			continue
 		case c.k != nil:
 			old = append(old, c.k)
@@ -171,6 +183,29 @@ type rest struct {
 // there is an error, afterwards. When its time is over and k is not equipped, nothing
 // that was received is left unread, but for a part of a record of TLS.
 func (r *rest) wait(k *clientConn) error {
+	r.prepare(k)
+	if err := k.probe.raw.Read(r.try); err != nil {
+		return err
+	}
+	return r.took(k)
+}
+
+// last is wait for a connection that is to end, and does not wait: what has come by
+// now was sent before the client could know.
+func (r *rest) last(k *clientConn) error {
+	r.prepare(k)
+	err := k.probe.raw.Control(func(fd uintptr) {
+		if !r.try(fd) {
+			r.n, r.err = 0, io.EOF
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return r.took(k)
+}
+
+func (r *rest) prepare(k *clientConn) {
 	if r.try == nil {
 		r.try = func(fd uintptr) bool {
 			if k.scratch == nil {
@@ -188,9 +223,9 @@ func (r *rest) wait(k *clientConn) error {
 			return true
 		}
 	}
-	if err := k.probe.raw.Read(r.try); err != nil {
-		return err
-	}
+}
+
+func (r *rest) took(k *clientConn) error {
 	if r.n == 0 {
 		return r.err
 	}

@@ -51,7 +51,7 @@ func (p *park) wake() { _ = syscall.Close(p.wakeW) }
 
 // run hands connections that have something to say to wake, with their descriptors,
 // until close. One that does no more than end, of which there is a descriptor alone, is
-// closed here.
+// closed here. Those who are left at the end have asked, and are handed over, too.
 func (p *park) run(wake func(fd int, c parked)) {
 	defer p.release()
 	events := make([]syscall.EpollEvent, 128)
@@ -62,6 +62,9 @@ func (p *park) run(wake func(fd int, c parked)) {
 		}
 		for _, e := range events[:max(n, 0)] {
 			if int(e.Fd) == p.wakeR {
+				for fd, c := range p.left() {
+					wake(int(fd), c)
+				}
 				return
 			}
 			switch c, ok := p.take(e.Fd); {

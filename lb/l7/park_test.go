@@ -158,6 +158,56 @@ func TestProxy_ParksTLS(t *testing.T) {
 	}
 }
 
+// TestProxy_AnswersTheLast/a request that was there before the proxy was told to stop
+// is answered, whether its connection had a goroutine or was parked, also where clients
+// were asked to leave before.
+func TestProxy_AnswersTheLast(t *testing.T) {
+	const n = 200
+	for _, test := range []struct {
+		name                  string
+		parked, secure, leave bool
+	}{
+		{"awake", false, false, false},
+		{"parked", true, false, false},
+		{"parked over TLS", true, true, false},
+		{"parked, and asked to leave", true, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := start(t, func(c *l7.Config) {
+				if test.secure {
+					secure(t, c)
+				}
+			})
+			r.register("web/a", server(t, named("a")))
+			all := make([]*talk, n)
+			for i := range all {
+				if all[i] = r.talk(); test.secure {
+					all[i].Close()
+					all[i], _ = r.talkTLS()
+				}
+				all[i].say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				all[i].hear("GET")
+			}
+			if test.parked {
+				await(t, "all are parked", func() bool { return r.proxy.Stats().Parked == n })
+			}
+			if test.leave {
+				r.proxy.Leave()
+			}
+			for _, c := range all {
+				c.say("POST /last HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+			}
+			r.stop()
+			for i, c := range all {
+				if resp, body := c.hear("POST"); resp.StatusCode != http.StatusOK || body != "a POST /last" {
+					t.Fatalf("connection %d: %d %q", i, resp.StatusCode, body)
+				}
+				c.closed()
+			}
+		})
+	}
+}
+
 // TestProxy_Sockets/another proxy takes the socket over: no connection is
 // refused while one follows the other.
 func TestProxy_Sockets(t *testing.T) {
