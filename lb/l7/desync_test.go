@@ -124,6 +124,7 @@ func TestProxy_Limits(t *testing.T) {
 		kept      bool
 	}{
 		{"a head", "GET / HTTP/1.1\r\nHost: a\r\nX-A: " + large[:40<<10] + "\r\n\r\n", 431, false},
+		{"a target", "GET /" + large[:40<<10] + " HTTP/1.1\r\nHost: a\r\n\r\n", 414, false},
 		{"a length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n", 413, false},
 		{"a length that the route does not allow", "POST /tiny HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world", 413, true},
 		{"a chunked body that the route does not allow", "POST /tiny HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n", 413, false},

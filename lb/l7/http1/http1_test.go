@@ -186,14 +186,17 @@ func TestResponse(t *testing.T) {
 
 // TestReader_Scan/a head that is too large is known before it is whole.
 func TestReader_LimitsAHead(t *testing.T) {
-	for name, raw := range map[string]string{
-		"one line":    "GET / HTTP/1.1\r\nHost: a\r\nX-A: " + strings.Repeat("x", 2*headMax),
-		"many fields": "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-A: b\r\n", http1.FieldsMax) + "\r\n",
-		"no line":     strings.Repeat("x", 2*headMax),
+	for _, test := range []struct {
+		name, raw string
+		status    int
+	}{
+		{"one line", "GET / HTTP/1.1\r\nHost: a\r\nX-A: " + strings.Repeat("x", 2*headMax), 431},
+		{"many fields", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-A: b\r\n", http1.FieldsMax) + "\r\n", 431},
+		{"the first line", strings.Repeat("x", 2*headMax), 414},
 	} {
-		_, _, _, err := read(strings.NewReader(raw), 4096)
-		if bad, ok := errors.AsType[*http1.Error](err); !ok || bad.Status != 431 {
-			t.Errorf("%s: %v, want 431", name, err)
+		_, _, _, err := read(strings.NewReader(test.raw), 4096)
+		if bad, ok := errors.AsType[*http1.Error](err); !ok || bad.Status != test.status {
+			t.Errorf("%s: %v, want %d", test.name, err, test.status)
 		}
 	}
 }

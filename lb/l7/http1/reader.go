@@ -64,7 +64,8 @@ func (r *Reader) Fill() error {
 
 // Scan looks for the end of a head in what is buffered and returns its length;
 // 0 while more is to be read, for which it then makes room. A bare LF or CR is
-// an error as soon as it is seen, and so is a head of more than limit bytes.
+// an error as soon as it is seen, and so is a head of more than limit bytes, or its
+// first line.
 func (r *Reader) Scan(limit int) (int, error) {
 	b := r.buf[r.r:r.w]
 	for {
@@ -87,6 +88,9 @@ func (r *Reader) Scan(limit int) (int, error) {
 		r.line = lf + 1
 	}
 	if len(b) >= limit {
+		if r.line == 0 {
+			return 0, &Error{414, "the first line is too long"} // RFC 9112 section 3
+		}
 		return 0, &Error{431, "the head is too large"}
 	}
 	if r.r > 0 && r.w == len(r.buf) {
