@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -64,8 +65,11 @@ type ref struct{ index, generation uint32 }
 type loop struct {
 	p         *Proxy
 	epoll     int
-	inboxFD   int // an eventfd: there are messages
-	listener  int // -1: none (any more)
+	poller    *os.File        // epoll's
+	raw       syscall.RawConn // poller's
+	alarm     int64           // until when raw.Read waits, as it was told; 0: it was not
+	inboxFD   int             // an eventfd: there are messages
+	listener  int             // -1: none (any more)
 	accepting bool
 	resume    timer // of accepting
 	udp       *udpListener
@@ -112,7 +116,7 @@ func newLoop(p *Proxy, listener int) (*loop, error) {
 	l := &loop{p: p, listener: listener, epoll: -1, inboxFD: -1, wheel: newWheel(p.clock()), now: p.clock()}
 	l.resume.owner = acceptResumer{l}
 	var err error
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if err = l.openEpoll(); err != nil {
 		return nil, fmt.Errorf("making an epoll: %w", err)
 	}
 	if l.inboxFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
@@ -176,14 +180,15 @@ func (a acceptResumer) expire(now int64) int64 {
 
 // run serves until it was released and all connections have ended.
 func (l *loop) run() error {
-	events := make([]unix.EpollEvent, eventsMax)
+	w := &waiter{l: l, events: make([]unix.EpollEvent, eventsMax)}
+	w.look = w.lookNow
 	for !l.released || l.conns.Load() > 0 {
-		n, err := unix.EpollWait(l.epoll, events, l.timeout())
-		if err != nil && err != unix.EINTR {
+		events, err := w.wait()
+		if err != nil {
 			return fmt.Errorf("l4: waiting for events: %w", err)
 		}
 		l.now = l.p.clock()
-		for _, ev := range events[:max(n, 0)] {
+		for _, ev := range events {
 			l.handle(ev)
 		}
 		l.wheel.advance(l.now)
@@ -193,22 +198,6 @@ func (l *loop) run() error {
 		}
 	}
 	return nil
-}
-
-// timeout is how long epoll may wait, ms; -1: for ever.
-func (l *loop) timeout() int {
-	if len(l.turn) > 0 {
-		return 0
-	}
-	at := l.wheel.next()
-	if l.stopping && (at < 0 || l.stopAt < at) {
-		at = l.stopAt
-	}
-	if at < 0 {
-		return -1
-	}
-	const ms = int64(time.Millisecond)
-	return int(max(0, (at-l.now+ms-1)/ms))
 }
 
 // handle passes an event on.
@@ -389,9 +378,10 @@ func (l *loop) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	for _, fd := range []int{l.epoll, l.inboxFD} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
+	if l.poller != nil {
+		l.poller.Close()
+	}
+	if l.inboxFD >= 0 {
+		_ = unix.Close(l.inboxFD)
 	}
 }

@@ -186,6 +186,9 @@ func TestProxy_TakesOverTransparently(t *testing.T) {
 	e := newEnv(t)
 	e.add("web/a", serve(t, named("a")).Addr())
 	first := e.start()
+	early := dialFrom(t, "", first.Addr().String())
+	hear(t, early, "a\n") // its Run has settled what its sockets are
+	early.Close()
 	after := func(p *l4.Proxy, transparent bool) *l4.Proxy {
 		sockets := p.Sockets()
 		return e.newProxy(func(c *l4.Config) {
