@@ -137,9 +137,12 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 		// often another byte comes.
 		*until = time.Now().Add(limits.ReadHead)
 		if k.p.stopping.Load() && !some {
-			*until = time.Now().Add(min(freshLinger, limits.ReadHead))
+			*until = time.Now().Add(min(stopLinger, limits.ReadHead))
 		}
 		k.reads = *until
+		k.c.SetReadDeadline(k.reads)
+	case k.l.ending():
+		k.reads = k.l.ends()
 		k.c.SetReadDeadline(k.reads)
 	default:
 		wait := limits.Idle
@@ -151,9 +154,6 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 			k.c.SetReadDeadline(k.reads)
 		}
 	}
-	if !some && !first && k.l.ending() {
-		return k.rest.last(k) // stop may have come before the deadline that was set here
-	}
 	var err error
 	if some {
 		err = k.rd.Fill()
@@ -162,6 +162,8 @@ func (k *clientConn) fill(limits *Limits, until *time.Time, first bool) error {
 	}
 	if err != nil && isTimeout(err) && !some && until.IsZero() {
 		switch {
+		case k.l.ending() && time.Now().Before(k.l.ends()): // drain came meanwhile
+			return nil
 		case k.l.ending():
 			return k.rest.last(k)
 		case parks && k.scratch != nil:
@@ -290,16 +292,13 @@ func (k *clientConn) gone() bool {
 	return k.x.payload.stream == nil && k.probe.closed() // one who sends more is there
 }
 
-// stop closes the connection if it is idle, for good.
-func (k *clientConn) stop() {
-	switch {
-	case k.idle.Load():
-		k.c.SetReadDeadline(past)
-	case !k.asked.Load():
-		k.c.SetReadDeadline(time.Now().Add(freshLinger))
+// stop has the connection end at a time if nothing is asked before.
+func (k *clientConn) stop(at time.Time) {
+	if k.idle.Load() || !k.asked.Load() {
+		k.c.SetReadDeadline(at)
 	}
 }
 
-// freshLinger is how long a connection on which nothing was asked yet may stay
-// when the proxy stops: it was made to ask, and its request may be on its way.
-const freshLinger = 1500 * time.Millisecond
+// stopLinger is how long a connection on which nothing is under way may stay when the
+// proxy stops: a request may be on its way, and who makes one knows nothing of the end.
+const stopLinger = 1500 * time.Millisecond

@@ -24,6 +24,7 @@ type listener struct {
 	h2      *h2Server
 	park    *park
 	awake   atomic.Int64 // connections of HTTP/1.1 that have a goroutine
+	endsAt  atomic.Int64 // until when they may be idle, ns since 1970; 0: the proxy does not stop
 
 	mu      sync.Mutex               // guards what is below
 	conns   map[net.Conn]*clientConn // nil for those that have not said yet what they speak, and for HTTP/2
@@ -295,19 +296,23 @@ func (l *listener) finish(k *clientConn) {
 	l.remove(k.sock)
 }
 
-// ending reports whether connections that are idle are to end.
-func (l *listener) ending() bool { return l.p.stopping.Load() && l.park.ended() }
+// ending reports whether connections that are idle are to end, and ends when.
+func (l *listener) ending() bool    { return l.endsAt.Load() != 0 }
+func (l *listener) ends() time.Time { return time.Unix(0, l.endsAt.Load()) }
 
-// drain stops accepting, closes idle connections and asks the others to go.
+// drain stops accepting, closes connections that go on being idle for stopLinger, and
+// asks the others to go. Who waits for the end closes the park then.
 func (l *listener) drain() {
+	at := time.Now().Add(min(stopLinger, l.p.cfg.Limits.Drain))
+	l.endsAt.Store(at.UnixNano())
 	l.l.Close()
 	l.h2.drain()
-	l.park.close()
+	l.park.shut()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range l.conns {
 		if k != nil {
-			k.stop()
+			k.stop(at)
 		}
 	}
 	for t := range l.tunnels {
@@ -317,6 +322,7 @@ func (l *listener) drain() {
 
 // cut closes what is left.
 func (l *listener) cut() {
+	l.park.close()
 	l.h2.http.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()

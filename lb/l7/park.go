@@ -41,11 +41,12 @@ var errPark = errors.New("the connection is idle")
 type park struct {
 	epoll, wakeR, wakeW int // descriptors
 	begun               time.Time
+	ending              sync.Once
 
 	mu     sync.Mutex // guards what is below
 	conns  map[int32]parked
-	bare   int // of them that are no more than a descriptor
-	closed bool
+	bare   int  // of them that are no more than a descriptor
+	closed bool // no more are taken
 }
 
 // parked is a connection that waits.
@@ -96,13 +97,6 @@ func (p *park) size() (all, bare int) {
 	return len(p.conns), p.bare
 }
 
-// ended reports whether the park is closed.
-func (p *park) ended() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.closed
-}
-
 // left takes those out that are left.
 func (p *park) left() map[int32]parked {
 	p.mu.Lock()
@@ -114,15 +108,17 @@ func (p *park) left() map[int32]parked {
 	return all
 }
 
-// take takes a connection out; false: it is not there.
-func (p *park) take(fd int32) (parked, bool) {
+// take takes a connection out; false: it is not there. last says that none is left,
+// and none will come.
+func (p *park) take(fd int32) (c parked, ok, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, ok := p.conns[fd]
+	c, ok = p.conns[fd]
 	if ok {
 		p.forget(fd, c)
 	}
-	return c, ok
+	last = p.closed && len(p.conns) == 0
+	return c, ok, last
 }
 
 // forget ends the watch of a connection. p.mu is held.
@@ -159,16 +155,26 @@ func (p *park) expire(before time.Time, all bool) {
 	}
 }
 
+// shut takes no more connections, and ends run if there are none.
+func (p *park) shut() {
+	p.mu.Lock()
+	p.closed = true
+	none := len(p.conns) == 0
+	p.mu.Unlock()
+	if none {
+		p.close()
+	}
+}
+
 // close closes all connections and ends run.
 func (p *park) close() {
-	p.mu.Lock()
-	ended := p.closed
-	p.closed = true
-	p.mu.Unlock()
-	if !ended {
+	p.ending.Do(func() {
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
 		p.expire(time.Time{}, true)
 		p.wake()
-	}
+	})
 }
 
 // rest is a connection's wait for the first byte of a request. Nearly all connections

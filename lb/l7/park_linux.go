@@ -67,12 +67,16 @@ func (p *park) run(wake func(fd int, c parked)) {
 				}
 				return
 			}
-			switch c, ok := p.take(e.Fd); {
+			c, ok, last := p.take(e.Fd)
+			switch {
 			case !ok:
 			case c.k == nil && ended(int(e.Fd), false):
 				_ = syscall.Close(int(e.Fd))
 			default:
 				wake(int(e.Fd), c)
+			}
+			if last {
+				p.close()
 			}
 		}
 	}

@@ -411,10 +411,16 @@ func (p *Proxy) await(running *sync.WaitGroup, ticker *time.Ticker) {
 	}()
 	limit := time.NewTimer(p.cfg.Limits.Drain)
 	defer limit.Stop()
+	idle := time.NewTimer(stopLinger)
+	defer idle.Stop()
 	for {
 		select {
 		case <-ended:
 			return
+		case <-idle.C:
+			for _, l := range p.listeners {
+				l.park.close()
+			}
 		case <-limit.C:
 			p.cfg.Log.Warn("requests in flight are cut: the time to drain is over", "connections", p.Stats().Connections)
 			return

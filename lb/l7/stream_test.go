@@ -382,20 +382,35 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// A connection on which nothing was asked yet was closed at once by a stop, so
-// that a handover under load cut clients whose request was on its way.
-func TestProxy_HearsAFreshConnectionOutWhenItStops(t *testing.T) {
+// TestProxy_HearsConnectionsOutWhenItStops/what a client asks a moment after the proxy
+// was told to stop, on a connection on which nothing is under way, is answered, and the
+// connection closed.
+func TestProxy_HearsConnectionsOutWhenItStops(t *testing.T) {
 	r := start(t, nil)
 	r.register("web/a", server(t, named("a")))
-	c := r.talk()
-	await(t, "it is accepted", func() bool { return r.proxy.Stats().Connections == 1 })
+	ask := func(c *talk) *http.Response {
+		t.Helper()
+		c.say("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+		resp, body := c.hear("GET")
+		if resp.StatusCode != http.StatusOK || body != "a GET /x" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+		return resp
+	}
+	parked := r.talk()
+	ask(parked)
+	await(t, "it is parked", func() bool { return r.proxy.Stats().Parked == 1 })
+	fresh, idle := r.talk(), r.talk()
+	ask(idle)
+	await(t, "all are accepted", func() bool { return r.proxy.Stats().Connections == 3 })
 	var stopping sync.WaitGroup
 	stopping.Go(r.stop)
 	<-time.After(100 * time.Millisecond)
-	c.say("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-	if resp, body := c.hear("GET"); resp.StatusCode != http.StatusOK || body != "a GET /x" || !resp.Close {
-		t.Errorf("%d %q, close %v; want the answer, and that the connection is closed", resp.StatusCode, body, resp.Close)
+	for _, c := range []*talk{parked, fresh, idle} {
+		if resp := ask(c); !resp.Close {
+			t.Error("the client is not told that the connection is closed")
+		}
+		c.closed()
 	}
-	c.closed()
 	stopping.Wait()
 }
