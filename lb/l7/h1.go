@@ -50,6 +50,8 @@ type clientConn struct {
 // serve serves requests until the connection ends, or is to be parked. It
 // returns the bytes read so far when the client speaks HTTP/2.
 func (k *clientConn) serve(ctx context.Context) (h2 []byte, parked bool) {
+	k.l.awake.Add(1)
+	defer k.l.awake.Add(-1)
 	limits := &k.p.cfg.Limits
 	k.equip()
 	for ; ; k.first = false {

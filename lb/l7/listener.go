@@ -275,8 +275,6 @@ func (l *listener) note(c net.Conn, k *clientConn) {
 
 // attend serves a connection of HTTP/1.1 until it ends or is parked.
 func (l *listener) attend(ctx context.Context, k *clientConn) {
-	l.awake.Add(1)
-	defer l.awake.Add(-1)
 	begun, idle := k.serve(ctx)
 	k.strip()
 	if idle && l.park.add(k) && k.tcp == nil {
