@@ -15,9 +15,7 @@ import (
 func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	put(t, e, fault.Instance("web", "one"), "10.1.1.1:80")
 	must(t, e.Kill())
 
@@ -61,9 +59,7 @@ func TestServe_WithoutEtcdAndSnapshotIsNotReadyAndDeniesNothing(t *testing.T) {
 func TestServe_WithTheSnapshotOfAnotherStoreDoesNotServeIt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	put(t, e, fault.Instance("web", "one"), "10.1.1.1:80")
 	settings := fault.Settings{Etcd: e.URL, Snapshot: l.Path("snapshot")}
 	serve := func(right func(*dns.Msg) error) *fault.Server {

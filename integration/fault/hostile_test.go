@@ -54,9 +54,7 @@ func TestHostile_NamesStayBelowTheirZone(t *testing.T) {
 	l := newLab(t)
 	write(t, l, "one.zone", zoneText("10.1.0.1"))
 	write(t, l, "two.zone", zoneText("10.2.0.1"))
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	const evil = "10.6.6.6"
 	zone := strings.TrimSuffix(fault.Zone, ".")
 	taken := []string{"one.test", "www.one.test", "test", "ns1", "localhost", "www.example.com", zone, "web." + zone, "other." + zone}

@@ -15,9 +15,7 @@ func TestMemory_StaysNearItsLimit(t *testing.T) {
 	t.Parallel()
 	const services, each = 2000, 10
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	must(t, e.Load(t.Context(), fault.Instances(services, each)))
 	settled := func(s *fault.Server, mark string) int64 {
 		t.Helper()
@@ -30,7 +28,7 @@ func TestMemory_StaysNearItsLimit(t *testing.T) {
 	s := run(t, l, fault.Settings{Etcd: e.URL})
 	steady := settled(s, "10.250.0.1")
 	s.Stop()
-	s, err = l.Serve("env", fmt.Sprintf("GOMEMLIMIT=%d", steady*12/10))
+	s, err := l.Serve("env", fmt.Sprintf("GOMEMLIMIT=%d", steady*12/10))
 	must(t, err)
 	must(t, s.Ready(t.Context()))
 	stop := s.Load(t.Context(), services, each, 200)

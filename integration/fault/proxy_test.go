@@ -30,10 +30,7 @@ func proxied(t *testing.T) (l *fault.Lab, e *fault.Etcd, s *fault.Server, backen
 func proxiedEvery(t *testing.T, interval string) (l *fault.Lab, e *fault.Etcd, s *fault.Server, backends []*program.Process) {
 	t.Helper()
 	l = newLab(t)
-	var err error
-	e, err = l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e = etcd(t, l)
 	put(t, e, fault.Keys+"services/web", fmt.Sprintf(`{"checks":[{"type":"http","interval":%q,"timeout":"3s","fall":2,"rise":1}]}`, interval))
 	for i := range byte(3) {
 		host := 100 + i
@@ -275,10 +272,8 @@ func TestProxy_HandsItsSocketsOver(t *testing.T) {
 func TestProxy_RunsAlone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
-	_, err = l.StartBackend(t.Context(), 100)
+	e := etcd(t, l)
+	_, err := l.StartBackend(t.Context(), 100)
 	must(t, err)
 	put(t, e, fault.Instance("web", "one"), l.Addr(100).String()+":8080")
 	must(t, l.Configure(fault.Settings{Etcd: e.URL, More: l.Proxy("web")}))

@@ -16,9 +16,7 @@ func TestSlowEtcd_HoldsUpNoAnswer(t *testing.T) {
 	t.Parallel()
 	const services, each, rate = 20, 2, 200
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	must(t, e.Load(t.Context(), fault.Instances(services, each)))
 	p99 := func(s *fault.Server) time.Duration {
 		t.Helper()

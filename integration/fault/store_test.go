@@ -16,11 +16,7 @@ import (
 // behind starts an etcd and a server that sees it through a proxy.
 func behind(t *testing.T, l *fault.Lab, load func(*fault.Etcd) error) (*fault.Etcd, *registrytest.Proxy, *fault.Server) {
 	t.Helper()
-	e, err := l.Etcd(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	if err := load(e); err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +30,15 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// etcd starts an etcd that ends with the test.
+func etcd(t *testing.T, l *fault.Lab) *fault.Etcd {
+	t.Helper()
+	e, err := l.Etcd(t.Context())
+	must(t, err)
+	t.Cleanup(func() { e.Close() })
+	return e
 }
 
 // put puts a key.

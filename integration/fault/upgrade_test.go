@@ -54,9 +54,7 @@ func successor(t *testing.T, s *fault.Server) *os.Process {
 func TestUpgrade_UnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	must(t, e.Load(t.Context(), fault.Instances(10, 2)))
 	s := run(t, l, fault.Settings{Etcd: e.URL, Snapshot: l.Path("snapshot")})
 	stop := s.Load(t.Context(), 10, 2, 1000)
@@ -117,9 +115,7 @@ func askOnce(server string) error {
 func TestUpgrade_ThatFailsChangesNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	e, err := l.Etcd(t.Context())
-	must(t, err)
-	t.Cleanup(func() { e.Close() })
+	e := etcd(t, l)
 	must(t, e.Load(t.Context(), fault.Instances(1, 1)))
 	s := run(t, l, fault.Settings{Etcd: e.URL})
 	good, err := os.ReadFile(l.ConfigFile())
