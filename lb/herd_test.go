@@ -14,7 +14,7 @@ import (
 // and send all of theirs to the one instance that they were told.
 const (
 	herdTTL       = 5.0 // seconds
-	herdEnd       = 900.0
+	herdEnd       = 500.0
 	herdWarm      = 200.0 // from when on it counts
 	herdReport    = 5.0   // between an instance's reports of its load
 	herdResolvers = 200

@@ -98,7 +98,7 @@ func TestMaglev_DoesNotDependOnTheOrder(t *testing.T) {
 
 // Moved are the slots of the one that left and few others.
 func TestMaglev_LittleMovesWhenOneLeaves(t *testing.T) {
-	for _, n := range []int{2, 5, 10, 50, 100, 500, 1000} {
+	for _, n := range []int{2, 10, 100, 1000} {
 		for _, weights := range []string{"equal", "mixed"} {
 			endpoints := shaped(weights, n)
 			before := lb.Maglev(endpoints)
