@@ -98,7 +98,7 @@ func (s *session) keysRetire() *cobra.Command {
 	var f queryFlags
 	cmd.Flags().StringVar(&f.server, "server", "", "`address` of a resolver, or of a name server of the parent zone, that is asked for the DS records")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Second, "how long each try to ask may take")
-	dsTTL := cmd.Flags().Duration("ds-ttl", 24*time.Hour, "the TTL of the parent's DS records: for so long resolvers need the old key")
+	dsTTL := cmd.Flags().Duration("ds-ttl", 24*time.Hour, "the TTL of the parent's DS records: for so long resolvers need the old key, and until they know the new one")
 	force := cmd.Flags().Bool("force", false, "do not ask for the DS records")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		keys, err := readKeys(*zone, *dir)
@@ -116,6 +116,13 @@ func (s *session) keysRetire() *cobra.Command {
 			}
 		}
 		end := time.Now().Add(*dsTTL)
+		known := newest.Times.SyncPublish
+		if known.IsZero() {
+			known = newest.Times.Created.Add(keyKnown)
+		}
+		if end.Before(known) {
+			end = known // or who has the old DNSKEY set could not validate what the new key alone signs
+		}
 		for _, k := range old {
 			times := k.Times
 			times.Inactive, times.Delete = end, end
