@@ -91,7 +91,7 @@ func TestDNSViz_FindsNothingFromTheRoot(t *testing.T) {
 			"still.city", "www.still.city", "chain.still.city", "x.wild.still.city", "b.ent.still.city", "a.b.ent.still.city", "nope.still.city",
 		}
 		insecure := []string{"plain.city", "web.plain.city", "flat.city", "www.flat.city", "x.wild.flat.city"}
-		w.command(slices.Concat([]string{viz, "probe", "-A", "-a", ".", "-x", ".+:a.city=" + worldRoots[0], "-o", probed}, secure, insecure)...)
+		w.command(slices.Concat([]string{viz, "probe", "-A", "-a", ".", "-x", ".+:a.root=" + worldRoots[0], "-o", probed}, secure, insecure)...)
 		name, seen := "", map[string]bool{}
 		printed := w.command(viz, "print", "-t", trusted, "-r", probed)
 		for line := range strings.Lines(printed) {

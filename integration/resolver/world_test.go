@@ -108,9 +108,9 @@ func (w *world) keys(zone, verb string, args ...string) string {
 // serve starts the servers and waits until they answer.
 func (w *world) serve() {
 	w.t.Helper()
-	root := fmt.Sprintf("$TTL 3600\n@ SOA a.city. hostmaster.mail.city. 1 14400 3600 604800 300\n@ NS a.city.\n@ NS b.city.\ncity. NS a.city.\ncity. NS b.city.\n%s%s", worldRootGlue("city."), w.ds["city."])
+	root := fmt.Sprintf("$TTL 3600\n@ SOA a.root. hostmaster.mail.city. 1 14400 3600 604800 300\n@ NS a.root.\n@ NS b.root.\n%scity. NS a.city.\ncity. NS b.city.\n%s%s", worldRootGlue("root."), worldRootGlue("city."), w.ds["city."])
 	write(w.t, w.lab.Path("root.zone"), root)
-	write(w.t, w.lab.Path("hints"), ". 3600 NS a.city.\n. 3600 NS b.city.\n"+worldRootGlue("city."))
+	write(w.t, w.lab.Path("hints"), ". 3600 NS a.root.\n. 3600 NS b.root.\n"+worldRootGlue("root."))
 	w.city()
 	w.networks()
 	write(w.t, w.lab.Path("still.zone"), worldStill)
@@ -127,9 +127,9 @@ func (w *world) serve() {
 	}
 }
 
-// worldRootGlue are the addresses of the servers of the root and of city.
-func worldRootGlue(city string) string {
-	return fmt.Sprintf("a.%[1]s 3600 A %[2]s\nb.%[1]s 3600 A %[3]s\na.%[1]s 3600 AAAA %[4]s\nb.%[1]s 3600 AAAA %[5]s\n", city, worldRoots[0], worldRoots[1], worldRoots[2], worldRoots[3])
+// worldRootGlue are the addresses of those who serve the root and city., by names in each.
+func worldRootGlue(zone string) string {
+	return fmt.Sprintf("a.%[1]s 3600 A %[2]s\nb.%[1]s 3600 A %[3]s\na.%[1]s 3600 AAAA %[4]s\nb.%[1]s 3600 AAAA %[5]s\n", zone, worldRoots[0], worldRoots[1], worldRoots[2], worldRoots[3])
 }
 
 // city writes the zone that has the delegations, with the DS records there are.
