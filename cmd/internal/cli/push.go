@@ -23,9 +23,9 @@ const (
 	dsoOpcode     = 6
 	dsoRetryDelay = 0x0000
 	dsoKeepalive  = 0x0001
-	dsoSubscribe = 0x0040
-	dsoPush      = 0x0041
-	pushRemoved  = 0xffffffff // the TTL of a record that is gone
+	dsoSubscribe  = 0x0040
+	dsoPush       = 0x0041
+	pushRemoved   = 0xffffffff // the TTL of a record that is gone
 )
 
 // pushRetry is how long to wait before a session is begun again, and pushKeepalive how
