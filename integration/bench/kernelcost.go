@@ -37,20 +37,23 @@ func kernelInstance(addr string) error {
 	}
 }
 
-// spent is the CPU that all that takes part in a way has had: the client, the
-// instances, the balancer, and the kernel's own threads. Packets between machines
-// of one kernel are handled in soft interrupts, which run within whoever has sent,
-// whose on-CPU time has them, or else in ksoftirqd.
-func (l *kernelLab) spent(w *kernelWay) (time.Duration, error) {
+// ownCPU is the CPU that this process, the client, has had.
+func ownCPU() (time.Duration, error) {
 	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return 0, err
-	}
-	sum := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	return time.Duration(own.Utime.Nano() + own.Stime.Nano()), err
+}
+
+// spent is the CPU that all else that takes part in a way has had: the instances,
+// the balancer, and the kernel's own threads. Packets between machines of one kernel
+// are handled in soft interrupts, which run within whoever has sent, whose on-CPU
+// time has them, or else in ksoftirqd.
+func (l *kernelLab) spent(w *kernelWay) (time.Duration, error) {
 	procs := l.instances
 	if w.proc != nil {
 		procs = append(slices.Clip(procs), w.proc)
 	}
+	var sum time.Duration
 	for _, p := range procs {
 		d, err := cpu(p)
 		if err != nil {
@@ -135,21 +138,47 @@ func parseBusy(text string) (time.Duration, error) {
 // idleTime is how long the machine is watched before the turns of a round.
 const idleTime = time.Second
 
-// idleMachine is the share of time, of one core, that the machine is busy without
-// the turns.
-func idleMachine(ctx context.Context) (float64, error) {
-	before, err := machineBusy()
+// idleShare is the part of a core's time that is used without the turns.
+type idleShare struct {
+	machine   float64   // by the whole machine
+	balancers []float64 // by each way's balancer, which has more to do than to forward
+}
+
+// idle watches for a while.
+func (l *kernelLab) idle(ctx context.Context) (idleShare, error) {
+	read := func() (machine time.Duration, balancers []time.Duration, err error) {
+		balancers = make([]time.Duration, len(l.ways))
+		for i, w := range l.ways {
+			if w.proc == nil {
+				continue
+			}
+			if balancers[i], err = cpu(w.proc); err != nil {
+				return 0, nil, err
+			}
+		}
+		machine, err = machineBusy()
+		return machine, balancers, err
+	}
+	machine, balancers, err := read()
 	if err != nil {
-		return 0, err
+		return idleShare{}, err
 	}
 	began := time.Now()
 	select {
 	case <-time.After(idleTime):
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return idleShare{}, ctx.Err()
 	}
-	after, err := machineBusy()
-	return (after - before).Seconds() / time.Since(began).Seconds(), err
+	machineAfter, balancersAfter, err := read()
+	if err != nil {
+		return idleShare{}, err
+	}
+	took := time.Since(began).Seconds()
+	share := idleShare{(machineAfter - machine).Seconds() / took, make([]float64, len(l.ways))}
+	for i := range share.balancers {
+		share.balancers[i] = (balancersAfter[i] - balancers[i]).Seconds() / took
+	}
+	return share, nil
 }
 
 // countAge is how old what Muster says of the kernel's counters may be.

@@ -39,6 +39,9 @@ const (
 	hostRouter  = 26
 	kernelPort  = 80
 	machineNear = "web"
+	// nftByHand is the least that nftables can do for what mode nat does: one rule
+	// that translates, and one that masquerades. It is the floor under nat.
+	nftByHand = "nft by hand"
 )
 
 // instanceMachines are those with an instance, as hosts from hostNear on.
@@ -115,6 +118,7 @@ func (l *kernelLab) build(ctx context.Context) error {
 		{name: "direct", addr: address(hostNear)},
 		{name: "router", machine: "router", host: hostRouter, addr: address(hostRouted)},
 		{name: "nat", machine: "nat", host: 21, addr: address(101), limited: true, counts: true},
+		{name: nftByHand, machine: "nft", host: 27, addr: address(103)},
 		{name: "dsr", machine: "dsr", host: 22, addr: address(102), limited: true, counts: true},
 		{name: "tproxy", machine: "tproxy", host: hostTproxy, addr: address(hostTproxy)},
 		{name: "proxy", machine: "proxy", host: 24, addr: address(24)},
@@ -175,6 +179,14 @@ func (l *kernelLab) balancer(ctx context.Context, w *kernelWay) error {
 	case "nat":
 		listener += "mode: nat, masquerade: true"
 		lines = append(lines, "nat ip address add "+host+"/32 dev eth0")
+	case nftByHand:
+		lines = append(
+			lines, "nft ip address add "+host+"/32 dev eth0", "nft nft add table ip bench",
+			"nft nft add chain ip bench to { type nat hook prerouting priority dstnat ; }",
+			"nft nft add chain ip bench from { type nat hook postrouting priority srcnat ; }",
+			fmt.Sprintf("nft nft add rule ip bench to ip daddr %s tcp dport %d dnat to %s:%d", host, kernelPort, instance, kernelPort),
+			fmt.Sprintf("nft nft add rule ip bench from ip daddr %s tcp dport %d masquerade", instance, kernelPort),
+		)
 	case "dsr":
 		listener += "mode: dsr, interface: eth0"
 		for _, setting := range []string{"arp_ignore=1", "arp_announce=2"} {
@@ -200,7 +212,7 @@ func (l *kernelLab) balancer(ctx context.Context, w *kernelWay) error {
 		}
 	}
 	switch w.name {
-	case "router":
+	case "router", nftByHand:
 		return nil
 	case "haproxy":
 		return l.haproxy(w)

@@ -71,9 +71,11 @@
 // Client, instances and balancers are machines on one link: network namespaces,
 // so that one kernel does the work of all. Ways take turns as above: a router that
 // does nothing else, Muster's modes nat, dsr and tcp (transparent, and as a process
-// that has both ends), HAProxy. What a way costs is the CPU of all that takes part
-// in it over the connections, and what the balancer adds is its difference to the
-// direct route, which has a turn before and after each.
+// that has both ends), HAProxy, and two rules of nftables written by hand, which are
+// the least that translating addresses costs in this kernel. What a way costs is the
+// CPU of all that takes part in it over the connections, less what the balancer's
+// process has in a second without load; what the balancer adds is its difference to
+// the direct route, which has a turn before and after each.
 //
 // CPU is on-CPU time (schedstat) of client, instances and balancer, and of the
 // kernel's own threads. That has the soft interrupts: a packet to another namespace
