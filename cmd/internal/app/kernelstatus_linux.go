@@ -16,6 +16,7 @@ import (
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/dsr"
 	"github.com/musterdns/muster/lb/kernel/nat"
+	"github.com/musterdns/muster/lb/kernel/vip"
 )
 
 // trafficAge is how old what was read from the kernel may be before it is read
@@ -286,6 +287,14 @@ func (s *server) kernelFindings() []api.Finding {
 					Problem: fmt.Sprintf("instance %s of %s gets nothing: %s", o.id, l.cfg.Service, o.why),
 				})
 			}
+		}
+	}
+	for _, v := range k.vips {
+		needs = append(needs, vip.Capabilities(v.cfg.Interface)...)
+		if err := v.Status().Err; err != nil {
+			out = append(out, api.Finding{
+				Severity: api.SeverityError, Subject: "virtual address " + v.cfg.Address.Addr().String(), Problem: err.Error(),
+			})
 		}
 	}
 	for _, n := range needs {

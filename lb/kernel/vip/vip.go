@@ -97,6 +97,7 @@ type Status struct {
 	Deadline time.Time // if it does: how long, unless the lease is renewed
 	Terms    uint64    // how often it has come to hold it
 	Failures uint64    // campaigns, changes of the interface or of planes that failed
+	Err      error     // why it could not hold the address when it last might have; nil once it did
 }
 
 // New returns a VIP that does nothing until Run.
@@ -132,6 +133,8 @@ func (v *VIP) Run(ctx context.Context) error {
 			var held bool
 			if held, err = v.term(ctx, lease); held {
 				retry = retryInterval
+			} else if ctx.Err() == nil {
+				v.unable(err)
 			}
 		}
 		if err == nil || ctx.Err() != nil {
@@ -150,6 +153,13 @@ func (v *VIP) Run(ctx context.Context) error {
 // HandOver says that another process on this machine goes on with the lease: what
 // is held when Run ends stays as it is.
 func (v *VIP) HandOver() { v.handed.Store(true) }
+
+// unable notes why the address was not held; nil: it was, or there is no reason.
+func (v *VIP) unable(err error) {
+	v.mu.Lock()
+	v.status.Err = err
+	v.mu.Unlock()
+}
 
 // failed counts and logs what went wrong.
 func (v *VIP) failed(err error) {
@@ -182,6 +192,7 @@ func (v *VIP) term(ctx context.Context, lease Lease) (held bool, err error) {
 	err = v.take(ctx, lease.Deadline())
 	if err == nil {
 		held = true
+		v.unable(nil)
 		v.log.Info("address taken", "until", lease.Deadline())
 		err = v.keep(ctx, lease)
 	}

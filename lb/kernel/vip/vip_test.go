@@ -301,6 +301,35 @@ func TestVIP_HandOver(t *testing.T) {
 	}
 }
 
+// Who cannot hold the address says why, and lets others.
+func TestVIP_SaysWhyItIsNotHeld(t *testing.T) {
+	l := newLab(t, "10.1.0.100/32")
+	resigned := make(chan struct{})
+	lease := &fixed{deadline: time.Now().Add(time.Minute), changed: make(chan struct{}, 1), resigned: func() { close(resigned) }}
+	v, err := vip.New(vip.Config{Address: l.address, Interface: "eth7", Elector: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.a.Do(func() error { return v.Run(ctx) }) }()
+	<-resigned
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); v.Status().Err == nil; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("the status does not say why the address is not held")
+		}
+	}
+	if s := v.Status(); s.Holding || !strings.Contains(s.Err.Error(), "eth7") {
+		t.Errorf("%+v", s)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNew_SaysWhatIsWrong(t *testing.T) {
 	good := vip.Config{Address: netip.MustParsePrefix("10.1.0.100/32"), Interface: "eth0", Elector: client{}}
 	for _, spoil := range []func(*vip.Config){
