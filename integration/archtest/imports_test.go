@@ -40,7 +40,7 @@ var ours = []importRow{
 	{"lb/kernel", []string{"lb"}, "the words that the data planes share; whoever drives them turns the view into these"},
 	{"lb/kernel/nat", []string{"lb", "lb/kernel"}, "a data plane is told what to do in plain values"},
 	{"lb/kernel/dsr", []string{"lb", "lb/kernel"}, "a data plane is told what to do in plain values"},
-	{"lb/kernel/vip", nil, "who holds an address; planes are told through a function"},
+	{"lb/kernel/vip", []string{"lb/kernel"}, "who holds an address, and what that lacks; planes are told through a function"},
 	{"lb/kernel/kerneltest", nil, "machines and networks for tests of the data planes"},
 
 	{"zones", []string{"dnsserver/wire"}, "names and records, whoever serves them"},
