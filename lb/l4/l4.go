@@ -6,7 +6,7 @@
 //
 // # Loops
 //
-// A Proxy runs one loop a worker. A loop is a goroutine that waits in epoll
+// A Proxy runs one loop a worker. A loop is a goroutine that waits for epoll
 // and owns its connections: no other goroutine touches them, they need no lock,
 // and an idle connection costs two descriptors and a few hundred octets, with
 // no goroutine, buffer or pipe. (Two goroutines and two net.TCPConns are about
