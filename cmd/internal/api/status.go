@@ -106,7 +106,6 @@ const (
 	EventServing         EventKind = "serving" // From and To are "in" and "out"
 	EventService         EventKind = "service" // From and To are modes, or empty: the policy changed
 	EventRegistry        EventKind = "registry"
-	EventConfig          EventKind = "config"
 	EventProblem         EventKind = "problem" // a record could not be used, or was mended
 	EventFailure         EventKind = "failure" // an instance that failed is answered no more: Failure
 	EventAlarm           EventKind = "alarm"   // To is held, released, suspect or trusted
