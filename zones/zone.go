@@ -36,7 +36,6 @@ type Zone struct {
 	expiring *Signature // the first to expire; nil: there is none
 
 	soa    *Set
-	serial uint32
 	negTTL uint32 // seconds; RFC 2308 section 3: the lesser of the SOA's TTL and its minimum
 }
 
@@ -111,8 +110,15 @@ func (z *Zone) Apex() *wire.Name { return &z.apex }
 // Dynamic reports whether a Source answers the zone.
 func (z *Zone) Dynamic() bool { return z.source != nil }
 
-// Serial is a static zone's SOA serial; 0 for a Source.
-func (z *Zone) Serial() uint32 { return z.serial }
+// Serial is the SOA record's serial number; 0: it is not known yet.
+func (z *Zone) Serial() uint32 {
+	for rdata := range z.SOA().All {
+		if at := len(rdata) - soaNumbers; at >= 0 {
+			return binary.BigEndian.Uint32(rdata[at:])
+		}
+	}
+	return 0
+}
 
 // Len is how many records a static zone has; 0 for a Source.
 func (z *Zone) Len() int {
@@ -206,7 +212,6 @@ func (z *Zone) readSOA() error {
 	}
 	rdata, _ := next(z.data[z.soa.data:])
 	numbers := rdata[len(rdata)-soaNumbers:] // checkRData has seen that they are there
-	z.serial = binary.BigEndian.Uint32(numbers)
 	z.negTTL = min(z.soa.ttl, binary.BigEndian.Uint32(numbers[soaNumbers-4:]))
 	return nil
 }

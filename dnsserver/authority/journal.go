@@ -59,7 +59,7 @@ func (j *journal) current(ctx context.Context, tree *zones.Tree, zone *zones.Zon
 	v := j.of(zone.Apex())
 	v.making.Lock()
 	defer v.making.Unlock()
-	serial := serialOf(zone.SOA())
+	serial := zone.Serial()
 	if last := j.last(v); last != nil && last.export.Serial == serial && last.zone == zone {
 		return last.export, nil
 	}

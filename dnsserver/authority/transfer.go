@@ -3,7 +3,6 @@ package authority
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -289,14 +288,4 @@ func (s *scratch) expire() {
 			s.b.Option(wire.OptionExpire, rdata[at:at+4])
 		}
 	}
-}
-
-// serialOf is the serial number in a SOA set.
-func serialOf(soa zones.RRset) uint32 {
-	for rdata := range soa.All {
-		if at := len(rdata) - 20; at >= 0 {
-			return binary.BigEndian.Uint32(rdata[at:])
-		}
-	}
-	return 0
 }

@@ -9,7 +9,6 @@ package notify
 import (
 	"context"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -132,7 +131,7 @@ func (n *Notifier) look(ctx context.Context) {
 		if zone == nil {
 			continue
 		}
-		serial := serialOf(zone.SOA())
+		serial := zone.Serial()
 		if serial == 0 || s.told.Load() == int64(serial) || !s.telling.CompareAndSwap(false, true) {
 			continue
 		}
@@ -198,14 +197,4 @@ func (s *secondary) send(ctx context.Context, serial uint32, timeout time.Durati
 		return fmt.Errorf("it answers %s", dns.RcodeToString[r.Rcode])
 	}
 	return nil
-}
-
-// serialOf is the serial number in a SOA set; 0: there is none.
-func serialOf(soa zones.RRset) uint32 {
-	for rdata := range soa.All {
-		if at := len(rdata) - 20; at >= 0 { // five numbers end it, RFC 1035 section 3.3.13
-			return binary.BigEndian.Uint32(rdata[at:])
-		}
-	}
-	return 0
 }

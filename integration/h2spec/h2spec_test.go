@@ -112,7 +112,7 @@ func TestHTTP2(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"-h", host, "-p", port, "-P", tt.path, "--timeout", "3", "--junit-report", file}
+			args := []string{"-h", host, "-p", port, "-P", tt.path, "--strict", "--timeout", "3", "--junit-report", file}
 			if tt.tls {
 				args = append(args, "-t", "-k")
 			}

@@ -113,15 +113,11 @@ func (s *server) zoneStatus(cfg *config.Config, sources []pool.SourceStatus) []a
 			st.Prefix = cfg.Native(z)
 		}
 		for j := range sources {
-			// A reverse zone has the latest of the zones whose instances it names.
-			if z.Source == config.SourceReverse && (st.Serial == 0 || int32(sources[j].Serial-st.Serial) > 0) { // RFC 1982
-				st.Serial = sources[j].Serial
-			}
 			if sources[j].Zone == z.Name {
-				st.Serial, st.Services = sources[j].Serial, sources[j].Services
+				st.Services = sources[j].Services
 			}
 		}
-		if apex, err := wire.ParseName(z.Name); err == nil && z.Source == config.SourceFile {
+		if apex, err := wire.ParseName(z.Name); err == nil {
 			if zone := tree.Zone(&apex); zone != nil {
 				st.Serial, st.Records = zone.Serial(), zone.Len()
 			}
