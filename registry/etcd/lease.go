@@ -83,7 +83,7 @@ func (h *held) grant(ctx context.Context) error {
 	defer h.mu.Unlock()
 	lease, err := conn.Grant(ctx, seconds(h.ttl))
 	if err != nil {
-		return fmt.Errorf("holding %s: asking for a lease: %w", h.raw, err)
+		return fmt.Errorf("holding %s: asking for a lease: %w", h.raw, h.source.client.cause.explain(err))
 	}
 	put := clientv3.OpPut(h.raw, string(h.value), clientv3.WithLease(lease.ID))
 	there := put

@@ -48,7 +48,7 @@ func (s *Source) Get(ctx context.Context, k registry.Key) (registry.Record, erro
 	}
 	resp, err := conn.Get(ctx, raw)
 	if err != nil {
-		return registry.Record{}, fmt.Errorf("reading %s: %w", raw, err)
+		return registry.Record{}, fmt.Errorf("reading %s: %w", raw, s.client.cause.explain(err))
 	}
 	if len(resp.Kvs) == 0 {
 		return registry.Record{}, fmt.Errorf("reading %s: %w", raw, registry.ErrNotFound)
@@ -100,7 +100,7 @@ func (s *Source) Apply(ctx context.Context, ops []registry.Op) (int64, error) {
 	case errors.Is(err, rpctypes.ErrKeyNotFound): // of KeepLease
 		return 0, fmt.Errorf("writing to etcd: %w", registry.ErrNotFound)
 	case err != nil:
-		return 0, fmt.Errorf("writing to etcd: %w", err)
+		return 0, fmt.Errorf("writing to etcd: %w", s.client.cause.explain(err))
 	case !resp.Succeeded:
 		return 0, failedCondition(guarded, reads, resp)
 	}

@@ -42,6 +42,7 @@ var (
 	errCompact  = errors.New("the store was compacted beyond where the watch was")
 	errMissed   = errors.New("the watch did not deliver a change that is there")
 	errEnded    = errors.New("the watch ended")
+	errUnopened = errors.New("a watch was not begun within " + openTimeout.String())
 	errChanged  = errors.New("a connection ended meanwhile, and what followed may be another store's")
 )
 
@@ -285,7 +286,7 @@ func (f *follower) watch(ctx context.Context) error {
 	events := watcher.Watch(clientv3.WithRequireLeader(ctx), root,
 		clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
 	if !opening.Stop() {
-		return errEnded
+		return errUnopened
 	}
 	proofs := newProver(f)
 	defer proofs.stop()

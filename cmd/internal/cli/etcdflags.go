@@ -58,6 +58,24 @@ func (f *etcdFlags) open(ctx context.Context, s *session, zone string) (*etcd.Cl
 	return client, source, nil
 }
 
+// etcdHint adds to an error of etcd's which flag is missing.
+func etcdHint(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, h := range [...]struct{ part, hint string }{
+		{"user name is empty", "give --etcd-username and --etcd-password-file"},
+		{"permission denied", "let the user's role write there"},
+		{"signed by unknown authority", "name the file of the CA that signed etcd's certificate with --etcd-ca"},
+		{"remote error: tls: ", "show etcd a certificate that it trusts with --etcd-cert and --etcd-key"},
+	} {
+		if strings.Contains(err.Error(), h.part) {
+			return fmt.Errorf("%w: %s", err, h.hint)
+		}
+	}
+	return err
+}
+
 // discover asks the server which etcd it uses, and for the prefix of the zone:
 // the one named, or the first service zone.
 func (s *session) discover(ctx context.Context, zone string) (endpoints []string, prefix string, err error) {

@@ -219,6 +219,7 @@ func (s *session) holdWhenWell(ctx, life context.Context, holder registry.Holder
 	for told := ""; ; {
 		try, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTimeout)
 		lease, err := holder.Hold(try, key, value, ttl)
+		err = etcdHint(err)
 		cancel()
 		if err == nil || life.Done() == nil {
 			return lease, err
