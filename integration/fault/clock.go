@@ -181,7 +181,7 @@ func (l *Lab) serveJumping(ctx context.Context, etcd, secret string, by time.Dur
 	err := l.Configure(Settings{
 		Etcd:  etcd,
 		Zones: []string{fmt.Sprintf("{name: %s, source: muster, prefix: %s, dnssec: %q}", jumpZone, strings.TrimSuffix(jumpPrefix, "/"), l.Path("keys"))},
-		More: fmt.Sprintf("services: [{name: %s, fail: closed, max_answers: %d, checks: [{type: http, path: /}]}]\n", FleetService, jumpFleet) +
+		More: fmt.Sprintf("services: [{zone: %s, name: %s, fail: closed, max_answers: %d, checks: [{type: http, path: /}]}]\n", Zone, FleetService, jumpFleet) +
 			fmt.Sprintf("keys: [{name: %s, algorithm: hmac-sha256, secret_file: %q}]\n", jumpKey, l.Path("secret")),
 	})
 	if err != nil {

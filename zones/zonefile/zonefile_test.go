@@ -260,6 +260,11 @@ func records(t *testing.T, text string) (out []string) {
 // What tls-supported-groups and NSAP cannot be is refused where it stands.
 func TestParse_TypesThatAreRewritten_errors(t *testing.T) {
 	for text, want := range map[string]string{
+		"a HTTPS 1 . alpn=h2 )\n":                      "a ) without its (",
+		"a HTTPS 1 . alpn=h2 (\n":                      "a parenthesis that is not closed",
+		"a HTTPS 1 . alpn=h2 (":                        "a parenthesis that is not closed",
+		"a LOC 60 0 0 N 24 0 0 E 9m )\n":               "a ) without its (",
+		"a NSEC b. A )\n":                              "a ) without its (",
 		"a NAPTR ( 1 2 u s r .\n":                      "x.zone:",
 		"a LOC 60 1 1 1 N 24 E 10m\n":                  "x.zone:",
 		"a NAPTR 1 2 \"u s r .\n":                      "x.zone:",
