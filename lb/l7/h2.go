@@ -23,8 +23,8 @@ type h2Server struct {
 	http  http.Server
 	conns handed
 
-	mu   sync.Mutex // guards open
-	open map[net.Conn]chan struct{}
+	mu   sync.Mutex                // guards open
+	open map[net.Conn]*net.TCPConn // what each is, or is over
 }
 
 // clientKey is the context key of a connection's h2Client.
@@ -37,7 +37,7 @@ type h2Client struct {
 }
 
 func newH2Server(l *listener) *h2Server {
-	s := &h2Server{l: l, conns: handed{c: make(chan net.Conn), closed: make(chan struct{})}, open: map[net.Conn]chan struct{}{}}
+	s := &h2Server{l: l, conns: handed{c: make(chan net.Conn), closed: make(chan struct{})}, open: map[net.Conn]*net.TCPConn{}}
 	limits := &l.p.cfg.Limits
 	s.http = http.Server{
 		Handler: s, Protocols: new(http.Protocols), MaxHeaderBytes: limits.HeadBytes,
@@ -81,16 +81,16 @@ func (h *handed) Close() error {
 
 func (*handed) Addr() net.Addr { return &net.TCPAddr{} }
 
-// converse serves a connection and returns when it has ended.
-func (s *h2Server) converse(c net.Conn) {
-	ended := make(chan struct{})
+// adopt has net/http serve a connection, which is tcp or over it, until it ends.
+func (s *h2Server) adopt(c net.Conn, tcp *net.TCPConn) {
+	s.l.running.Add(1)
 	s.mu.Lock()
-	s.open[c] = ended
+	s.open[c] = tcp
 	s.mu.Unlock()
 	select {
 	case s.conns.c <- c:
-		<-ended
 	case <-s.conns.closed:
+		c.Close()
 		s.noteState(c, http.StateClosed)
 	}
 }
@@ -101,10 +101,12 @@ func (s *h2Server) noteState(c net.Conn, state http.ConnState) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ended, ok := s.open[c]; ok {
-		close(ended)
-		delete(s.open, c)
+	tcp, ok := s.open[c]
+	delete(s.open, c)
+	s.mu.Unlock()
+	if ok {
+		s.l.remove(tcp)
+		s.l.running.Done()
 	}
 }
 

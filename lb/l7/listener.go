@@ -23,8 +23,10 @@ type listener struct {
 	tls     *tls.Config // nil: cleartext
 	h2      *h2Server
 	park    *park
-	awake   atomic.Int64 // connections of HTTP/1.1 that have a goroutine
-	endsAt  atomic.Int64 // until when they may be idle, ns since 1970; 0: the proxy does not stop
+	running sync.WaitGroup // what serve waits for
+
+	awake  atomic.Int64 // connections of HTTP/1.1 that have a goroutine
+	endsAt atomic.Int64 // until when they may be idle, ns since 1970; 0: the proxy does not stop
 
 	mu      sync.Mutex               // guards what is below
 	conns   map[net.Conn]*clientConn // nil for those that have not said yet what they speak, and for HTTP/2
@@ -98,12 +100,11 @@ const acceptPause = 10 * time.Millisecond
 // serve accepts connections until the listener is closed, and returns when all
 // have ended.
 func (l *listener) serve(ctx context.Context) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
-	running.Go(func() {
+	defer l.running.Wait()
+	l.running.Go(func() { _ = l.h2.http.Serve(&l.h2.conns) }) // fails when it is shut down
+	l.running.Go(func() {
 		l.park.run(func(fd int, c parked) {
-			running.Go(func() {
+			l.running.Go(func() {
 				if c.k == nil {
 					l.resume(ctx, fd)
 					return
@@ -131,7 +132,7 @@ func (l *listener) serve(ctx context.Context) {
 			c.Close()
 			continue
 		}
-		running.Go(func() { l.survive(c, func() { l.converse(ctx, c) }) })
+		l.running.Go(func() { l.survive(c, func() { l.converse(ctx, c) }) })
 	}
 }
 
@@ -155,12 +156,13 @@ func (l *listener) remove(c net.Conn) {
 
 // converse serves a connection until it ends or is parked.
 func (l *listener) converse(ctx context.Context, c *net.TCPConn) {
-	if k := l.greet(ctx, c); k != nil {
+	switch k, adopted := l.greet(ctx, c); {
+	case k != nil:
 		l.attend(ctx, k)
-		return
+	case !adopted:
+		c.Close()
+		l.remove(c)
 	}
-	c.Close()
-	l.remove(c)
 }
 
 // resume goes on with a connection of which the park has kept no more than a descriptor.
@@ -215,10 +217,10 @@ func (p *Proxy) notePanic(r any) {
 }
 
 // greet finds out what a connection speaks. It returns nil when it has ended
-// already, or was one of HTTP/2.
-func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
+// already, or is one of HTTP/2, which then was adopted.
+func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) (k *clientConn, adopted bool) {
 	if l.tls == nil {
-		return l.meet(tcp, nil)
+		return l.meet(tcp, nil), false
 	}
 	under := newUnderTLS(tcp, l.tls)
 	_ = tcp.SetDeadline(time.Now().Add(l.p.cfg.Limits.ReadHead))
@@ -227,14 +229,14 @@ func (l *listener) greet(ctx context.Context, tcp *net.TCPConn) *clientConn {
 		if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
 			tellTLS(record.Conn, record.RecordHeader)
 		}
-		return nil
+		return nil, false
 	}
 	_ = tcp.SetDeadline(time.Time{})
 	if under.secure.ConnectionState().NegotiatedProtocol == "h2" {
-		l.h2.converse(under.secure)
-		return nil
+		l.h2.adopt(under.secure, tcp)
+		return nil, true
 	}
-	return l.meet(tcp, under)
+	return l.meet(tcp, under), false
 }
 
 // meet begins to speak HTTP/1.1 over a connection, in cleartext where under is nil;
@@ -283,7 +285,8 @@ func (l *listener) attend(ctx context.Context, k *clientConn) {
 	if begun != nil {
 		k.c.SetDeadline(time.Time{})
 		l.note(k.tcp, nil)
-		l.h2.converse(&begunConn{Conn: k.c, begun: begun})
+		l.h2.adopt(&begunConn{Conn: k.c, begun: begun}, k.tcp)
+		return
 	}
 	l.finish(k)
 }
