@@ -15,8 +15,8 @@ BENCH          ?= dns
 TEST_TIMEOUT   ?= 5m
 VERSION        := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 # What the tests run beside Muster.
-NEEDED         := gcc etcd etcdctl dig kdig unbound dnsmasq knotd nsd named dnssec-keygen ldns-verify-zone dnsviz \
-                  ip nft curl openssl chromium systemd-analyze
+NEEDED         := gcc etcd etcdctl dig kdig unbound dnsmasq knotd nsd named dnssec-keygen ldns-verify-zone dnsviz kresd \
+                  pdns_recursor zonemaster-cli ip nft curl openssl chromium systemd-analyze
 # The packages of the query path: their claims of no allocation are tested
 # again without the race detector, which allocates for itself.
 QUERY_PATH     := ./dnsserver/... ./zones/... ./lb/...
