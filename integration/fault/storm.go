@@ -55,7 +55,7 @@ func LeaseStorm(ctx context.Context, l *Lab, leases, ttl int) (*Storm, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(ttl)*time.Second+time.Duration(leases/500)*time.Second+time.Minute)
 	defer cancel()
-	expired := e.Watch(ctx, Instance("", ""), clientv3.WithPrefix(), clientv3.WithFilterPut())
+	expired := e.Watch(ctx, Keys+"instances/", clientv3.WithPrefix(), clientv3.WithFilterPut())
 	began := time.Now()
 	if err := e.grantAll(ctx, services, leases, ttl); err != nil {
 		return nil, err
