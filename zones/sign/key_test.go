@@ -38,6 +38,7 @@ func TestGenerate_tags(t *testing.T) {
 		t.Errorf("a key with the tag %d, where every one is taken", k.Tag)
 	}
 }
+
 func TestKey_IsWrittenAndRead(t *testing.T) {
 	dir := t.TempDir()
 	var tags []uint16
