@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/musterdns/muster/health"
@@ -13,8 +14,9 @@ import (
 // What keeps answers steady: damping holds back what falls again and again, a
 // freeze stops health from moving answers, and when half of a zone falls at
 // once, removals are held for a while, since that is more often a broken
-// network, or a broken check, than the end of half of a zone. Deletions and
-// administrators' words are never held.
+// network, or a broken check, than the end of half of a zone. Once most of them
+// are well again, what falls then goes as ever. Deletions and administrators'
+// words are never held.
 
 // LostWindow is within what time of its end a lost instance may be brought back.
 const LostWindow = health.FallWindow
@@ -77,12 +79,13 @@ func (in *inst) passive() float32 {
 // churn watches how much of a source falls at once.
 type churn struct {
 	falls health.Falls
-	// from and until are the falls that are held, ns since 1970; until 0: none.
-	from, until int64
-	services    map[*svc]int64           // of falls within the window, and when the last was
-	lost        map[lostKey]lostInstance // within the window
-	forgetAt    int64                    // when to look for what has left the window
-	told        bool                     // that falls are held
+	// Falls of from to to are held until until, ns since 1970; until 0: none.
+	from, to, until int64
+	fallen          int                      // of those, how many are not well again, at most
+	services        map[*svc]int64           // of falls within the window, and when the last was
+	lost            map[lostKey]lostInstance // within the window
+	forgetAt        int64                    // when to look for what has left the window
+	told            bool                     // that falls are held
 }
 
 // lostInstance is one that went with its lease, to be brought back if that
@@ -97,15 +100,28 @@ type lostInstance struct {
 type lostKey struct{ service, instance string }
 
 // holds reports whether a fall at the time at is held at the time now.
-func (c *churn) holds(at, now int64) bool { return at != 0 && at >= c.from && now < c.until }
+func (c *churn) holds(at, now int64) bool {
+	return at != 0 && at >= c.from && at <= c.to && now < c.until
+}
 
 // fell notes a fall in a service.
 func (c *churn) fell(s *svc, now int64) {
 	c.falls.Add(now)
+	if c.holds(now, now) {
+		c.fallen++
+	}
 	if c.services == nil {
 		c.services = map[*svc]int64{}
 	}
 	c.services[s] = now
+}
+
+// rose takes a fall of the time at back.
+func (c *churn) rose(at, now int64) {
+	c.falls.Undo(at, now)
+	if c.holds(at, now) {
+		c.fallen--
+	}
 }
 
 // steady decides what health the answers go by for an instance whose verdict is
@@ -125,7 +141,7 @@ func (w *writer) steady(s *svc, in *inst, state health.State, now int64, wake *i
 			}
 		}
 	case u != nil && u.fellAt != 0 && state == health.Passing:
-		s.src.churn.falls.Undo(u.fellAt, now)
+		s.src.churn.rose(u.fellAt, now)
 		u.fellAt = 0
 	}
 	moved, why := state, keptNone
@@ -186,7 +202,7 @@ func (w *writer) loseInstance(s *svc, at int, lost bool, now time.Time) {
 // regain notes that an instance is registered, which may have been lost.
 func (w *writer) regain(s *svc, in *inst, now time.Time) {
 	if at := in.lostAt(); at != 0 {
-		s.src.churn.falls.Undo(at, now.UnixNano())
+		s.src.churn.rose(at, now.UnixNano())
 		in.unsteady.lostAt = 0
 		w.mark(s)
 	}
@@ -200,16 +216,18 @@ func (c *churn) back(service, instance string, now int64) {
 	}
 	k := lostKey{service, instance}
 	if l, there := c.lost[k]; there {
-		c.falls.Undo(l.at, now)
+		c.rose(l.at, now)
 		delete(c.lost, k)
 	}
 }
 
-// letGo removes the lost instances of s that are held no longer.
-func (w *writer) letGo(s *svc, now int64) {
-	for i := len(s.insts) - 1; i >= 0; i-- {
-		if at := s.insts[i].lostAt(); at != 0 && !s.src.churn.holds(at, now) {
-			w.removeInstance(s, i, true, time.Unix(0, now))
+// letGo removes the lost instances of src that are held no longer.
+func (w *writer) letGo(src *source, now int64) {
+	for _, s := range src.services {
+		for i := len(s.insts) - 1; i >= 0; i-- {
+			if at := s.insts[i].lostAt(); at != 0 && !src.churn.holds(at, now) {
+				w.removeInstance(s, i, true, time.Unix(0, now))
+			}
 		}
 	}
 }
@@ -223,19 +241,26 @@ func (w *writer) restrain(now time.Time) (again bool) {
 		if c.told && ns >= c.until {
 			c.told = false
 			w.alarm(now, src, "released", "the instances that fell at once are not held any longer")
-			for _, s := range src.services {
-				w.letGo(s, ns)
-			}
+			w.letGo(src, ns)
 			again = true
+		}
+		// A held one is among src.instances still, one that was removed is not.
+		of := src.instances + len(c.lost)
+		if c.holds(ns, ns) && !health.Mass(c.fallen, of) {
+			c.to = ns // what fell is mostly well again: what falls now is no part of that
 		}
 		if len(c.services) == 0 && len(c.lost) == 0 {
 			continue
 		}
 		c.forget(ns)
-		// A held one is among src.instances still, one that was removed is not.
-		if of := src.instances + len(c.lost); w.hold > 0 && ns >= c.until && health.Mass(c.falls.Count(ns), of) {
+		if w.hold > 0 && !c.holds(ns, ns) && health.Mass(c.falls.Count(ns), of) {
 			src.view.heldUntil.Store(ns + int64(w.hold))
-			c.from, c.until, c.told = ns-int64(health.FallWindow), ns+int64(w.hold), true
+			c.from, c.to, c.until = ns-int64(health.FallWindow), math.MaxInt64, ns+int64(w.hold)
+			c.fallen = c.falls.Count(ns)
+			if c.told {
+				w.letGo(src, ns) // what was held before that
+			}
+			c.told = true
 			w.pool.counts.churnHolds.Add(1)
 			w.alarm(now, src, "held", fmt.Sprintf("%d of %d instances fell within %v: removals are held for %v",
 				c.falls.Count(ns), of, health.FallWindow, w.hold))

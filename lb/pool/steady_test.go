@@ -87,6 +87,38 @@ func TestPool_Run_churnByHealth(t *testing.T) {
 	})
 }
 
+// A network that is well again takes nothing from those that die after it.
+func TestPool_Run_churnThatPasses(t *testing.T) {
+	bubble(t, holding(), func(t *testing.T, e *env) {
+		e.fillLeased(30)
+		e.setMany(0, 20, health.Failing)
+		e.wantServed("20 of 30 have fallen", 30)
+		e.setMany(0, 5, health.Passing)
+		time.Sleep(time.Second)
+		e.setMany(25, 26, health.Failing)
+		e.wantServed("15 and one of 30 are ill still", 30)
+		e.setMany(5, 18, health.Passing)
+		time.Sleep(time.Second)
+		e.setMany(29, 30, health.Failing)
+		e.remove(28, 29, true)
+		e.wantServed("three are ill still, and are held; two more fall", 28)
+		time.Sleep(11 * time.Second)
+		e.setMany(0, 14, health.Failing)
+		e.wantServed("14 of 29 fall", 14)
+		e.setMany(14, 15, health.Failing)
+		e.wantServed("the 15th falls: they are brought back, and what fell long before is not", 25)
+		time.Sleep(50 * time.Second)
+		e.wait()
+		e.wantServed("longer than the first hold", 25)
+		time.Sleep(11 * time.Second)
+		e.wait()
+		e.wantServed("after the second", 10)
+		if got := e.pool.Counters().ChurnHolds; got != 2 {
+			t.Errorf("held %d times, want 2", got)
+		}
+	})
+}
+
 func TestPool_Run_churnByLeases(t *testing.T) {
 	bubble(t, holding(), func(t *testing.T, e *env) {
 		e.fillLeased(20)
