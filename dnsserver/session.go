@@ -90,12 +90,17 @@ func (c *conn) seeOff() {
 		c.working.Add(-1)
 		c.held = 0
 	}
-	err := c.nc.SetReadDeadline(time.Now().Add(leaveTimeout))
-	if c.srv.stopping.Load() { // as in read
-		err = c.nc.SetReadDeadline(c.srv.stopAt.Add(lingerTimeout))
-	}
-	for err == nil {
-		_, err = c.nc.Read(c.in)
+	var err error
+	until := time.Now().Add(leaveTimeout)
+	for err == nil || errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(until) { // Leave wakes who is here already, too
+		err = c.nc.SetReadDeadline(until)
+		if c.srv.stopping.Load() { // as in read
+			until = c.srv.stopAt.Add(lingerTimeout)
+			err = c.nc.SetReadDeadline(until)
+		}
+		if err == nil {
+			_, err = c.nc.Read(c.in)
+		}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.srv.conns.timedOut.Add(1)
