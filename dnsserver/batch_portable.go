@@ -12,7 +12,10 @@ import (
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
-const queryOctets = 2048 // a longer datagram is cut, and answered with FORMERR
+const (
+	batchSize   = 1    // datagrams a system call
+	queryOctets = 2048 // a longer datagram is cut, and answered with FORMERR
+)
 
 // batch receives and sends datagrams where there is no recvmmsg: one with a
 // system call, at three to five times the cost. It is for development, and knows

@@ -8,7 +8,9 @@
 // datagrams with one recvmmsg, answers them on its own goroutine and sends the
 // answers with one sendmmsg. Both calls are non-blocking and hidden from the
 // scheduler (RawSyscall), so that a batch costs two system calls and nothing
-// else; when the socket is empty, the goroutine waits in poll(2), since the
+// else. All datagrams of a batch are read before the first is answered, so that a
+// handler that is a Warmer can look at what it will need for them at once, and not
+// wait for memory once for each. When the socket is empty, the goroutine waits in poll(2), since the
 // runtime's poller would make every answer dearer (see socket). Everything
 // a worker writes is its own: its buffers, its Query and Builder, its counters.
 //
@@ -105,6 +107,13 @@ const (
 // with SERVFAIL, counted and logged.
 type Handler interface {
 	ServeDNS(b *wire.Builder, q *wire.Query, from *Client) Verdict
+}
+
+// Warmer is a Handler that can bring what it will read into the core's caches.
+type Warmer interface {
+	// Warm is called with the queries of a batch that ServeDNS is called with afterwards,
+	// one by one; or it is not called. It is bound like ServeDNS, and changes no answer.
+	Warm(queries []*wire.Query)
 }
 
 // SlowHandler answers what may wait (forwarding), on a bounded pool; when the

@@ -94,7 +94,7 @@ func (r *responder) meet(q *wire.Query) {
 // answerCookie is the reply to a query that has no question and wants its cookie
 // confirmed or made: RFC 7873 section 5.4.
 func (r *responder) answerCookie(buf []byte) []byte {
-	r.client.Start(&r.builder, buf, &r.query, wire.MinPayload)
+	r.client.Start(&r.builder, buf, r.query, wire.MinPayload)
 	if r.cookie == cookie.Invalid {
 		r.builder.SetRCode(wire.RCodeBadCookie)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/musterdns/muster/dnsserver/wire"
 )
 
 // exchange answers the messages of transports that others carry, one at a time.
@@ -53,7 +55,7 @@ func (s *Server) begin(msg []byte, from netip.AddrPort, t Transport) (e *exchang
 	e, ok := s.exchanges.Get().(*exchange)
 	if !ok {
 		e = &exchange{}
-		e.srv, e.handler = s, s.cfg.Handler
+		e.srv, e.handler, e.query = s, s.cfg.Handler, new(wire.Query)
 	}
 	e.client.Addr = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	e.client.Transport, e.client.Now = t, time.Now().UnixNano()

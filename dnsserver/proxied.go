@@ -12,15 +12,16 @@ import (
 // which a proxy tells whose query it passes on.
 func (s *Server) proxied(from netip.Addr) bool { return proxyproto.Trusts(s.cfg.ProxyFrom, from) }
 
-// unwrap takes the header off a datagram; false: it has none, and is dropped.
-func (w *udpWorker) unwrap(msg []byte) ([]byte, bool) {
+// unwrap takes the header off a datagram, and replaces the proxy's address by that of who
+// asks; drop: there is no header.
+func (w *udpWorker) unwrap(msg []byte, from *netip.AddrPort) (_ []byte, drop bool) {
 	h, n, err := proxyproto.Parse(msg)
 	if err != nil {
 		w.srv.badHeaders.Add(1)
-		return nil, false
+		return nil, true
 	}
-	w.client.Addr = h.Client(w.client.Addr)
-	return msg[n:], true
+	*from = h.Client(*from)
+	return msg[n:], false
 }
 
 // unwrap reads the header that a connection begins with, before TLS where it has that;

@@ -17,7 +17,7 @@ import (
 type responder struct {
 	srv     *Server
 	handler Handler
-	query   wire.Query
+	query   *wire.Query
 	builder wire.Builder
 	client  Client        // Addr, Transport and Now are set by the transport
 	tally   tally         // of what has not been published yet
@@ -42,18 +42,22 @@ func replyLimit(q *wire.Query, t Transport) int {
 // Defer, the query is for the slow pool.
 func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 	r.parsed = false
+	return r.answer(wire.ParseQuery(msg, r.query), buf)
+}
+
+// answer is respond to the message that query was parsed from.
+func (r *responder) answer(d wire.Disposition, buf []byte) (reply []byte, v Verdict) {
+	r.parsed = d != wire.Ignore
 	r.tally.n[received]++
 	r.forget()
-	d := wire.ParseQuery(msg, &r.query)
-	if d == wire.Ignore {
+	if !r.parsed {
 		r.tally.n[ignored]++
 		return nil, Drop
 	}
-	r.parsed = true
 	if d == wire.BadKey {
 		d = r.verify()
 	}
-	r.meet(&r.query)
+	r.meet(r.query)
 	switch d {
 	case wire.Proceed:
 	case wire.CookieQuery:
@@ -62,8 +66,8 @@ func (r *responder) respond(msg, buf []byte) (reply []byte, v Verdict) {
 		return r.reject(buf, d), Send
 	}
 	r.client.Rand = rand.Uint64()
-	r.client.Start(&r.builder, buf, &r.query, r.limit())
-	switch r.handler.ServeDNS(&r.builder, &r.query, &r.client) {
+	r.client.Start(&r.builder, buf, r.query, r.limit())
+	switch r.handler.ServeDNS(&r.builder, r.query, &r.client) {
 	case Send:
 		return r.finish(buf), Send
 	case Defer:
@@ -99,7 +103,7 @@ func (r *responder) fail(buf []byte) []byte {
 
 // refuse is a reply to the message at hand that says only that it failed.
 func (r *responder) refuse(buf []byte, c wire.RCode) []byte {
-	r.client.Start(&r.builder, buf, &r.query, wire.MinPayload)
+	r.client.Start(&r.builder, buf, r.query, wire.MinPayload)
 	reply := r.builder.Fail(c)
 	r.tally.reply(reply, c)
 	return r.sign(reply, buf)

@@ -14,7 +14,7 @@ func (s *Server) SetKeys(k *tsig.Keys) { s.keys.Store(k) }
 // verify checks the signature of the query at hand. If it holds, the query is read
 // again without it, and what answers it will be signed.
 func (r *responder) verify() wire.Disposition {
-	unsigned, session, fault, err := r.srv.keys.Load().Verify(&r.query, seconds(r.client.Now))
+	unsigned, session, fault, err := r.srv.keys.Load().Verify(r.query, seconds(r.client.Now))
 	switch {
 	case err != nil:
 		r.query.TSIG = nil
@@ -24,7 +24,7 @@ func (r *responder) verify() wire.Disposition {
 		return wire.BadKey
 	}
 	r.session, r.client.Key = session, session.Key()
-	return wire.ParseQuery(unsigned, &r.query)
+	return wire.ParseQuery(unsigned, r.query)
 }
 
 // seconds is a time in nanoseconds since 1970 in seconds.
@@ -43,7 +43,7 @@ const signedMin = 300
 
 // limit is the greatest reply to the query at hand before it is signed.
 func (r *responder) limit() int {
-	limit := replyLimit(&r.query, r.client.Transport)
+	limit := replyLimit(r.query, r.client.Transport)
 	if r.session != nil {
 		limit = max(limit-r.session.Size(), signedMin)
 	}

@@ -121,7 +121,7 @@ func newConn(l *tcpListener, nc *net.TCPConn) *conn {
 	s := l.srv
 	c := &conn{raw: nc, rest: rest{TCPConn: nc}, in: make([]byte, inSmall)}
 	c.nc = &c.rest
-	c.srv, c.handler = s, s.cfg.Handler
+	c.srv, c.handler, c.query = s, s.cfg.Handler, new(wire.Query)
 	c.client.Transport, c.counters = TCP, &s.conns.tcp
 	if l.tls {
 		// Its first Read shakes hands, within the time for the first octet.

@@ -28,14 +28,28 @@ type udpWorker struct {
 	responder
 	socket *socket
 	batch  *batch
-	n      int // datagrams received and being answered
-	next   int // the first of them not yet answered
-	busy   int // batches in a row
+	warmer Warmer // the handler, if it is one
+	n      int    // datagrams received and being answered
+	opened int    // how many of them have been read
+	next   int    // the first of them not yet answered
+	busy   int    // batches in a row
+
+	datagrams [batchSize]datagram
+	proceed   [batchSize]*wire.Query // room for Warm's
+}
+
+// datagram is what has been read of one.
+type datagram struct {
+	from  netip.AddrPort // who asks; behind a proxy not who sent it
+	d     wire.Disposition
+	drop  bool // it lacks a proxy's header
+	query wire.Query
 }
 
 func newUDPWorker(s *Server, c *socket, local netip.Addr) *udpWorker {
 	w := &udpWorker{socket: c, batch: newBatch(local)}
 	w.srv, w.handler = s, s.cfg.Handler
+	w.warmer, _ = s.cfg.Handler.(Warmer)
 	w.client.Transport = UDP
 	return w
 }
@@ -87,7 +101,7 @@ func (w *udpWorker) answerBatch(ctx context.Context, fd uintptr) bool {
 		}
 		return false // EAGAIN, or an error that the next datagram will end
 	}
-	w.n, w.next = n, 0
+	w.n, w.opened, w.next, w.parsed = n, 0, 0, false
 	w.client.Now = time.Now().UnixNano()
 	for w.next < w.n {
 		w.answerRest(ctx)
@@ -98,8 +112,8 @@ func (w *udpWorker) answerBatch(ctx context.Context, fd uintptr) bool {
 	return true
 }
 
-// answerRest answers the batch from next on. It returns early when a handler
-// panics, with that query answered; one recover serves for the batch.
+// answerRest reads the batch from opened on, and answers it from next on. It returns early
+// when a handler panics, with that query answered; one recover serves for the batch.
 func (w *udpWorker) answerRest(ctx context.Context) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -108,23 +122,23 @@ func (w *udpWorker) answerRest(ctx context.Context) {
 			w.push(w.next-1, w.fail(w.batch.buffer()))
 		}
 	}()
+	for w.opened < w.n {
+		i := w.opened
+		w.opened++
+		w.open(i)
+		if w.opened == w.n {
+			w.warm()
+		}
+	}
 	for w.next < w.n {
 		i := w.next
 		w.next++
-		msg, cut := w.batch.message(i)
-		w.client.Addr = w.batch.source(i)
-		buf := w.batch.buffer()
-		if w.srv.proxied(w.client.Addr.Addr()) {
-			var ok bool
-			if msg, ok = w.unwrap(msg); !ok {
-				continue
-			}
-		}
-		if cut {
-			w.push(i, w.respondCut(msg, buf))
+		g := &w.datagrams[i]
+		if g.drop {
 			continue
 		}
-		reply, v := w.respond(msg, buf)
+		w.client.Addr, w.query = g.from, &g.query
+		reply, v := w.answer(g.d, w.batch.buffer())
 		if v == Defer {
 			reply = w.deferQuery(ctx, i)
 		}
@@ -132,22 +146,39 @@ func (w *udpWorker) answerRest(ctx context.Context) {
 	}
 }
 
+// open reads datagram i.
+func (w *udpWorker) open(i int) {
+	g := &w.datagrams[i]
+	msg, cut := w.batch.message(i)
+	g.from, g.d, g.drop = w.batch.source(i), wire.Ignore, false
+	if w.srv.proxied(g.from.Addr()) {
+		if msg, g.drop = w.unwrap(msg, &g.from); g.drop {
+			return
+		}
+	}
+	if g.d = wire.ParseQuery(msg, &g.query); cut && g.d != wire.Ignore {
+		g.d = wire.FormErr // it is longer than any query that we take
+	}
+}
+
+// warm has the handler bring near what it will read for the batch.
+func (w *udpWorker) warm() {
+	if w.warmer == nil || w.n == 1 {
+		return
+	}
+	queries := w.proceed[:0]
+	for i := range w.datagrams[:w.n] {
+		if g := &w.datagrams[i]; g.d == wire.Proceed && !g.drop {
+			queries = append(queries, &g.query)
+		}
+	}
+	w.warmer.Warm(queries)
+}
+
 func (w *udpWorker) push(i int, reply []byte) {
 	if reply != nil {
 		w.batch.push(i, len(reply))
 	}
-}
-
-// respondCut answers a datagram longer than any query that we take.
-func (w *udpWorker) respondCut(msg, buf []byte) []byte {
-	w.tally.n[received]++
-	w.forget()
-	if wire.ParseQuery(msg, &w.query) == wire.Ignore {
-		w.tally.n[ignored]++
-		return nil
-	}
-	w.meet(&w.query)
-	return w.reject(buf, wire.FormErr)
 }
 
 // deferQuery hands datagram i to the slow pool, or returns what to say instead.
@@ -160,7 +191,7 @@ func (w *udpWorker) deferQuery(ctx context.Context, i int) []byte {
 		zone := strconv.FormatUint(uint64(w.batch.scope(i)), 10)
 		to = netip.AddrPortFrom(to.Addr().WithZone(zone), to.Port())
 	}
-	writer := &udpWriter{socket: w.socket, to: to, limit: replyLimit(&w.query, UDP)}
+	writer := &udpWriter{socket: w.socket, to: to, limit: replyLimit(w.query, UDP)}
 	if w.batch.wildcard {
 		writer.control = append(writer.control, w.batch.sourceControl(i)...)
 	}

@@ -46,6 +46,76 @@ func TestServer_UDP_Allocations(t *testing.T) {
 	}
 }
 
+// warming is a handler that is told of batches.
+type warming struct {
+	handlerFunc
+	warm func([]*wire.Query)
+}
+
+func (w warming) Warm(queries []*wire.Query) { w.warm(queries) }
+
+// TestServer_UDP_Warm: the handler is told of what it will be asked, and of nothing that it
+// will not be. When that panics, answers are the same.
+func TestServer_UDP_Warm(t *testing.T) {
+	began, release := make(chan struct{}), make(chan struct{})
+	told := make(chan []uint16, 64)
+	s := dnstest.Start(t, warming{
+		func(b *wire.Builder, q *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
+			if q.ID == 0 {
+				close(began)
+				<-release
+			}
+			return address(b, q, from)
+		},
+		func(queries []*wire.Query) {
+			var ids []uint16
+			for _, q := range queries {
+				ids = append(ids, q.ID)
+			}
+			told <- ids
+			panic("a fault")
+		},
+	}, func(c *dnsserver.Config) { c.Workers = 1 })
+	c := dial(t, s, "udp")
+	send(t, c, query(t, 0))
+	<-began // the worker is busy: what is sent now comes to it in few batches
+	const last = 40
+	for id := range uint16(last) {
+		msg := query(t, id+1)
+		if (id+1)%4 == 0 {
+			msg = msg[:len(msg)-1]
+		}
+		send(t, c, msg)
+	}
+	close(release)
+	buf := make([]byte, 512)
+	for range last + 1 {
+		n, err := c.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := dnstest.Unpack(t, buf[:n])
+		if wrong := m.Id > 0 && m.Id%4 == 0; (m.Rcode == dns.RcodeFormatError) != wrong || (len(m.Answer) == 1) == wrong {
+			t.Errorf("query %d: %v", m.Id, m)
+		}
+	}
+	batches, before := uint64(len(told)), uint16(0)
+	if batches == 0 {
+		t.Error("it was told of nothing")
+	}
+	for range batches {
+		for _, id := range <-told {
+			if id <= before || id%4 == 0 {
+				t.Errorf("it was told of query %d, after %d", id, before)
+			}
+			before = id
+		}
+	}
+	if st := s.Server.Stats(); st.UDP.Panics != batches || st.UDP.Received != last+1 {
+		t.Errorf("%d panics in %d batches, %d received", st.UDP.Panics, batches, st.UDP.Received)
+	}
+}
+
 // TestServer_UDP_WildcardAnswersFromTheAddressAsked: a client that asked
 // 127.0.0.3 takes no answer from 127.0.0.1. Deferred answers too.
 func TestServer_UDP_WildcardAnswersFromTheAddressAsked(t *testing.T) {

@@ -54,6 +54,20 @@ func (x *index) find(name []byte) (i uint32, ok bool) {
 	}
 }
 
+// likely is find by a hash alone, without a look at the name.
+func (x *index) likely(hash uint64) (i uint32, ok bool) {
+	mask := uint64(len(x.slots) - 1)
+	for h := hash; ; h++ {
+		s := x.slots[h&mask]
+		if s.entry == 0 {
+			return 0, false
+		}
+		if s.hash == uint32(hash>>32) {
+			return s.entry - 1, true
+		}
+	}
+}
+
 // add returns the entry of a lower-cased name, made if there is none.
 func (x *index) add(name []byte) uint32 {
 	if i, ok := x.find(name); ok {

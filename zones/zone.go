@@ -18,6 +18,7 @@ import (
 type Zone struct {
 	apex   wire.Name
 	source Source // nil for a static zone
+	warmer Warmer // nil: what answers cannot be brought near ahead of a question
 	signer Signer // nil: what is not signed already stays so
 
 	names  index // nodes by name, the apex first; empty non-terminals too (RFC 4592 section 2.2.2)
@@ -78,7 +79,9 @@ type Record struct {
 
 // NewSourceZone returns a zone that s answers.
 func NewSourceZone(apex wire.Name, s Source) *Zone {
-	return &Zone{apex: apex, source: s}
+	z := &Zone{apex: apex, source: s}
+	z.warmer, _ = s.(Warmer)
+	return z
 }
 
 // WithSigner has s sign what z answers without signatures of its own: all of a Source,
@@ -98,6 +101,7 @@ func (z *Zone) Signer() Signer { return z.signer }
 // checks, which can name the line.
 func NewZone(apex wire.Name, records []Record) (*Zone, error) {
 	z := &Zone{apex: apex, names: newIndex()}
+	z.warmer = (*warmZone)(z)
 	if err := z.build(records); err != nil {
 		return nil, fmt.Errorf("zone %q: %w", apex.String(), err)
 	}

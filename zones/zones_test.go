@@ -302,36 +302,83 @@ func (m model) lookup(qname string, qtype wire.Type) (zones.Kind, wire.Type, int
 	return zones.NoData, qtype, 0
 }
 
+// TestTree_Warm: whatever is asked, in whatever number, it changes no lookup and
+// allocates nothing.
+func TestTree_Warm(t *testing.T) {
+	tr := tree(t, zone(t, "a.test.", "www.a.test. 60 A 192.0.2.1", "deep.down.a.test. 60 A 192.0.2.1", "*.wild.a.test. 60 A 192.0.2.1"),
+		zones.NewSourceZone(name(t, "live.test."), source{}))
+	var questions []*wire.Query
+	for _, qname := range []string{
+		"www.a.test.", "a.test.", "down.a.test.", "deep.down.a.test.", "x.wild.a.test.", "nope.a.test.",
+		"web.live.test.", "live.test.", "test.", ".", "elsewhere.",
+	} {
+		questions = append(questions, &wire.Query{Name: name(t, qname)})
+	}
+	for len(questions) <= 2*zones.WarmMax {
+		questions = append(questions, questions...)
+	}
+	look := func() (kinds []zones.Kind) {
+		for _, q := range questions {
+			var a zones.Answer
+			tr.Lookup(&q.Name, wire.TypeA, &a)
+			kinds = append(kinds, a.Kind)
+		}
+		return kinds
+	}
+	before := look()
+	if n := testing.AllocsPerRun(10, func() {
+		for n := range questions {
+			tr.Warm(questions[n:])
+		}
+		tr.Warm(nil)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if after := look(); !slices.Equal(before, after) {
+		t.Errorf("looked up %v, before %v", after, before)
+	}
+}
+
 // BenchmarkTree_Lookup_many looks up names of a large zone in no order, so that little of
-// it is in a core's caches, and says what a name takes of the heap.
+// it is in a core's caches: one by one, and in batches as the server does them, with
+// Warm counted in. It says what a name takes of the heap.
 func BenchmarkTree_Lookup_many(b *testing.B) {
 	for _, n := range []int{1000, 1_000_000} {
-		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
-			var before, after runtime.MemStats
-			runtime.GC()
-			runtime.ReadMemStats(&before)
-			lines := make([]string, n)
-			for i := range lines {
-				lines[i] = fmt.Sprintf("host-%d.a.test. 60 A 192.0.2.1", i)
-			}
-			tr := tree(b, zone(b, "a.test.", lines...))
-			runtime.GC()
-			runtime.ReadMemStats(&after)
-			asked := make([]wire.Name, 1<<16)
-			random := rand.New(rand.NewPCG(1, 2))
-			for i := range asked {
-				asked[i] = name(b, fmt.Sprintf("host-%d.a.test.", random.IntN(n)))
-			}
-			var a zones.Answer
-			i := 0
-			for b.Loop() {
-				if tr.Lookup(&asked[i&(1<<16-1)], wire.TypeA, &a); a.Kind != zones.Found {
-					b.Fatal("not found")
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		lines := make([]string, n)
+		for i := range lines {
+			lines[i] = fmt.Sprintf("host-%d.a.test. 60 A 192.0.2.1", i)
+		}
+		tr := tree(b, zone(b, "a.test.", lines...))
+		clear(lines)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		asked := make([]*wire.Query, 1<<16)
+		random := rand.New(rand.NewPCG(1, 2))
+		for i := range asked {
+			asked[i] = &wire.Query{Name: name(b, fmt.Sprintf("host-%d.a.test.", random.IntN(n)))}
+		}
+		for _, batch := range []int{1, 4, zones.WarmMax} {
+			b.Run(fmt.Sprintf("n=%d/batch=%d", n, batch), func(b *testing.B) {
+				var a zones.Answer
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i += batch {
+					questions := asked[i&(1<<16-1):][:batch]
+					if batch > 1 {
+						tr.Warm(questions)
+					}
+					for _, q := range questions {
+						if tr.Lookup(&q.Name, wire.TypeA, &a); a.Kind != zones.Found {
+							b.Fatal("not found")
+						}
+					}
 				}
-				i++
-			}
-			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/name")
-		})
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/lookup")
+				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/name")
+			})
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ type Handler struct {
 var (
 	_ dnsserver.Handler     = (*Handler)(nil)
 	_ dnsserver.SlowHandler = (*Handler)(nil)
+	_ dnsserver.Warmer      = (*Handler)(nil)
 )
 
 // policy is a Config made ready. Immutable.

@@ -24,6 +24,9 @@ func (h *Handler) ServeDNS(b *wire.Builder, q *wire.Query, from *dnsserver.Clien
 	return h.respond(b, q, from, false)
 }
 
+// Warm implements dnsserver.Warmer.
+func (h *Handler) Warm(queries []*wire.Query) { h.tree.Load().Warm(queries) }
+
 // respond is ServeDNS; with inline it waits for signatures that are not there yet, where
 // ServeDNS defers.
 func (h *Handler) respond(b *wire.Builder, q *wire.Query, from *dnsserver.Client, inline bool) dnsserver.Verdict {

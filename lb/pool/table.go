@@ -67,6 +67,21 @@ func (t *table[T, P]) get(hash uint64, space uint16, key []byte) P {
 	}
 }
 
+// likely is get by a hash alone, without a look at the entry; nil when none has it.
+func (t *table[T, P]) likely(hash uint64) P {
+	slots := *t.slots.Load()
+	mask := uint64(len(slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		p := P(slots[i].ptr.Load())
+		switch slots[i].tag.Load() {
+		case 0:
+			return nil
+		case hash:
+			return p
+		}
+	}
+}
+
 // put stores an entry in place of what its key had.
 func (t *table[T, P]) put(p P) {
 	slots := *t.slots.Load()

@@ -9,8 +9,8 @@ import (
 	"github.com/musterdns/muster/registry"
 )
 
-// TestView_Find/stable names are found while others come and go, and the tables
-// are rebuilt under the readers.
+// TestView_Find/stable names are found, and what they lead to is read ahead, while others
+// come and go, and the tables are rebuilt under the readers.
 func TestView_Find_concurrent(t *testing.T) {
 	e, stop := start(t, pool.Config{Settings: oneSource})
 	defer stop()
@@ -20,7 +20,14 @@ func TestView_Find_concurrent(t *testing.T) {
 	for range 2 {
 		go func() {
 			missed := 0
+			view := e.pool.View()
+			stable, nosuch := view.Hash(1, wireName("stable")), view.Hash(1, wireName("nosuch"))
 			for !ended.Load() {
+				for step := range 4 {
+					if warm := view.Warm(step, stable) > 0; warm != (step == 1 || step == 2) || view.Warm(step, nosuch) > 0 {
+						missed++
+					}
+				}
 				if s := e.find("stable"); s == nil || s.Name() != "stable" {
 					missed++
 				}

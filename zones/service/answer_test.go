@@ -342,3 +342,49 @@ func BenchmarkZone_answer(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkZone_answer_many is answers for services asked for in no order, so that little
+// of what they read is in a core's caches: one by one, and in batches as the server makes
+// them, with Warm counted in.
+func BenchmarkZone_answer_many(b *testing.B) {
+	for _, services := range []int{1000, 50_000} {
+		s, stop := newServer(b, registry.Service{})
+		load := registry.Batch{Reset: true}
+		for n := range services {
+			for i := range 5 {
+				load.Instances = append(load.Instances, instance(fmt.Sprintf("service-%05d", n), fmt.Sprintf("i%d", i), fmt.Sprintf("10.%d.%d.%d", 8*i+n>>16, n>>8&255, n&255)))
+			}
+			if len(load.Instances)+5 > registry.PageMax || n == services-1 {
+				load.More = n < services-1
+				s.apply(load)
+				load = registry.Batch{}
+			}
+		}
+		s.req.Now = time.Now().UnixNano()
+		asked := make([]*wire.Query, 1<<14)
+		for i := range asked {
+			s.parse(fmt.Sprintf("service-%05d.svc.test", rand.IntN(services)), "A")
+			asked[i], s.q = s.q, new(wire.Query)
+		}
+		for _, batch := range []int{1, 4, zones.WarmMax} {
+			b.Run(fmt.Sprintf("services=%d/batch=%d", services, batch), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i += batch {
+					questions := asked[i&(1<<14-1):][:batch]
+					if batch > 1 {
+						s.tree.Warm(questions)
+					}
+					for _, q := range questions {
+						s.req.Rand += 0x9e3779b97f4a7c15
+						s.q = q
+						if res := s.reply(); res.Answers != 5 {
+							b.Fatalf("%d answers", res.Answers)
+						}
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/answer")
+			})
+		}
+		stop()
+	}
+}

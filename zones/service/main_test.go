@@ -31,7 +31,7 @@ type server struct {
 
 	buf  [65535]byte
 	b    wire.Builder
-	q    wire.Query
+	q    *wire.Query
 	a    zones.Answer
 	req  zones.Request
 	size int // the client's limit
@@ -91,7 +91,7 @@ func newServer(t testing.TB, defaults registry.Service) (*server, func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	s := &server{t: t, pool: p, tree: tree, sky: sky, sink: p.Sink(ctx), size: 1232}
+	s := &server{t: t, pool: p, tree: tree, sky: sky, sink: p.Sink(ctx), q: new(wire.Query), size: 1232}
 	s.feed(registry.Batch{Source: 2, Reset: true})
 	return s, func() { cancel(); <-done }
 }
@@ -126,7 +126,7 @@ func (s *server) parse(name, typ string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if d := wire.ParseQuery(msg, &s.q); d != wire.Proceed {
+	if d := wire.ParseQuery(msg, s.q); d != wire.Proceed {
 		s.t.Fatalf("%s %s: disposition %d", name, typ, d)
 	}
 }
@@ -134,7 +134,7 @@ func (s *server) parse(name, typ string) {
 // reply answers the parsed query as the authority does, without negative
 // sections, which are its matter.
 func (s *server) reply() zones.Result {
-	s.b.Start(s.buf[:], &s.q, s.size)
+	s.b.Start(s.buf[:], s.q, s.size)
 	s.tree.Lookup(&s.q.Name, s.q.Type, &s.a)
 	s.req.Hash, s.req.Hashed, s.req.Type = s.a.Hash, s.a.Hashed, s.q.Type
 	if s.a.Kind != zones.Found || s.a.RRset == nil {

@@ -42,7 +42,10 @@ type Zone struct {
 	everything func(ctx context.Context, source registry.SourceID) ([]*pool.Service, uint32, error)
 }
 
-var _ zones.Source = (*Zone)(nil)
+var (
+	_ zones.Source = (*Zone)(nil)
+	_ zones.Warmer = (*Zone)(nil)
+)
 
 // New returns the zone of cfg.
 func New(cfg Config) (*Zone, error) {
@@ -95,6 +98,18 @@ func (z *Zone) Lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer
 		explain(state, a)
 	}
 }
+
+// Hash implements zones.Warmer. The labels before a service's name are no part of it.
+func (z *Zone) Hash(name *wire.Name, below int) uint64 {
+	skip := 0
+	for skip < below && unregistered(name.Label(skip)) {
+		skip++
+	}
+	return z.view.Hash(z.source, relative(name, skip, below))
+}
+
+// Warm implements zones.Warmer.
+func (z *Zone) Warm(step int, hash uint64) uint64 { return z.view.Warm(step, hash) }
 
 // ready reports whether a source's state may be answered from, and fills a if
 // not: nothing known yet is no proof that a name does not exist.
