@@ -9,10 +9,11 @@
 // answers with one sendmmsg. Both calls are non-blocking and hidden from the
 // scheduler (RawSyscall), so that a batch costs two system calls and nothing
 // else. All datagrams of a batch are read before the first is answered, so that a
-// handler that is a Warmer can look at what it will need for them at once, and not
-// wait for memory once for each. When the socket is empty, the goroutine waits in poll(2), since the
-// runtime's poller would make every answer dearer (see socket). Everything
-// a worker writes is its own: its buffers, its Query and Builder, its counters.
+// handler that is a Warmer can look at once at what it will need for all of them,
+// and does not wait for memory for each. When the socket is empty, the goroutine
+// waits in poll(2), since the runtime's poller would make every answer dearer (see
+// socket). Everything a worker writes is its own: its buffers, its Queries and
+// Builder, its counters.
 //
 // # TCP
 //
