@@ -13,6 +13,7 @@ import (
 
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/dsr"
+	"github.com/musterdns/muster/lb/kernel/kerneltest"
 )
 
 // RFC 792 and RFC 4443: an error about what an instance has sent goes to that
@@ -107,22 +108,7 @@ func TestPlane_LeavesToTheStack(t *testing.T) {
 	for _, b := range l.backends {
 		s.Instances = append(s.Instances, kernel.Instance{ID: b.Name, Addr: netip.AddrPortFrom(b.addr4.Addr(), 53), Weight: 1})
 		c := b.ListenPacket("udp", s.VIP.String())
-		ended := make(chan struct{})
-		t.Cleanup(func() {
-			c.Close()
-			<-ended
-		})
-		go func() {
-			defer close(ended)
-			buf := make([]byte, 4000)
-			for {
-				_, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(append(buf[:1:1], b.Name...), from) // the client asks again
-			}
-		}()
+		kerneltest.Reply(t, c, func(question []byte) []byte { return append(question[:1:1], b.Name...) })
 	}
 	l.apply(t, s)
 	c, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String())

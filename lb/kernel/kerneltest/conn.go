@@ -140,3 +140,25 @@ func (c *Conn) UntilReset(sending bool) error {
 func IsReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrDeadlineExceeded)
 }
+
+// Reply answers each datagram that comes to c, of 4,000 octets at most, until the test ends.
+// The question has no room behind it: an answer may be appended to it.
+func Reply(tb testing.TB, c net.PacketConn, answer func(question []byte) []byte) {
+	tb.Helper()
+	ended := make(chan struct{})
+	tb.Cleanup(func() {
+		c.Close()
+		<-ended
+	})
+	go func() {
+		defer close(ended)
+		buf := make([]byte, 4000)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(answer(buf[:n:n]), from) // who asked asks again
+		}
+	}()
+}

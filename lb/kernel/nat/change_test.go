@@ -299,22 +299,7 @@ func TestPlane_UDP(t *testing.T) {
 	for _, b := range l.backends {
 		s.Instances = append(s.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
 		c := b.ListenPacket("udp", b.addr4.String())
-		ended := make(chan struct{})
-		t.Cleanup(func() {
-			c.Close()
-			<-ended
-		})
-		go func() {
-			defer close(ended)
-			buf := make([]byte, 100)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(append(buf[:n:n], b.Name...), from) // the client asks again
-			}
-		}()
+		kerneltest.Reply(t, c, func(question []byte) []byte { return append(question, b.Name...) })
 	}
 	l.apply(t, s)
 	c, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String())

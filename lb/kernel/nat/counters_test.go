@@ -56,22 +56,7 @@ func TestPlane_CountsOnce(t *testing.T) {
 	const questions = 10
 	for id, at := range map[string]*kerneltest.Machine{"10.2.0.1:5353": l.balancer, l.backends[0].addr4.String(): l.backends[0].Machine} {
 		c := at.ListenPacket("udp", id)
-		ended := make(chan struct{})
-		t.Cleanup(func() {
-			c.Close()
-			<-ended
-		})
-		go func() {
-			defer close(ended)
-			buf := make([]byte, 100)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(buf[:n], from) // the client waits
-			}
-		}()
+		kerneltest.Reply(t, c, func(question []byte) []byte { return question })
 		s.Instances = []kernel.Instance{{ID: id, Addr: netip.MustParseAddrPort(id), Weight: 1}}
 		l.apply(t, s)
 		for _, from := range []*kerneltest.Machine{l.client, l.balancer} {
