@@ -82,10 +82,16 @@ func (a anchor) in(resp *clientv3.TxnResponse, seed maphash.Seed) bool {
 func (f *follower) recognize() func(context.Context) (*etcdserverpb.ResponseHeader, error) {
 	last, seed, conn := f.last, f.seed, f.conn
 	reads := last.reads(f.revision, f.format.Root())
+	tries := 1
+	if n := len(f.client.cfg.Endpoints); n > 1 {
+		tries = n * hedgeTries
+	}
 	return func(ctx context.Context) (*etcdserverpb.ResponseHeader, error) {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		resp, err := conn.Txn(ctx).Then(reads...).Commit()
+		resp, err := hedged(ctx, tries, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+			return conn.Txn(ctx).Then(reads...).Commit()
+		})
 		switch {
 		case errors.Is(err, rpctypes.ErrFutureRev):
 			return nil, errRollback

@@ -25,10 +25,10 @@ import (
 )
 
 const (
-	// callTimeout bounds every request but those of a caller's own context. A
-	// member that has not answered by then is taken to be cut off: together
-	// with the interval of proofs, a half-open connection is left after 13 s at
-	// most.
+	// callTimeout bounds every request but those of a caller's own context. Proofs and
+	// watches do not wait so long for a member that is cut off: with two of three cut
+	// off, a half-open watch is left after ten seconds at most, and five of them are the
+	// interval of proofs. See hedged and openFirst.
 	callTimeout = 2 * time.Second
 	// retryInterval is how often an etcd that is away is tried again.
 	retryInterval = time.Second

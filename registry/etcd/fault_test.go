@@ -126,8 +126,8 @@ func TestSource_Watch(t *testing.T) {
 		store{t, conn}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
 		took := r.Await("the update", has("a", "b"))
 		t.Logf("visible after %s (members %s)", took, cluster)
-		if took > 15*time.Second+registrytest.Busy {
-			t.Errorf("the update took %s, want 15 s", took)
+		if took > 10*time.Second+registrytest.Busy {
+			t.Errorf("the update took %s, want 10 s", took)
 		}
 		if resets := r.State().Resets; resets != 1 {
 			t.Errorf("%d complete states, want 1", resets)

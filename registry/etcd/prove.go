@@ -27,6 +27,8 @@ const (
 	// deepShare keeps deep reads to a tenth of the server's time, however many
 	// keys there are.
 	deepShare = 10
+	// deepRoom times what the last deep read took is given to the next.
+	deepRoom = 4
 )
 
 // prover finds out how old the delivered state is. A watch that is silent
@@ -56,6 +58,7 @@ type prover struct {
 
 	asked   bool      // a read is under way
 	deep    bool      // what the next read is
+	doubt   bool      // a read has failed since the last proof: the watch may be cut off too
 	shaky   int       // proofs that come sooner, since the connection is new
 	sent    time.Time // of the newest read that is not proven yet; zero: none
 	target  int64     // the revision that proves it
@@ -88,10 +91,15 @@ func (p *prover) stop() {
 	p.reading.Wait()
 }
 
-// ask sends a read, unless one is under way: its answer sets the timer again.
-func (p *prover) ask(ctx context.Context) {
+// ask sends a read, unless one is under way: its answer sets the timer again. In doubt
+// about the watch a deep read is not made: it may go where nothing answers, and to resume
+// a watch costs less.
+func (p *prover) ask(ctx context.Context) error {
 	if p.asked {
-		return
+		return nil
+	}
+	if p.doubt && !p.lagging.IsZero() {
+		return errSilent
 	}
 	p.asked = true
 	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep}
@@ -105,15 +113,16 @@ func (p *prover) ask(ctx context.Context) {
 		a.took = time.Since(a.sent)
 		p.answers <- a
 	})
+	return nil
 }
 
 // scan returns what makes a deep read.
 func (p *prover) scan(a *answer) func(context.Context) (*etcdserverpb.ResponseHeader, error) {
-	f, since := p.f, a.since
+	f, since, timeout := p.f, a.since, p.f.deepMax
 	root := f.format.Root()
 	return func(ctx context.Context) (*etcdserverpb.ResponseHeader, error) {
 		var err error
-		a.found, err = f.get(ctx, listTimeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
+		a.found, err = f.get(ctx, timeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
 			clientv3.WithMinModRev(since+1), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
 		if err != nil {
 			return nil, err
@@ -133,17 +142,19 @@ func (p *prover) answered(a answer) error {
 	}
 	f.client.observe(a.err)
 	if a.err != nil {
-		f.client.nudge()
-		p.shaky = shakyProofs
-		p.timer.Reset(retryInterval)
+		p.failed(a)
 		return nil
 	}
 	if f.wentBack(a.header, a.since) {
 		return errRollback
 	}
+	p.doubt = p.doubt || a.took > hedgeDelay
 	f.term = a.header.RaftTerm
 	if a.header.Revision <= f.revision {
 		return p.proven(a.sent, ProofInterval)
+	}
+	if a.deep {
+		f.deepMax = min(max(callTimeout, deepRoom*a.took), listTimeout)
 	}
 	if a.deep && a.since == f.revision && len(a.found.Kvs) == 0 && a.found.Count == a.keys {
 		// Nothing under the prefix changed up to there, so a watch can go on from
@@ -161,6 +172,18 @@ func (p *prover) answered(a answer) error {
 	return nil
 }
 
+// failed plans the read after one that failed. One that was waited for went to a member
+// that is cut off, or hangs: the next goes to another one, at once. A deep read that
+// took too long is given more time, since it may be the scan that does.
+func (p *prover) failed(a answer) {
+	p.f.client.nudge()
+	p.doubt, p.shaky = true, shakyProofs
+	if a.deep && a.took >= p.f.deepMax {
+		p.f.deepMax = min(2*p.f.deepMax, listTimeout)
+	}
+	p.timer.Reset(max(retryInterval-a.took, 0))
+}
+
 // advanced is called when changes were delivered: they may be what a read was
 // waiting for.
 func (p *prover) advanced() error {
@@ -173,7 +196,7 @@ func (p *prover) advanced() error {
 
 // proven delivers the time at which the state was complete.
 func (p *prover) proven(sent time.Time, next time.Duration) error {
-	p.sent, p.target, p.lagging, p.deep = time.Time{}, 0, time.Time{}, false
+	p.sent, p.target, p.lagging, p.deep, p.doubt = time.Time{}, 0, time.Time{}, false, false
 	if p.shaky > 0 {
 		p.shaky--
 		next = min(next, retryInterval)

@@ -32,8 +32,10 @@ const (
 	pageSlow = 3 * time.Second
 	// listTimeout bounds one page, and a read that scans the prefix.
 	listTimeout = 30 * time.Second
-	// openTimeout bounds how long a member may take to begin a watch.
-	openTimeout = 2 * time.Second
+	// openFirst and openMax bound how long a member may take to begin a watch: the
+	// next one gets twice the time.
+	openFirst = 500 * time.Millisecond
+	openMax   = 4 * time.Second
 )
 
 // Why a watch has to be begun again, from the list or from where it was.
@@ -41,8 +43,9 @@ var (
 	errRollback = errors.New("the store's revision or identity went back")
 	errCompact  = errors.New("the store was compacted beyond where the watch was")
 	errMissed   = errors.New("the watch did not deliver a change that is there")
+	errSilent   = errors.New("a member has not answered, and the watch lacks a change that another one shows")
 	errEnded    = errors.New("the watch ended")
-	errUnopened = errors.New("a watch was not begun within " + openTimeout.String())
+	errUnopened = errors.New("a watch was not begun in time")
 	errChanged  = errors.New("a connection ended meanwhile, and what followed may be another store's")
 )
 
@@ -58,11 +61,13 @@ type follower struct {
 	conn  *clientv3.Client
 	track *tracker // nil until a list has begun
 
-	listed   bool   // a complete state was delivered and is being followed
-	revision int64  // up to which everything was delivered
-	cluster  uint64 // the store's identity
-	term     uint64 // of the newest linearizable read; it never goes back in one store
-	stalls   int    // times in a row that a watch missed changes
+	listed   bool          // a complete state was delivered and is being followed
+	revision int64         // up to which everything was delivered
+	cluster  uint64        // the store's identity
+	term     uint64        // of the newest linearizable read; it never goes back in one store
+	stalls   int           // times in a row that a watch missed changes
+	deepMax  time.Duration // how long the next deep read may take
+	openMax  time.Duration // how long the next watch may take to begin
 
 	last  anchor // the last change that was delivered
 	conns uint64 // connections begun when the store was last known to have it
@@ -78,7 +83,7 @@ func (f *feed) Watch(ctx context.Context, sink func(registry.Batch) error) error
 		return fmt.Errorf("etcd: %s is being watched already", f.format.Root())
 	}
 	defer f.watching.Store(false)
-	run := &follower{feed: f, sink: sink, seed: maphash.MakeSeed()}
+	run := &follower{feed: f, sink: sink, seed: maphash.MakeSeed(), deepMax: callTimeout, openMax: openFirst}
 	for {
 		err := run.follow(ctx)
 		if ctx.Err() != nil {
@@ -112,6 +117,8 @@ func (f *follower) goOn(err error) (atOnce bool) {
 		f.client.log.Info("etcd was compacted meanwhile; reading the complete state again",
 			"prefix", f.format.Root(), "revision", f.revision)
 		return true
+	case errors.Is(err, errSilent), errors.Is(err, errUnopened):
+		return true // with another member
 	case errors.Is(err, errMissed):
 		// Another member, usually; when that does not help either, the list.
 		if f.stalls++; f.stalls > 2 {
@@ -282,12 +289,14 @@ func (f *follower) watch(ctx context.Context) error {
 	watcher := clientv3.NewWatcher(f.conn)
 	defer watcher.Close()
 	root := f.format.Root()
-	opening := time.AfterFunc(openTimeout, cancel)
+	opening := time.AfterFunc(f.openMax, cancel)
 	events := watcher.Watch(clientv3.WithRequireLeader(ctx), root,
 		clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
 	if !opening.Stop() {
+		f.openMax = min(2*f.openMax, openMax)
 		return errUnopened
 	}
+	f.openMax = openFirst
 	proofs := newProver(f)
 	defer proofs.stop()
 	for {
@@ -303,7 +312,9 @@ func (f *follower) watch(ctx context.Context) error {
 				return err
 			}
 		case <-proofs.timer.C:
-			proofs.ask(ctx)
+			if err := proofs.ask(ctx); err != nil {
+				return err
+			}
 		case p := <-proofs.answers:
 			if err := proofs.answered(p); err != nil {
 				return err
