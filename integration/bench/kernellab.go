@@ -35,17 +35,24 @@ const (
 	hostNear    = 11 // an instance that answers clients directly
 	hostBehind  = 12 // one whose way to clients is the transparent proxy
 	hostRouted  = 13 // one whose way to clients and back is the router
+	hostNatted  = 14 // one whose way to clients is mode nat
+	hostByHand  = 15 // one whose way to clients is nftables without Muster
 	hostTproxy  = 23
+	hostNAT     = 21
 	hostRouter  = 26
+	hostNFT     = 27
 	kernelPort  = 80
 	machineNear = "web"
 	// nftByHand is the least that nftables can do for what mode nat does: one rule
-	// that translates, and one that masquerades. It is the floor under nat.
+	// that translates, and one that masquerades where nat is to. It is the floor under
+	// nat.
 	nftByHand = "nft by hand"
+	// masquerading follows the name of a way that hides the client's address.
+	masquerading = ", masquerading"
 )
 
 // instanceMachines are those with an instance, as hosts from hostNear on.
-var instanceMachines = [...]string{machineNear, "web-behind", "web-routed"}
+var instanceMachines = [...]string{machineNear, "web-behind", "web-routed", "web-natted", "web-by-hand"}
 
 // kernelLab is the link and what is on it. This process is the client.
 type kernelLab struct {
@@ -117,8 +124,10 @@ func (l *kernelLab) build(ctx context.Context) error {
 	l.ways = []*kernelWay{
 		{name: "direct", addr: address(hostNear)},
 		{name: "router", machine: "router", host: hostRouter, addr: address(hostRouted)},
-		{name: "nat", machine: "nat", host: 21, addr: address(101), limited: true, counts: true},
-		{name: nftByHand, machine: "nft", host: 27, addr: address(103)},
+		{name: "nat", machine: "nat", host: hostNAT, addr: address(101), limited: true, counts: true},
+		{name: nftByHand, machine: "nft", host: hostNFT, addr: address(103)},
+		{name: "nat" + masquerading, machine: "nat-masq", host: 28, addr: address(104), counts: true},
+		{name: nftByHand + masquerading, machine: "nft-masq", host: 29, addr: address(105)},
 		{name: "dsr", machine: "dsr", host: 22, addr: address(102), limited: true, counts: true},
 		{name: "tproxy", machine: "tproxy", host: hostTproxy, addr: address(hostTproxy)},
 		{name: "proxy", machine: "proxy", host: 24, addr: address(24)},
@@ -170,6 +179,7 @@ func (l *kernelLab) balancer(ctx context.Context, w *kernelWay) error {
 	lines := []string{w.machine + " sysctl -qw net.ipv4.conf.all.send_redirects=0", w.machine + " sysctl -qw net.ipv4.conf.eth0.send_redirects=0"}
 	listener := fmt.Sprintf("name: web, service: web, listen: %q, ", w.addr)
 	instance := address(hostNear)
+	own := fmt.Sprintf("%s ip address add %s/32 dev eth0", w.machine, host) // for modes without a socket
 	switch w.name {
 	case "router":
 		lines = append(lines, routeBack("web-routed", hostRouter))
@@ -177,22 +187,25 @@ func (l *kernelLab) balancer(ctx context.Context, w *kernelWay) error {
 			return err
 		}
 	case "nat":
+		listener += "mode: nat"
+		instance = address(hostNatted)
+		lines = append(lines, own, routeBack("web-natted", hostNAT))
+	case "nat" + masquerading:
 		listener += "mode: nat, masquerade: true"
-		lines = append(lines, "nat ip address add "+host+"/32 dev eth0")
+		lines = append(lines, own)
 	case nftByHand:
-		lines = append(
-			lines, "nft ip address add "+host+"/32 dev eth0", "nft nft add table ip bench",
-			"nft nft add chain ip bench to { type nat hook prerouting priority dstnat ; }",
-			"nft nft add chain ip bench from { type nat hook postrouting priority srcnat ; }",
-			fmt.Sprintf("nft nft add rule ip bench to ip daddr %s tcp dport %d dnat to %s:%d", host, kernelPort, instance, kernelPort),
-			fmt.Sprintf("nft nft add rule ip bench from ip daddr %s tcp dport %d masquerade", instance, kernelPort),
-		)
+		instance = address(hostByHand)
+		lines = append(lines, own, routeBack("web-by-hand", hostNFT))
+		lines = append(lines, byHand(w.machine, host, instance, false)...)
+	case nftByHand + masquerading:
+		lines = append(lines, own)
+		lines = append(lines, byHand(w.machine, host, instance, true)...)
 	case "dsr":
 		listener += "mode: dsr, interface: eth0"
 		for _, setting := range []string{"arp_ignore=1", "arp_announce=2"} {
 			lines = append(lines, machineNear+" sysctl -qw net.ipv4.conf.all."+setting)
 		}
-		lines = append(lines, "dsr ip address add "+host+"/32 dev eth0", machineNear+" ip address add "+host+"/32 dev lo")
+		lines = append(lines, own, machineNear+" ip address add "+host+"/32 dev lo")
 	case "tproxy":
 		listener = `name: web, service: web, listen: "0.0.0.0:9000", mode: tcp, transparent: true`
 		instance = address(hostBehind)
@@ -212,13 +225,29 @@ func (l *kernelLab) balancer(ctx context.Context, w *kernelWay) error {
 		}
 	}
 	switch w.name {
-	case "router", nftByHand:
+	case "router", nftByHand, nftByHand + masquerading:
 		return nil
 	case "haproxy":
 		return l.haproxy(w)
 	default:
 		return l.balance(ctx, w, listener, instance)
 	}
+}
+
+// byHand are the commands for nftables to translate what comes for a VIP.
+func byHand(machine, vip, instance string, masquerade bool) []string {
+	lines := []string{
+		machine + " nft add table ip bench",
+		machine + " nft add chain ip bench to { type nat hook prerouting priority dstnat ; }",
+		fmt.Sprintf("%s nft add rule ip bench to ip daddr %s tcp dport %d dnat to %s:%d", machine, vip, kernelPort, instance, kernelPort),
+	}
+	if masquerade {
+		lines = append(
+			lines, machine+" nft add chain ip bench from { type nat hook postrouting priority srcnat ; }",
+			fmt.Sprintf("%s nft add rule ip bench from ip daddr %s tcp dport %d masquerade", machine, instance, kernelPort),
+		)
+	}
+	return lines
 }
 
 // routeBack is the command that has an instance's way to the client lead through a

@@ -71,8 +71,10 @@
 // Client, instances and balancers are machines on one link: network namespaces,
 // so that one kernel does the work of all. Ways take turns as above: a router that
 // does nothing else, Muster's modes nat, dsr and tcp (transparent, and as a process
-// that has both ends), HAProxy, and two rules of nftables written by hand, which are
-// the least that translating addresses costs in this kernel. What a way costs is the
+// that has both ends), HAProxy, and nftables' rules written by hand, which are the least
+// that translating addresses costs in this kernel. Those and nat have turns as by default,
+// where the instance's way to the client leads through the balancer, and masquerading,
+// for instances that know nothing of it. What a way costs is the
 // CPU of all that takes part in it over the connections, less what the balancer's
 // process has in a second without load; what the balancer adds is its difference to
 // the direct route, which has a turn before and after each.
