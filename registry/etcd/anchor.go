@@ -82,10 +82,7 @@ func (a anchor) in(resp *clientv3.TxnResponse, seed maphash.Seed) bool {
 func (f *follower) recognize() func(context.Context) (*etcdserverpb.ResponseHeader, error) {
 	last, seed, conn := f.last, f.seed, f.conn
 	reads := last.reads(f.revision, f.format.Root())
-	tries := 1
-	if n := len(f.client.cfg.Endpoints); n > 1 {
-		tries = n * hedgeTries
-	}
+	tries := f.client.tries()
 	return func(ctx context.Context) (*etcdserverpb.ResponseHeader, error) {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()

@@ -41,25 +41,27 @@ type candidate struct {
 }
 
 // look asks etcd for the contest for an address, whose key is raw.
-func look(ctx context.Context, conn *clientv3.Client, raw string) (contest, error) {
+func (c *Client) look(ctx context.Context, conn *clientv3.Client, raw string) (contest, error) {
 	// Those of other addresses sort before raw, or after all that begins with
 	// raw and a slash, which is what the next octet ends.
-	resp, err := conn.Get(ctx, raw, clientv3.WithRange(raw+string(rune('/'+1))))
+	resp, err := hedged(ctx, c.tries(), func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return conn.Get(ctx, raw, clientv3.WithRange(raw+string(rune('/'+1))))
+	})
 	if err != nil {
 		return contest{}, err
 	}
-	c := contest{revision: resp.Header.Revision}
+	found := contest{revision: resp.Header.Revision}
 	for _, kv := range resp.Kvs {
 		if string(kv.Key) == raw {
-			c.holder = kv
+			found.holder = kv
 			continue
 		}
 		var a announcement
 		if json.Unmarshal(kv.Value, &a) == nil { // else it is nobody's
-			c.candidates = append(c.candidates, candidate{kv.CreateRevision, a.Priority})
+			found.candidates = append(found.candidates, candidate{kv.CreateRevision, a.Priority})
 		}
 	}
-	return c, nil
+	return found, nil
 }
 
 // rank is how many candidates are preferred to one of a priority.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/registry/etcd"
 	"github.com/musterdns/muster/registry/registrytest"
@@ -109,14 +111,7 @@ func TestSource_Watch(t *testing.T) {
 	}
 	t.Run("leaves members that are cut off without closing connections", func(t *testing.T) {
 		t.Parallel()
-		var urls []string
-		var networks []*registrytest.Proxy
-		members, cluster := threeMembers(t)
-		for _, url := range members {
-			network := registrytest.NewProxy(t, host(url))
-			networks, urls = append(networks, network), append(urls, "http://"+network.Addr())
-		}
-		conn := connect(t, members...)
+		conn, networks, urls := threeNetworks(t)
 		store{t, conn}.Put(prefix+"/instances/web/a", "10.0.0.1:80")
 		r := registrytest.Record(t, newSource(t, 1, prefix, urls...), 1)
 		r.Await("the state", has("a"))
@@ -125,7 +120,7 @@ func TestSource_Watch(t *testing.T) {
 		networks[1].Stall()
 		store{t, conn}.Put(prefix+"/instances/web/b", "10.0.0.2:80")
 		took := r.Await("the update", has("a", "b"))
-		t.Logf("visible after %s (members %s)", took, cluster)
+		t.Logf("visible after %s", took)
 		if took > 10*time.Second+registrytest.Busy {
 			t.Errorf("the update took %s, want 10 s", took)
 		}
@@ -182,20 +177,56 @@ func overtaken(t *testing.T, b backend, change func(store), before []string) {
 	}
 }
 
-// threeMembers starts a cluster of Debian's etcd.
-func threeMembers(t *testing.T) (urls []string, cluster string) {
+// threeNetworks starts a cluster of three of Debian's etcd, each behind a network, of
+// which urls are the ends. conn goes around them.
+func threeNetworks(t *testing.T) (conn *clientv3.Client, networks []*registrytest.Proxy, urls []string) {
 	t.Helper()
-	var peers, parts []string
+	var peers, parts, members []string
 	for i := range 3 {
 		peer := "http://" + registrytest.FreeAddr(t)
 		peers, parts = append(peers, peer), append(parts, fmt.Sprintf("m%d=%s", i, peer))
 	}
-	cluster = strings.Join(parts, ",")
 	for i := range 3 {
-		url, _ := startChild(t, t.TempDir(), "127.0.0.1:0", peers[i], cluster, fmt.Sprintf("m%d", i))
-		urls = append(urls, url)
+		url, _ := startChild(t, t.TempDir(), "127.0.0.1:0", peers[i], strings.Join(parts, ","), fmt.Sprintf("m%d", i))
+		network := registrytest.NewProxy(t, host(url))
+		members, networks, urls = append(members, url), append(networks, network), append(urls, "http://"+network.Addr())
 	}
-	return urls, cluster
+	return connect(t, members...), networks, urls
+}
+
+// A lease is kept while two of three members are cut off without their connections
+// ending, whichever has renewed it before.
+func TestSource_Hold_MembersCutOff(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	conn, networks, urls := threeNetworks(t)
+	source := newSource(t, 1, prefix, urls...)
+	key := registry.Key{Source: 1, Kind: registry.KindInstance, Service: "web", Name: "a"}
+	lease, err := source.Hold(t.Context(), key, []byte("10.0.0.1:80"), ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for away := range networks {
+		for i, network := range networks {
+			if i != away {
+				network.Stall()
+			}
+		}
+		gone := conn.Watch(t.Context(), prefix+"/instances/web/a")
+		select {
+		case <-lease.Lost():
+			t.Errorf("the lease was lost while only member %d was there", away)
+		case ev := <-gone:
+			t.Errorf("the record was changed while only member %d was there: %v", away, ev.Events)
+		case <-time.After(2 * ttl):
+		}
+		for _, network := range networks {
+			network.Heal()
+		}
+	}
+	if err := lease.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestSource_HoldMember holds two members of one name.

@@ -16,11 +16,19 @@ const (
 	hedgeTries = 2
 )
 
-// hedged returns the first answer to a small read. While there is none another try is
-// begun every hedgeDelay, and at once after one that failed, which the client sends to
-// another member: one that is cut off without a connection's end delays it by hedgeDelay
-// and not by callTimeout.
-func hedged[T any](ctx context.Context, tries int, read func(context.Context) (T, error)) (T, error) {
+// tries is how many there are of what is hedged.
+func (c *Client) tries() int {
+	if n := len(c.cfg.Endpoints); n > 1 {
+		return n * hedgeTries
+	}
+	return 1
+}
+
+// hedged returns the first answer to a small request that may be made more than once.
+// While there is none another try is begun every hedgeDelay, and at once after one that
+// failed, which the client sends to another member: one that is cut off without a
+// connection's end delays it by hedgeDelay and not by callTimeout.
+func hedged[T any](ctx context.Context, tries int, ask func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -30,19 +38,18 @@ func hedged[T any](ctx context.Context, tries int, read func(context.Context) (T
 	answers := make(chan answer, tries)
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for begun, failed := 0, 0; ; {
+	for begun, ended := 0, 0; ; {
 		select {
 		case <-next.C:
 			go func() {
-				value, err := read(ctx)
+				value, err := ask(ctx)
 				answers <- answer{value, err}
 			}()
 			if begun++; begun < tries {
 				next.Reset(hedgeDelay)
 			}
 		case a := <-answers:
-			decided := a.err == nil || errors.Is(a.err, rpctypes.ErrFutureRev) || errors.Is(a.err, rpctypes.ErrCompacted)
-			if failed++; decided || failed == tries {
+			if ended++; decided(a.err) || ended == tries {
 				return a.value, a.err
 			}
 			if begun < tries {
@@ -50,4 +57,10 @@ func hedged[T any](ctx context.Context, tries int, read func(context.Context) (T
 			}
 		}
 	}
+}
+
+// decided reports whether every member would answer so.
+func decided(err error) bool {
+	return err == nil || errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrCompacted) ||
+		errors.Is(err, rpctypes.ErrLeaseNotFound)
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterdns/muster/registry"
@@ -19,6 +21,15 @@ import (
 const (
 	LeaseMin = time.Second
 	LeaseMax = 24 * time.Hour
+)
+
+const (
+	// renewalsOfHeld is how often a record's lease is renewed in its time to live. One
+	// at a time, by whichever member answers: the client's own stream stays with one
+	// member, and a lease that is short is lost while that one is cut off.
+	renewalsOfHeld = 3
+	// retriesOfHeld bounds how often that is tried again in the time.
+	retriesOfHeld = 10
 )
 
 // memberSuffixBytes is the randomness in a member's name.
@@ -81,20 +92,20 @@ func (h *held) grant(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	lease, err := conn.Grant(ctx, seconds(h.ttl))
+	id, _, err := h.source.client.grant(ctx, conn, h.ttl)
 	if err != nil {
 		return fmt.Errorf("holding %s: asking for a lease: %w", h.raw, h.source.client.cause.explain(err))
 	}
-	put := clientv3.OpPut(h.raw, string(h.value), clientv3.WithLease(lease.ID))
+	put := clientv3.OpPut(h.raw, string(h.value), clientv3.WithLease(id))
 	there := put
 	if !h.dirty {
-		there = clientv3.OpPut(h.raw, "", clientv3.WithLease(lease.ID), clientv3.WithIgnoreValue())
+		there = clientv3.OpPut(h.raw, "", clientv3.WithLease(id), clientv3.WithIgnoreValue())
 	}
 	exists := clientv3.Compare(clientv3.CreateRevision(h.raw), ">", 0)
 	if _, err := conn.Txn(ctx).If(exists).Then(there).Else(put).Commit(); err != nil {
 		return fmt.Errorf("holding %s: %w", h.raw, err)
 	}
-	h.id, h.dirty = lease.ID, false
+	h.id, h.dirty = id, false
 	return nil
 }
 
@@ -127,24 +138,37 @@ func (h *held) keep(ctx context.Context) {
 	}
 }
 
-// keepAlive returns when the lease is lost, or could not be kept for so long
-// that it may be, or ctx has ended. The lessor is one of its own, since one
-// that has met a fatal error never works again.
+// keepAlive renews the lease, and returns when it is lost, or could not be renewed for
+// so long that it may be, or ctx has ended.
 func (h *held) keepAlive(ctx context.Context) {
-	conn, err := h.source.client.dial()
+	client := h.source.client
+	conn, err := client.dial()
 	if err != nil {
 		return
 	}
-	lessor := clientv3.NewLease(conn)
-	defer lessor.Close()
-	h.mu.Lock()
-	id := h.id
-	h.mu.Unlock()
-	alive, err := lessor.KeepAlive(ctx, id)
-	if err != nil {
-		return
-	}
-	for range alive { // its end is what is waited for
+	id, until := h.lease(), time.Now().Add(h.ttl)
+	due := time.NewTimer(h.ttl / renewalsOfHeld)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due.C:
+		}
+		asked := time.Now()
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		_, err := client.renew(call, conn, id)
+		cancel()
+		switch {
+		case err == nil:
+			until = asked.Add(h.ttl)
+			due.Reset(h.ttl / renewalsOfHeld)
+			continue
+		case errors.Is(err, rpctypes.ErrLeaseNotFound) || !time.Now().Before(until):
+			return
+		}
+		client.nudge()
+		due.Reset(min(retryInterval, h.ttl/retriesOfHeld))
 	}
 }
 

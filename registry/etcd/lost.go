@@ -61,7 +61,7 @@ func (f *follower) findLost(ctx context.Context) {
 	for range min(lookupsMax, len(alive)) {
 		lookups.Go(func() {
 			for id := range ask {
-				resp, err := f.conn.TimeToLive(ctx, id)
+				resp, err := f.client.timeToLive(ctx, f.conn, id)
 				if err == nil && resp.TTL > 0 {
 					mu.Lock()
 					alive[id] = true

@@ -89,13 +89,13 @@ func (s *Source) campaign(ctx context.Context, raw string, c Candidate) (*Term, 
 	defer withdraw()
 	var last clientv3.LeaseID // of the holder before
 	for waited := false; ; {
-		state, err := look(ctx, conn, raw)
+		state, err := s.client.look(ctx, conn, raw)
 		if err != nil {
 			return nil, err
 		}
 		if state.holder != nil {
 			last, waited = clientv3.LeaseID(state.holder.Lease), false
-			if err := awaitDeletion(ctx, conn, raw, state.revision+1); err != nil {
+			if err := awaitDeletion(ctx, conn, raw, state.revision+1, c.TTL/renewals); err != nil {
 				return nil, err
 			}
 			continue
@@ -144,11 +144,12 @@ const tokenFormat = "%x-%d"
 // Token is what Resume needs to know.
 func (t *Term) Token() string { return fmt.Sprintf(tokenFormat, int64(t.id), t.created) }
 
-// awaitDeletion returns when a key is deleted at a revision or later.
-func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revision int64) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+// awaitDeletion returns when a key is deleted at a revision or later, and after a while
+// in any case: the member that is watched may be cut off, and then only a read tells.
+func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revision int64, while time.Duration) error {
+	short, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), while)
 	defer cancel()
-	for resp := range conn.Watch(ctx, raw, clientv3.WithRev(revision), clientv3.WithFilterPut()) {
+	for resp := range conn.Watch(short, raw, clientv3.WithRev(revision), clientv3.WithFilterPut()) {
 		if err := resp.Err(); err != nil {
 			return err
 		}
@@ -156,8 +157,8 @@ func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revis
 			return nil
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if short.Err() != nil {
+		return ctx.Err()
 	}
 	return errors.New("the watch has ended")
 }
@@ -165,26 +166,46 @@ func awaitDeletion(ctx context.Context, conn *clientv3.Client, raw string, revis
 // elect tries to become the holder; nil: another was faster.
 func (s *Source) elect(ctx context.Context, conn *clientv3.Client, raw string, c Candidate, last clientv3.LeaseID) (*Term, error) {
 	asked := time.Now()
-	lease, err := conn.Grant(ctx, seconds(c.TTL))
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id, ttl, err := s.client.grant(call, conn, c.TTL)
 	if err != nil {
 		return nil, fmt.Errorf("asking for a lease: %w", err)
 	}
-	t := &Term{source: s, raw: raw, id: lease.ID, priority: c.Priority, ttl: time.Duration(lease.TTL) * time.Second}
-	t.deadline = asked.Add(t.ttl)
-	won, err := conn.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(raw), "=", 0)).
-		Then(clientv3.OpPut(raw, c.Value, clientv3.WithLease(lease.ID))).Commit()
-	if err == nil && won.Succeeded {
-		t.created = won.Header.Revision
-		err = t.wait(ctx, conn, last)
+	t := &Term{source: s, raw: raw, id: id, priority: c.Priority, ttl: ttl, deadline: asked.Add(ttl)}
+	if t.created, err = s.client.take(call, conn, raw, c.Value, id); t.created != 0 {
+		err = t.wait(call, conn, last)
 	}
-	if err != nil || !won.Succeeded {
+	if err != nil || t.created == 0 {
 		giveBack, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
-		_, _ = conn.Revoke(giveBack, lease.ID) // else it expires
+		_, _ = conn.Revoke(giveBack, id) // else it expires
 		return nil, err
 	}
 	t.begin(ctx, conn)
 	return t, nil
+}
+
+// take makes a key under a lease unless it is there, and returns the revision at which
+// that was done; 0: another's is there. To try twice is as good as once: what the first
+// has made is under the lease, and once that has ended nothing is made.
+func (c *Client) take(ctx context.Context, conn *clientv3.Client, raw, value string, id clientv3.LeaseID) (created int64, err error) {
+	resp, err := hedged(ctx, c.tries(), func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return conn.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(raw), "=", 0)).
+			Then(clientv3.OpPut(raw, value, clientv3.WithLease(id))).Else(clientv3.OpGet(raw)).Commit()
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case resp.Succeeded:
+		return resp.Header.Revision, nil
+	}
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		if kv.Lease == int64(id) {
+			return kv.CreateRevision, nil
+		}
+	}
+	return 0, nil
 }
 
 // begin starts the renewals, which outlive ctx.
@@ -202,7 +223,7 @@ func (t *Term) wait(ctx context.Context, conn *clientv3.Client, last clientv3.Le
 	if last == 0 {
 		return nil
 	}
-	left, err := conn.TimeToLive(ctx, last)
+	left, err := t.source.client.timeToLive(ctx, conn, last)
 	if err != nil {
 		return fmt.Errorf("asking for the lease of the holder before: %w", err)
 	}
@@ -249,14 +270,14 @@ func (t *Term) renew(ctx context.Context, conn *clientv3.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*t.ttl/renewals)
 	defer cancel()
 	asked := time.Now()
-	alive, err := conn.KeepAliveOnce(ctx, t.id)
+	ttl, err := t.source.client.renew(ctx, conn, t.id)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return errTermLost
 	}
 	if err != nil {
 		return err
 	}
-	state, err := look(ctx, conn, t.raw)
+	state, err := t.source.client.look(ctx, conn, t.raw)
 	if err != nil {
 		return err
 	}
@@ -264,7 +285,7 @@ func (t *Term) renew(ctx context.Context, conn *clientv3.Client) error {
 		return fmt.Errorf("%w: the key was deleted", errTermLost)
 	}
 	t.mu.Lock()
-	t.deadline = asked.Add(time.Duration(alive.TTL) * time.Second)
+	t.deadline = asked.Add(ttl)
 	t.mu.Unlock()
 	if t.outranked(state, asked) {
 		return errOutranked

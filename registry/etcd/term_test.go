@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterdns/muster/registry/etcd"
+	"github.com/musterdns/muster/registry/registrytest"
 )
 
 // termTTL is short, so that a test takes few seconds, and long enough for a busy
@@ -219,5 +220,44 @@ func TestSource_Resume(t *testing.T) {
 	lasts(third)
 	if _, err := after.Resume(t.Context(), netip.MustParseAddr(vip), "x", c); err == nil {
 		t.Error("what is no term is resumed")
+	}
+}
+
+// A candidate learns that the address is free, and keeps it, while two of three members
+// are cut off from it, whichever it watches.
+func TestSource_Campaign_MembersCutOff(t *testing.T) {
+	t.Parallel()
+	members, networks, urls := threeNetworks(t)
+	holders, candidates := newSource(t, 1, prefix, members.Endpoints()...), newSource(t, 1, prefix, urls...)
+	for left := range networks {
+		before, err := holders.Campaign(t.Context(), netip.MustParseAddr(vip), etcd.Candidate{Value: "before", TTL: termTTL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		won := campaign(t, candidates, "after")
+		lasts(before)
+		for i, network := range networks {
+			if i != left {
+				network.Stall()
+			}
+		}
+		if err := before.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		after := won()
+		if took := time.Since(began); took > termTTL+registrytest.Busy {
+			t.Errorf("elected after %s with only member %d there, want %s", took, left, termTTL)
+		}
+		lasts(after)
+		if err := after.Err(); err != nil {
+			t.Errorf("the term ended with only member %d there: %v", left, err)
+		}
+		for _, network := range networks {
+			network.Heal()
+		}
+		if err := after.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
