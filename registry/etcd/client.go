@@ -38,6 +38,8 @@ const (
 	messageMax = 2 << 20
 )
 
+var errClosed = errors.New("etcd: the client is closed")
+
 // Config says how etcd is reached.
 type Config struct {
 	// Endpoints are URLs of the members, as "http://127.0.0.1:2379". At least
@@ -133,7 +135,7 @@ func (c *Client) dial() (*clientv3.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errors.New("etcd: the client is closed")
+		return nil, errClosed
 	}
 	if c.conn != nil {
 		return c.conn, nil

@@ -110,13 +110,12 @@ func (h *held) grant(ctx context.Context) error {
 }
 
 // keep keeps the lease alive and makes it again when it is lost, until ctx
-// ends.
+// ends or the client is closed.
 func (h *held) keep(ctx context.Context) {
 	defer close(h.ended)
 	client := h.source.client
 	for {
-		h.keepAlive(ctx)
-		if ctx.Err() != nil {
+		if err := h.keepAlive(ctx); errors.Is(err, errClosed) || ctx.Err() != nil {
 			return
 		}
 		h.mu.Lock()
@@ -129,9 +128,10 @@ func (h *held) keep(ctx context.Context) {
 		}
 		for again := true; again; {
 			call, cancel := context.WithTimeout(ctx, callTimeout)
-			again = h.grant(call) != nil
+			err := h.grant(call)
 			cancel()
-			if again && client.retryWait(ctx) != nil {
+			again = err != nil
+			if errors.Is(err, errClosed) || again && client.retryWait(ctx) != nil {
 				return
 			}
 		}
@@ -140,24 +140,24 @@ func (h *held) keep(ctx context.Context) {
 
 // keepAlive renews the lease, and returns when it is lost, or could not be renewed for
 // so long that it may be, or ctx has ended.
-func (h *held) keepAlive(ctx context.Context) {
+func (h *held) keepAlive(ctx context.Context) error {
 	client := h.source.client
-	conn, err := client.dial()
-	if err != nil {
-		return
-	}
 	id, until := h.lease(), time.Now().Add(h.ttl)
 	due := time.NewTimer(h.ttl / renewalsOfHeld)
 	defer due.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-due.C:
+		}
+		conn, err := client.dial()
+		if err != nil {
+			return err
 		}
 		asked := time.Now()
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := client.renew(call, conn, id)
+		_, err = client.renew(call, conn, id)
 		cancel()
 		switch {
 		case err == nil:
@@ -165,7 +165,7 @@ func (h *held) keepAlive(ctx context.Context) {
 			due.Reset(h.ttl / renewalsOfHeld)
 			continue
 		case errors.Is(err, rpctypes.ErrLeaseNotFound) || !time.Now().Before(until):
-			return
+			return err
 		}
 		client.nudge()
 		due.Reset(min(retryInterval, h.ttl/retriesOfHeld))
@@ -198,18 +198,23 @@ func (h *held) Update(ctx context.Context, value []byte) error {
 // Lost receives a value each time the lease was found lost; 1-slot.
 func (h *held) Lost() <-chan struct{} { return h.lost }
 
-// Close ends the keeping and deletes the record. The lease is not revoked:
-// while it lives, who watches can tell that the record was not lost (lost.go). A
-// second call does nothing.
+// Close ends the keeping and deletes the record, if it is still under the lease. That
+// is not revoked: while it lives, who watches can tell that the record was not lost
+// (lost.go). A second call does nothing.
 func (h *held) Close(ctx context.Context) error {
-	if h.stop() == 0 {
+	id := h.stop()
+	if id == 0 {
 		return nil
 	}
 	conn, err := h.source.client.dial()
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Delete(ctx, h.raw); err != nil {
+	// Whoever registers the same meanwhile has another lease.
+	ours := clientv3.Compare(clientv3.LeaseValue(h.raw), "=", id)
+	if _, err := hedged(ctx, h.source.client.tries(), func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return conn.Txn(ctx).If(ours).Then(clientv3.OpDelete(h.raw)).Commit()
+	}); err != nil {
 		return fmt.Errorf("deleting %s: %w", h.raw, err)
 	}
 	return nil
@@ -244,7 +249,7 @@ func (h *held) Revoke(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Revoke(ctx, id); err != nil {
+	if err := h.source.client.revoke(ctx, conn, id); err != nil {
 		return fmt.Errorf("giving back the lease of %s: %w", h.raw, err)
 	}
 	return nil

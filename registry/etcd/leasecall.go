@@ -61,6 +61,17 @@ func renewOnce(ctx context.Context, stub etcdserverpb.LeaseClient, id clientv3.L
 	return time.Duration(resp.TTL) * time.Second, nil
 }
 
+// revoke ends a lease, which may have ended.
+func (c *Client) revoke(ctx context.Context, conn *clientv3.Client, id clientv3.LeaseID) error {
+	_, err := hedged(ctx, c.tries(), func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) {
+		return conn.Revoke(ctx, id)
+	})
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return err
+}
+
 // timeToLive asks what is left of a lease.
 func (c *Client) timeToLive(ctx context.Context, conn *clientv3.Client, id clientv3.LeaseID) (*clientv3.LeaseTimeToLiveResponse, error) {
 	return hedged(ctx, c.tries(), func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {

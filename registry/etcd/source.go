@@ -46,7 +46,7 @@ func (s *Source) Get(ctx context.Context, k registry.Key) (registry.Record, erro
 	if err != nil {
 		return registry.Record{}, err
 	}
-	resp, err := conn.Get(ctx, raw)
+	resp, err := hedged(ctx, s.client.tries(), func(ctx context.Context) (*clientv3.GetResponse, error) { return conn.Get(ctx, raw) })
 	if err != nil {
 		return registry.Record{}, fmt.Errorf("reading %s: %w", raw, s.client.cause.explain(err))
 	}

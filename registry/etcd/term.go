@@ -179,7 +179,7 @@ func (s *Source) elect(ctx context.Context, conn *clientv3.Client, raw string, c
 	if err != nil || t.created == 0 {
 		giveBack, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
-		_, _ = conn.Revoke(giveBack, id) // else it expires
+		_ = s.client.revoke(giveBack, conn, id) // else it expires
 		return nil, err
 	}
 	t.begin(ctx, conn)
@@ -351,7 +351,7 @@ func (t *Term) Resign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Revoke(ctx, t.id); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+	if err := t.source.client.revoke(ctx, conn, t.id); err != nil {
 		return fmt.Errorf("giving back the lease of %s: %w", t.raw, err)
 	}
 	return nil

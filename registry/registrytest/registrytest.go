@@ -121,6 +121,7 @@ func Run(t *testing.T, h Harness) {
 		{"Apply/keeps its conditions and is all or nothing", applyConditions},
 		{"Apply/leaves a record in its lease with KeepLease", applyKeepLease},
 		{"Hold/keeps a record until it is closed", holdClose},
+		{"Hold/leaves the record to who registers it next", holdSucceeded},
 		{"Hold/tells a record that is deleted from one that is lost", holdTells},
 		{"Apply/puts records under the lease of another", applyLease},
 		{"Hold/makes a lost lease again", holdLost},

@@ -79,7 +79,7 @@ func applyKeepLease(b *bench) {
 	}
 }
 
-// hold holds a record; the test need not close it.
+// hold holds a record, which the test closes.
 func (b *bench) hold(key registry.Key, value string) registry.Lease {
 	b.t.Helper()
 	lease, err := b.source.Hold(b.ctx(), key, []byte(value), leaseTTL)
@@ -106,6 +106,25 @@ func holdClose(b *bench) {
 	r.Await("its end", func(s State) bool { return len(s.Instances) == 0 })
 	if err := lease.Close(b.ctx()); err != nil {
 		b.t.Errorf("a second Close: %v", err)
+	}
+}
+
+// holdSucceeded has an instance registered again, as by a new process, before the old
+// one has gone.
+func holdSucceeded(b *bench) {
+	r := b.record()
+	old := b.hold(instance("web", "a"), `10.0.0.1:80`)
+	next := b.hold(instance("web", "a"), `10.0.0.2:80`)
+	if err := old.Close(b.ctx()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.put("instances/web/last", `10.0.0.3:80`)
+	r.Await("what was done last", func(s State) bool { _, ok := s.Instances[instance("web", "last")]; return ok })
+	if in, there := r.State().Instances[instance("web", "a")]; !there || in.Addresses[0].String() != "10.0.0.2" {
+		b.t.Errorf("after the end of the old registration: %v, %t", in.Addresses, there)
+	}
+	if err := next.Close(b.ctx()); err != nil {
+		b.t.Error(err)
 	}
 }
 
