@@ -25,10 +25,10 @@ import (
 )
 
 const (
-	// callTimeout bounds every request but those of a caller's own context. Proofs and
-	// watches do not wait so long for a member that is cut off: with two of three cut
-	// off, a half-open watch is left after ten seconds at most, and five of them are the
-	// interval of proofs. See hedged and openFirst.
+	// callTimeout bounds every request but those of a caller's own context. Proofs,
+	// watches and leases do not wait so long for a member that is cut off (hedged): with
+	// two of three cut off, a half-open watch is left after eight seconds at most, and
+	// five of them are the interval of proofs.
 	callTimeout = 2 * time.Second
 	// retryInterval is how often an etcd that is away is tried again.
 	retryInterval = time.Second

@@ -27,7 +27,8 @@ const (
 	// deepShare keeps deep reads to a tenth of the server's time, however many
 	// keys there are.
 	deepShare = 10
-	// deepRoom times what the last deep read took is given to the next.
+	// A deep read may take deepRoom times what the last one took, and after half of that
+	// another member is asked for it.
 	deepRoom = 4
 )
 
@@ -72,6 +73,7 @@ type answer struct {
 	since int64 // the delivered revision when the read was sent
 	keys  int64 // the tracker's number of keys then
 	deep  bool
+	hedge time.Duration // after which another member was asked
 	err   error
 
 	header *etcdserverpb.ResponseHeader
@@ -102,9 +104,10 @@ func (p *prover) ask(ctx context.Context) error {
 		return errSilent
 	}
 	p.asked = true
-	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep}
+	a := answer{sent: time.Now(), since: p.f.revision, keys: p.f.track.keys, deep: p.deep, hedge: hedgeDelay}
 	read := p.f.recognize()
 	if a.deep {
+		a.hedge = max(hedgeDelay, deepRoom/2*p.f.scanned)
 		read = p.scan(&a)
 	}
 	ctx, p.abort = context.WithCancel(ctx)
@@ -118,12 +121,18 @@ func (p *prover) ask(ctx context.Context) error {
 
 // scan returns what makes a deep read.
 func (p *prover) scan(a *answer) func(context.Context) (*etcdserverpb.ResponseHeader, error) {
-	f, since, timeout := p.f, a.since, p.f.deepMax
+	f, since, delay := p.f, a.since, a.hedge
+	timeout := min(max(callTimeout, deepRoom*f.scanned), listTimeout)
 	root := f.format.Root()
+	read := func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return f.get(ctx, timeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
+			clientv3.WithMinModRev(since+1), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+	}
 	return func(ctx context.Context) (*etcdserverpb.ResponseHeader, error) {
 		var err error
-		a.found, err = f.get(ctx, timeout, root, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)),
-			clientv3.WithMinModRev(since+1), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		a.found, err = hedgedBy(ctx, len(f.client.cfg.Endpoints), delay, read, func(*clientv3.GetResponse) {})
 		if err != nil {
 			return nil, err
 		}
@@ -148,13 +157,13 @@ func (p *prover) answered(a answer) error {
 	if f.wentBack(a.header, a.since) {
 		return errRollback
 	}
-	p.doubt = p.doubt || a.took > hedgeDelay
+	p.doubt = p.doubt || a.took > a.hedge
 	f.term = a.header.RaftTerm
 	if a.header.Revision <= f.revision {
 		return p.proven(a.sent, ProofInterval)
 	}
 	if a.deep {
-		f.deepMax = min(max(callTimeout, deepRoom*a.took), listTimeout)
+		f.scanned = a.took
 	}
 	if a.deep && a.since == f.revision && len(a.found.Kvs) == 0 && a.found.Count == a.keys {
 		// Nothing under the prefix changed up to there, so a watch can go on from
@@ -172,14 +181,13 @@ func (p *prover) answered(a answer) error {
 	return nil
 }
 
-// failed plans the read after one that failed. One that was waited for went to a member
-// that is cut off, or hangs: the next goes to another one, at once. A deep read that
-// took too long is given more time, since it may be the scan that does.
+// failed plans the read after one that failed, which says nothing of the watch. Where it
+// was waited for, that follows at once.
 func (p *prover) failed(a answer) {
 	p.f.client.nudge()
 	p.doubt, p.shaky = true, shakyProofs
-	if a.deep && a.took >= p.f.deepMax {
-		p.f.deepMax = min(2*p.f.deepMax, listTimeout)
+	if a.deep {
+		p.f.scanned = a.took // it may be the scan that takes so long
 	}
 	p.timer.Reset(max(retryInterval-a.took, 0))
 }

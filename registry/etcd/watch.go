@@ -32,10 +32,8 @@ const (
 	pageSlow = 3 * time.Second
 	// listTimeout bounds one page, and a read that scans the prefix.
 	listTimeout = 30 * time.Second
-	// openFirst and openMax bound how long a member may take to begin a watch: the
-	// next one gets twice the time.
-	openFirst = 500 * time.Millisecond
-	openMax   = 4 * time.Second
+	// openTimeout bounds how long it may take to begin a watch.
+	openTimeout = 4 * time.Second
 )
 
 // Why a watch has to be begun again, from the list or from where it was.
@@ -45,7 +43,7 @@ var (
 	errMissed   = errors.New("the watch did not deliver a change that is there")
 	errSilent   = errors.New("a member has not answered, and the watch lacks a change that another one shows")
 	errEnded    = errors.New("the watch ended")
-	errUnopened = errors.New("a watch was not begun in time")
+	errUnopened = errors.New("a watch was not begun within " + openTimeout.String())
 	errChanged  = errors.New("a connection ended meanwhile, and what followed may be another store's")
 )
 
@@ -66,8 +64,7 @@ type follower struct {
 	cluster  uint64        // the store's identity
 	term     uint64        // of the newest linearizable read; it never goes back in one store
 	stalls   int           // times in a row that a watch missed changes
-	deepMax  time.Duration // how long the next deep read may take
-	openMax  time.Duration // how long the next watch may take to begin
+	scanned  time.Duration // what the last deep read took
 
 	last  anchor // the last change that was delivered
 	conns uint64 // connections begun when the store was last known to have it
@@ -83,7 +80,7 @@ func (f *feed) Watch(ctx context.Context, sink func(registry.Batch) error) error
 		return fmt.Errorf("etcd: %s is being watched already", f.format.Root())
 	}
 	defer f.watching.Store(false)
-	run := &follower{feed: f, sink: sink, seed: maphash.MakeSeed(), deepMax: callTimeout, openMax: openFirst}
+	run := &follower{feed: f, sink: sink, seed: maphash.MakeSeed()}
 	for {
 		err := run.follow(ctx)
 		if ctx.Err() != nil {
@@ -117,7 +114,7 @@ func (f *follower) goOn(err error) (atOnce bool) {
 		f.client.log.Info("etcd was compacted meanwhile; reading the complete state again",
 			"prefix", f.format.Root(), "revision", f.revision)
 		return true
-	case errors.Is(err, errSilent), errors.Is(err, errUnopened):
+	case errors.Is(err, errSilent):
 		return true // with another member
 	case errors.Is(err, errMissed):
 		// Another member, usually; when that does not help either, the list.
@@ -284,24 +281,16 @@ func (f *follower) deliver(b registry.Batch, fresh []registry.Problem) error {
 func (f *follower) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A watcher of its own has a stream of its own: ending it is enough to have
-	// the next one made with another member.
-	watcher := clientv3.NewWatcher(f.conn)
-	defer watcher.Close()
-	root := f.format.Root()
-	opening := time.AfterFunc(f.openMax, cancel)
-	events := watcher.Watch(clientv3.WithRequireLeader(ctx), root,
-		clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
-	if !opening.Stop() {
-		f.openMax = min(2*f.openMax, openMax)
-		return errUnopened
+	w, err := f.begin(ctx)
+	if err != nil {
+		return err
 	}
-	f.openMax = openFirst
+	defer w.watcher.Close()
 	proofs := newProver(f)
 	defer proofs.stop()
 	for {
 		select {
-		case resp, ok := <-events:
+		case resp, ok := <-w.events:
 			if !ok {
 				return errEnded
 			}
@@ -323,6 +312,38 @@ func (f *follower) watch(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// begun is a watch that a member has begun.
+type begun struct {
+	watcher clientv3.Watcher
+	events  clientv3.WatchChan
+}
+
+// begin has a watch begun by the first member that does.
+func (f *follower) begin(ctx context.Context) (begun, error) {
+	short, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	root := f.format.Root()
+	w, err := hedgedBy(short, f.client.tries(), hedgeDelay, func(try context.Context) (begun, error) {
+		// A watcher of its own has a stream of its own: ending it is enough to have
+		// the next one made with another member.
+		w := begun{watcher: clientv3.NewWatcher(f.conn)}
+		on, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(try, cancel)
+		w.events = w.watcher.Watch(clientv3.WithRequireLeader(on), root,
+			clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithRev(f.revision+1), clientv3.WithFragment())
+		if !stop() {
+			cancel()
+			w.watcher.Close()
+			return w, try.Err()
+		}
+		return w, nil
+	}, func(w begun) { w.watcher.Close() })
+	if err != nil && ctx.Err() == nil {
+		return w, errUnopened
+	}
+	return w, err
 }
 
 // received delivers the changes of one response.
