@@ -119,6 +119,7 @@ type Signer interface {
 type Own struct {
 	Of     any
 	Number uint32
+	Type   wire.Type // of the records
 }
 
 // Answer is the outcome of a lookup, as a value: a lookup allocates nothing. It

@@ -107,9 +107,9 @@ func (s *Service) Everything() bool { return s.settings.kind == policyAll }
 // 0: auto.
 func (s *Service) MaxAnswers() int { return s.settings.answers }
 
-// VIPs are the addresses to answer in place of the instances', by family; none
-// of either: the instances' are answered. They are not to be written to.
-func (s *Service) VIPs() ([][4]byte, [][16]byte) { return s.settings.vip4, s.settings.vip6 }
+// VIPs are the addresses of a family to answer in place of the instances'; none of either:
+// the instances' are answered. They are not to be written to.
+func (s *Service) VIPs(f Family) []netip.Addr { return s.settings.vips[f] }
 
 // Distinct reports whether no two instances have an address in common.
 func (s *Service) Distinct() bool { return s.distinct }

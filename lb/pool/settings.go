@@ -3,6 +3,7 @@ package pool
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -57,9 +58,8 @@ type settings struct {
 	hashOn   HashOn
 	answers  int // 0: auto
 	ttl      uint32
-	vip4     [][4]byte
-	vip6     [][16]byte
-	places   []place // that it fails over to
+	vips     [2][]netip.Addr // by family
+	places   []place         // that it fails over to
 	tierRule lb.TierRule
 	failOpen bool
 	ownTTLs  bool // Source.OwnTTLs
@@ -145,11 +145,11 @@ func newSettings(src *source, name string, own *registry.Service) *settings {
 	s := &settings{policy: p, ttl: clampTTL(p.TTL), slow: *p.SlowStart, failOpen: p.Fail == "open", ownTTLs: src.cfg.OwnTTLs}
 	s.answers = max(p.MaxAnswers, 0)
 	for _, a := range p.VIP {
+		f := FamilyAAAA
 		if a.Is4() {
-			s.vip4 = append(s.vip4, a.As4())
-		} else {
-			s.vip6 = append(s.vip6, a.As16())
+			f = FamilyA
 		}
+		s.vips[f] = append(s.vips[f], a)
 	}
 	s.nobody = Group{mode: ModeEmpty, ttl: s.ttl}
 	s.places = placesOf(p.Failover)

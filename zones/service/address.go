@@ -1,8 +1,9 @@
 package service
 
 import (
+	"net/netip"
+
 	"github.com/musterdns/muster/dnsserver/wire"
-	"github.com/musterdns/muster/lb"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/zones"
 )
@@ -13,118 +14,152 @@ const (
 	octetsAAAA = 2 + 10 + 16
 )
 
-// Append implements zones.RRset.
-func (s *addresses4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return addresses((*pool.Set)(s), b, owner, r, pool.FamilyA)
+// familyOf is the family of the instances that records of a type are made from.
+func familyOf(typ wire.Type) pool.Family {
+	switch typ {
+	case wire.TypeA:
+		return pool.FamilyA
+	case wire.TypeAAAA:
+		return pool.FamilyAAAA
+	}
+	return pool.FamilySRV
 }
 
-// Append implements zones.RRset.
-func (s *addresses6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return addresses((*pool.Set)(s), b, owner, r, pool.FamilyAAAA)
+// isAddress reports whether records of a type are addresses.
+func isAddress(typ wire.Type) bool { return typ == wire.TypeA || typ == wire.TypeAAAA }
+
+// place is where addresses are written.
+type place struct {
+	b     *wire.Builder
+	to    wire.Section
+	owner wire.Ref
+	ttl   uint32
+}
+
+// address writes an address; false: it does not fit.
+func (p place) address(a netip.Addr) bool {
+	if a.Is4() {
+		return p.b.A(p.to, p.owner, p.ttl, a.As4())
+	}
+	return p.b.AAAA(p.to, p.owner, p.ttl, a.As16())
+}
+
+// list writes addresses, and returns how many fit.
+func (p place) list(addresses []netip.Addr) int {
+	for n, a := range addresses {
+		if !p.address(a) {
+			return n
+		}
+	}
+	return len(addresses)
+}
+
+// instance writes the addresses of a family of instance i, but for those that earlier
+// ones have too: a set has no record twice (RFC 2181 section 5). It returns how many, and
+// whether all fit.
+func (p place) instance(s *pool.Service, i uint32, f pool.Family, earlier []uint32) (written int, whole bool) {
+	shared := len(earlier) > 0 && !s.Distinct()
+	if f == pool.FamilyA {
+		for n := range s.Count4(i) {
+			a := s.Addr4(i, n)
+			if shared && someHas(s, earlier, f, netip.AddrFrom4(a)) {
+				continue
+			}
+			if !p.b.A(p.to, p.owner, p.ttl, a) {
+				return written, false
+			}
+			written++
+		}
+		return written, true
+	}
+	for n := range s.Count6(i) {
+		a := s.Addr6(i, n)
+		if shared && someHas(s, earlier, f, netip.AddrFrom16(a)) {
+			continue
+		}
+		if !p.b.AAAA(p.to, p.owner, p.ttl, a) {
+			return written, false
+		}
+		written++
+	}
+	return written, true
+}
+
+// count is how many addresses of a family instance i has, and address the n-th of them.
+func count(s *pool.Service, i uint32, f pool.Family) int {
+	if f == pool.FamilyA {
+		return s.Count4(i)
+	}
+	return s.Count6(i)
+}
+
+func address(s *pool.Service, i uint32, f pool.Family, n int) netip.Addr {
+	if f == pool.FamilyA {
+		return netip.AddrFrom4(s.Addr4(i, n))
+	}
+	return netip.AddrFrom16(s.Addr6(i, n))
+}
+
+// someHas reports whether one of the instances has an address.
+func someHas(s *pool.Service, instances []uint32, f pool.Family, a netip.Addr) bool {
+	for _, i := range instances {
+		for n := range count(s, i, f) {
+			if address(s, i, f, n) == a {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // addresses picks instances and writes their addresses. How many is cut to what
 // fits before the picking, so that the policy's shares hold; the answer is then
 // complete by policy, and not marked as truncated, unless the policy is to give
 // everything.
-func addresses(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
-	res := zones.Result{EDE: zones.EDENone, Scope: localScope(s, r)}
-	s = nearest(s, f, r)
-	svc, g := s.Service(), s.Group(f)
-	q, hashed := request(svc, r)
-	tier, q := g.Draw(q, hashed)
-	if tier == nil {
-		mode(b, g)
-		state(svc, &res, r.Now)
-		return res
-	}
-	k := tier.Auto()
-	if m := svc.MaxAnswers(); m > 0 {
-		k = min(m, tier.Size())
-	}
+func (d *draw) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family, res *zones.Result) {
 	octets := octetsA
 	if f == pool.FamilyAAAA {
 		octets = octetsAAAA
 	}
+	k := d.wanted()
 	if fits := max(b.Room()/octets, 1); k > fits {
 		k = fits
-		res.Truncated = svc.Everything()
+		res.Truncated = d.service.Everything()
 	}
-	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
-	r.Picks = picks
-	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
-	res.Scope = max(res.Scope, scope(svc, r))
-	state(svc, &res, r.Now)
-	for n, i := range picks {
-		if !write(svc, b, r.Section, owner, i, picks[:n], f, &res) {
+	d.pick(k, r, res)
+	to := place{b, r.Section, owner, res.TTL}
+	for n, i := range r.Picks {
+		written, whole := to.instance(d.service, i, f, r.Picks[:n])
+		if res.Answers += written; !whole {
 			// Of an instance with several addresses some may not fit.
 			res.Truncated = res.Truncated || res.Answers == 0
 			break
 		}
 	}
-	mode(b, g)
-	return res
 }
 
-// pick picks by the service's policy, or by a hash that the name brought.
-func pick(t *pool.Tier, dst []uint32, k int, q lb.Request, hashed bool) []uint32 {
-	if hashed {
-		if picks, ok := t.PickHash(dst, k, q); ok {
-			return picks
-		}
-	}
-	return t.Pick(dst, k, q)
-}
-
-// write writes the addresses of instance i, but for those that earlier picks
-// have too: a set has no record twice (RFC 2181 section 5).
-func write(s *pool.Service, b *wire.Builder, to wire.Section, owner wire.Ref, i uint32, earlier []uint32, f pool.Family, res *zones.Result) bool {
-	if f == pool.FamilyA {
-		for n := range s.Count4(i) {
-			a := s.Addr4(i, n)
-			if !s.Distinct() && has4(s, earlier, a) {
-				continue
-			}
-			if !b.A(to, owner, res.TTL, a) {
+// allAddresses yields the addresses of a family of all instances that may be answered.
+func allAddresses(s *pool.Set, f pool.Family, yield func([]byte) bool) {
+	svc, seen := s.Service(), map[netip.Addr]bool{}
+	each(s.Group(f), func(i uint32) bool {
+		for n := range count(svc, i, f) {
+			a := address(svc, i, f, n)
+			if !seen[a] && !yield(a.AsSlice()) {
 				return false
 			}
-			res.Answers++
+			seen[a] = true
 		}
 		return true
-	}
-	for n := range s.Count6(i) {
-		a := s.Addr6(i, n)
-		if !s.Distinct() && has6(s, earlier, a) {
-			continue
-		}
-		if !b.AAAA(to, owner, res.TTL, a) {
-			return false
-		}
-		res.Answers++
-	}
-	return true
+	})
 }
 
-func has4(s *pool.Service, instances []uint32, a [4]byte) bool {
-	for _, i := range instances {
-		for n := range s.Count4(i) {
-			if s.Addr4(i, n) == a {
-				return true
-			}
+// yieldAddresses yields addresses as RDATA.
+func yieldAddresses(addresses []netip.Addr, yield func([]byte) bool) {
+	for _, a := range addresses {
+		if !yield(a.AsSlice()) {
+			return
 		}
 	}
-	return false
-}
-
-func has6(s *pool.Service, instances []uint32, a [16]byte) bool {
-	for _, i := range instances {
-		for n := range s.Count6(i) {
-			if s.Addr6(i, n) == a {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // each yields the numbers of all instances that a group may answer.
@@ -135,86 +170,6 @@ func each(g *pool.Group, yield func(i uint32) bool) {
 			if !yield(tiers[t].At(n)) {
 				return
 			}
-		}
-	}
-}
-
-// All implements zones.RRset.
-func (s *addresses4) All(yield func([]byte) bool) {
-	seen := map[[4]byte]bool{}
-	svc := (*pool.Set)(s).Service()
-	each((*pool.Set)(s).Group(pool.FamilyA), func(i uint32) bool {
-		for n := range svc.Count4(i) {
-			a := svc.Addr4(i, n)
-			if !seen[a] && !yield(a[:]) {
-				return false
-			}
-			seen[a] = true
-		}
-		return true
-	})
-}
-
-// All implements zones.RRset.
-func (s *addresses6) All(yield func([]byte) bool) {
-	seen := map[[16]byte]bool{}
-	svc := (*pool.Set)(s).Service()
-	each((*pool.Set)(s).Group(pool.FamilyAAAA), func(i uint32) bool {
-		for n := range svc.Count6(i) {
-			a := svc.Addr6(i, n)
-			if !seen[a] && !yield(a[:]) {
-				return false
-			}
-			seen[a] = true
-		}
-		return true
-	})
-}
-
-// Append implements zones.RRset.
-func (i *instance4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return instanceAddresses((*zones.Own)(i), b, owner, r, pool.FamilyA)
-}
-
-// Append implements zones.RRset.
-func (i *instance6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return instanceAddresses((*zones.Own)(i), b, owner, r, pool.FamilyAAAA)
-}
-
-// instanceAddresses writes the addresses of one instance, whatever its health.
-func instanceAddresses(o *zones.Own, b *wire.Builder, owner wire.Ref, r *zones.Request, f pool.Family) zones.Result {
-	s, i := instanceOf(o)
-	res := result(s, i, r)
-	res.Truncated = !write(s, b, r.Section, owner, i, nil, f, &res)
-	return res
-}
-
-// result begins the result of a set of instance i alone.
-func result(s *pool.Service, i uint32, r *zones.Request) zones.Result {
-	res := zones.Result{EDE: zones.EDENone}
-	res.TTL = pool.LeftTTL(s.InstanceTTL(i), s.Deadline(i), r.Now)
-	state(s, &res, r.Now)
-	return res
-}
-
-// All implements zones.RRset.
-func (i *instance4) All(yield func([]byte) bool) {
-	s, number := instanceOf((*zones.Own)(i))
-	for n := range s.Count4(number) {
-		a := s.Addr4(number, n)
-		if !yield(a[:]) {
-			return
-		}
-	}
-}
-
-// All implements zones.RRset.
-func (i *instance6) All(yield func([]byte) bool) {
-	s, number := instanceOf((*zones.Own)(i))
-	for n := range s.Count6(number) {
-		a := s.Addr6(number, n)
-		if !yield(a[:]) {
-			return
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
+	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/registry"
 	"github.com/musterdns/muster/zones"
 )
@@ -83,18 +84,16 @@ type apex struct {
 
 // nameServer is a name server in wire form.
 type nameServer struct {
-	name  []byte
-	label []byte // of name, which is answered here; empty: it is not
-	ttl   uint32
-	four  [][4]byte
-	six   [][16]byte
+	name      []byte
+	label     []byte // of name, which is answered here; empty: it is not
+	ttl       uint32
+	addresses [2][]netip.Addr // by family
 }
 
 type (
 	soaSet  apex
 	nsSet   apex
-	aSet    nameServer
-	aaaaSet nameServer
+	hostSet zones.Own // A or AAAA of a *nameServer
 )
 
 // init makes the apex of h. With a serial number it is that of a zone that secondaries can
@@ -148,9 +147,9 @@ func (x *apex) addServer(s *NameServer) error {
 		for _, a := range s.Addresses {
 			switch a = a.Unmap(); {
 			case a.Is4():
-				n.four = append(n.four, a.As4())
+				n.addresses[pool.FamilyA] = append(n.addresses[pool.FamilyA], a)
 			case a.Is6():
-				n.six = append(n.six, a.As16())
+				n.addresses[pool.FamilyAAAA] = append(n.addresses[pool.FamilyAAAA], a)
 			}
 		}
 	}
@@ -200,11 +199,9 @@ func (x *apex) lookup(name *wire.Name, below int, typ wire.Type, a *zones.Answer
 func (s *nameServer) answer(typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NoData
 	switch {
-	case typ == wire.TypeA && len(s.four) > 0:
-		found(a, (*aSet)(s))
-	case typ == wire.TypeAAAA && len(s.six) > 0:
-		found(a, (*aaaaSet)(s))
-	case typ == wire.TypeANY && len(s.four)+len(s.six) > 0:
+	case isAddress(typ) && len(s.addresses[familyOf(typ)]) > 0:
+		found(a, (*hostSet)(own(a, s, 0, typ)))
+	case typ == wire.TypeANY && len(s.addresses[pool.FamilyA])+len(s.addresses[pool.FamilyAAAA]) > 0:
 		a.Kind = zones.Found
 	}
 }
@@ -262,25 +259,11 @@ func (s *nsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.
 		return res
 	}
 	for i := range s.servers {
-		res.Additional += s.servers[i].appendTo(b, refs[i])
+		for _, addresses := range s.servers[i].addresses { // as many as fit
+			res.Additional += place{b, wire.Additional, refs[i], s.serversTTL}.list(addresses)
+		}
 	}
 	return res
-}
-
-// appendTo writes the addresses that fit into the additional section, and returns how
-// many.
-func (s *nameServer) appendTo(b *wire.Builder, owner wire.Ref) (n int) {
-	for _, a := range s.four {
-		if b.A(wire.Additional, owner, s.ttl, a) {
-			n++
-		}
-	}
-	for _, a := range s.six {
-		if b.AAAA(wire.Additional, owner, s.ttl, a) {
-			n++
-		}
-	}
-	return n
 }
 
 // All implements zones.RRset.
@@ -292,46 +275,21 @@ func (s *nsSet) All(yield func([]byte) bool) {
 	}
 }
 
-// Append implements zones.RRset.
-func (s *aSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
-	for _, a := range s.four {
-		if !b.A(r.Section, owner, s.ttl, a) {
-			res.Truncated = true
-			break
-		}
-		res.Answers++
-	}
-	return res
-}
-
-// All implements zones.RRset.
-func (s *aSet) All(yield func([]byte) bool) {
-	for i := range s.four {
-		if !yield(s.four[i][:]) {
-			return
-		}
-	}
+// list are the addresses.
+func (o *hostSet) list() (s *nameServer, addresses []netip.Addr) {
+	s = ownOf[nameServer]((*zones.Own)(o))
+	return s, s.addresses[familyOf(o.Type)]
 }
 
 // Append implements zones.RRset.
-func (s *aaaaSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{TTL: s.ttl, EDE: zones.EDENone}
-	for _, a := range s.six {
-		if !b.AAAA(r.Section, owner, s.ttl, a) {
-			res.Truncated = true
-			break
-		}
-		res.Answers++
-	}
-	return res
+func (o *hostSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	s, addresses := o.list()
+	n := place{b, r.Section, owner, s.ttl}.list(addresses)
+	return zones.Result{TTL: s.ttl, EDE: zones.EDENone, Answers: n, Truncated: n < len(addresses)}
 }
 
 // All implements zones.RRset.
-func (s *aaaaSet) All(yield func([]byte) bool) {
-	for i := range s.six {
-		if !yield(s.six[i][:]) {
-			return
-		}
-	}
+func (o *hostSet) All(yield func([]byte) bool) {
+	_, addresses := o.list()
+	yieldAddresses(addresses, yield)
 }

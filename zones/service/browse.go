@@ -17,13 +17,11 @@ const (
 )
 
 // The RRsets of DNS-SD: the ports that services have, the instances with one of
-// them, and the port of one instance.
+// them, and the domain to browse.
 type (
-	portsSet   pool.Listing
-	browseSet  pool.Listing
-	domainSet  apex
-	portSRVSet zones.Own
-	portTXTSet zones.Own
+	portsSet  pool.Listing
+	browseSet pool.Listing
+	domainSet apex
 )
 
 // browse answers the names below `_tcp.Z` and `_udp.Z`: services asked for by
@@ -109,12 +107,9 @@ func (z *Zone) portOfInstance(label, port []byte, udp bool, typ wire.Type, a *zo
 		return
 	}
 	a.Kind = zones.NoData
-	a.Own = zones.Own{Of: set, Number: uint32(i)}
 	switch typ {
-	case wire.TypeSRV:
-		found(a, (*portSRVSet)(&a.Own))
-	case wire.TypeTXT:
-		found(a, (*portTXTSet)(&a.Own))
+	case wire.TypeSRV, wire.TypeTXT:
+		found(a, (*instanceSet)(own(a, set, uint32(i), typ)))
 	case wire.TypeANY:
 		a.Kind = zones.Found
 	}
@@ -296,57 +291,3 @@ func (s *domainSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zo
 
 // All implements zones.RRset.
 func (s *domainSet) All(yield func([]byte) bool) { yield(s.name.Wire()) }
-
-// portOwn is what portOfInstance put into an Answer.
-func portOwn(o *zones.Own) (*pool.Set, uint32) {
-	s, ok := o.Of.(*pool.Set)
-	if !ok {
-		panic("service: the set of a port outlived its Answer")
-	}
-	return s, o.Number
-}
-
-// Append implements zones.RRset.
-func (o *portSRVSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	set, i := portOwn((*zones.Own)(o))
-	s := set.Service()
-	res := result(s, i, r)
-	srv := registeredSRV(s, i)
-	srv.Port = portOf(set, i)
-	ref, ok := b.SRV(r.Section, owner, res.TTL, srv, s.Label(i), s.Absolute())
-	if res = one(res, ok); ok && !r.Bare {
-		additional(s, b, ref, i, &res)
-	}
-	return res
-}
-
-// All implements zones.RRset.
-func (o *portSRVSet) All(yield func([]byte) bool) {
-	set, i := portOwn((*zones.Own)(o))
-	srv := registeredSRV(set.Service(), i)
-	srv.Port = portOf(set, i)
-	yield(rdataSRV(set.Service(), i, srv))
-}
-
-// noText is the TXT record of what has nothing to say: there must be one (RFC
-// 6763 section 6.1).
-var noText = []byte{0}
-
-// text is the instance's metadata.
-func (o *portTXTSet) text() []byte {
-	set, i := portOwn((*zones.Own)(o))
-	if txt := set.Service().TXT(i); len(txt) > 0 {
-		return txt
-	}
-	return noText
-}
-
-// Append implements zones.RRset.
-func (o *portTXTSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	set, i := portOwn((*zones.Own)(o))
-	res := result(set.Service(), i, r)
-	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, o.text()))
-}
-
-// All implements zones.RRset.
-func (o *portTXTSet) All(yield func([]byte) bool) { yield(o.text()) }

@@ -57,8 +57,7 @@ func (x *apex) export(e *exporter) {
 	e.add(name, wire.TypeNS, x.serversTTL, (*nsSet)(x))
 	for i := range x.servers {
 		s := &x.servers[i]
-		e.add(s.name, wire.TypeA, s.ttl, (*aSet)(s))
-		e.add(s.name, wire.TypeAAAA, s.ttl, (*aaaaSet)(s))
+		e.name(s.name, s.ttl, s.answer)
 	}
 }
 
@@ -87,7 +86,7 @@ func (e *exporter) service(s *pool.Service) {
 	if first := own[1 : 1+own[0]]; len(first) < labelMax && has(s.Set(), pool.FamilySRV) {
 		for _, proto := range []string{labelTCP, labelUDP} { // as byProtocol has it
 			owner := prepend("_"+string(first), prepend(proto, own[1+len(first):]))
-			e.add(owner, wire.TypeSRV, ttl, (*srvSet)(s.Set()))
+			e.add(owner, wire.TypeSRV, ttl, &partSet{Of: s.Set(), Type: wire.TypeSRV})
 		}
 	}
 	for set := range s.Filters() {

@@ -156,7 +156,7 @@ func (z *Zone) byProtocol(name *wire.Name, below int, typ wire.Type, a *zones.An
 	a.Kind = zones.NoData
 	switch typ {
 	case wire.TypeSRV:
-		found(a, (*srvSet)(z.view.Standin(s).Set()))
+		found(a, (*partSet)(own(a, z.view.Standin(s).Set(), 0, typ)))
 	case wire.TypeANY:
 		a.Kind = zones.Found
 	}

@@ -13,19 +13,27 @@ type records struct {
 	alpn    []byte // the parameter of its bindings; empty: none
 }
 
-// The RRsets are what they are made from, under a type of each kind of record:
-// of a set of a service, of the service itself, and of one of its instances.
+// The RRsets are what they are made from: of a service, under a type of each kind of
+// record; others are made by Lookup from what it found, which is in the Answer.
 type (
-	addresses4  pool.Set
-	addresses6  pool.Set
-	srvSet      pool.Set
-	txtSet      records
-	whySet      pool.Service
-	instance4   zones.Own
-	instance6   zones.Own
-	instanceSRV zones.Own
-	instanceTXT zones.Own
+	txtSet records
+	whySet pool.Service
 )
+
+// own is room in a for a set that is made of something, for ownOf to return.
+func own(a *zones.Answer, of any, number uint32, typ wire.Type) *zones.Own {
+	a.Own = zones.Own{Of: of, Number: number, Type: typ}
+	return &a.Own
+}
+
+// ownOf is what own put into an Answer.
+func ownOf[T any](o *zones.Own) *T {
+	of, ok := o.Of.(*T)
+	if !ok {
+		panic("service: a set outlived its Answer")
+	}
+	return of
+}
 
 // Encode makes the records of s: pool.Config.Encode. It is called by the pool's
 // writer.
@@ -74,27 +82,16 @@ func filtered(s *pool.Service, set *pool.Set, typ wire.Type, a *zones.Answer) {
 
 // answer finds the RRset of a type.
 func answer(s *pool.Set, typ wire.Type, a *zones.Answer) {
-	if v4, v6 := virtual(s); len(v4)+len(v6) > 0 && (typ == wire.TypeA || typ == wire.TypeAAAA) {
-		switch {
-		case typ == wire.TypeA && len(v4) > 0:
-			found(a, (*virtual4)(s))
-		case typ == wire.TypeAAAA && len(v6) > 0:
-			found(a, (*virtual6)(s))
-		}
-		return
-	}
 	switch typ {
-	case wire.TypeA:
-		if has(s, pool.FamilyA) {
-			found(a, (*addresses4)(s))
-		}
-	case wire.TypeAAAA:
-		if has(s, pool.FamilyAAAA) {
-			found(a, (*addresses6)(s))
-		}
-	case wire.TypeSRV:
-		if has(s, pool.FamilySRV) {
-			found(a, (*srvSet)(s))
+	case wire.TypeA, wire.TypeAAAA, wire.TypeSRV:
+		f := familyOf(typ)
+		switch {
+		case !isAddress(typ) || !isVirtual(s):
+			if has(s, f) {
+				found(a, (*partSet)(own(a, s, 0, typ)))
+			}
+		case len(s.Service().VIPs(f)) > 0:
+			found(a, (*virtualSet)(own(a, s, 0, typ)))
 		}
 	case wire.TypeANY:
 		if has(s, pool.FamilyA) || has(s, pool.FamilyAAAA) || has(s, pool.FamilySRV) {
@@ -112,36 +109,20 @@ func has(s *pool.Set, f pool.Family) bool {
 // answerInstance finds the RRset of a type of one instance.
 func answerInstance(s *pool.Service, n uint32, typ wire.Type, a *zones.Answer) {
 	a.Kind = zones.NoData
-	a.Own = zones.Own{Of: s, Number: n}
+	has := false
 	switch typ {
-	case wire.TypeA:
-		if s.Count4(n) > 0 {
-			found(a, (*instance4)(&a.Own))
-		}
-	case wire.TypeAAAA:
-		if s.Count6(n) > 0 {
-			found(a, (*instance6)(&a.Own))
-		}
+	case wire.TypeA, wire.TypeAAAA:
+		has = count(s, n, familyOf(typ)) > 0
 	case wire.TypeSRV:
-		if s.Port(n) != 0 {
-			found(a, (*instanceSRV)(&a.Own))
-		}
+		has = s.Port(n) != 0
 	case wire.TypeTXT:
-		if len(s.TXT(n)) > 0 {
-			found(a, (*instanceTXT)(&a.Own))
-		}
+		has = len(s.TXT(n)) > 0
 	case wire.TypeANY:
 		a.Kind = zones.Found // an instance has an address
 	}
-}
-
-// instanceOf is what answerInstance put into an Answer.
-func instanceOf(o *zones.Own) (*pool.Service, uint32) {
-	s, ok := o.Of.(*pool.Service)
-	if !ok {
-		panic("service: the set of an instance outlived its Answer")
+	if has {
+		found(a, (*instanceSet)(own(a, s.Set(), n, typ)))
 	}
-	return s, o.Number
 }
 
 // state completes a result by what is known of the service's source: a stale

@@ -138,41 +138,27 @@ func (z *Sky) pattern(root *skyNode, name *wire.Name, below int, held bool, typ 
 }
 
 // answerSky finds the RRset of a type of a name that exists, which has a set, and a record
-// of its own; nil: none.
-func answerSky(s *skySet, own *skyRecord, typ wire.Type, a *zones.Answer) {
+// of its own, self; nil: none.
+func answerSky(s *skySet, self *skyRecord, typ wire.Type, a *zones.Answer) {
 	switch typ {
-	case wire.TypeA, wire.TypeAAAA:
-		switch {
-		case typ == wire.TypeA && s.four:
-			found(a, (*sky4)(s))
-		case typ == wire.TypeAAAA && s.six:
-			found(a, (*sky6)(s))
-		case !s.four && !s.six && s.alias != nil:
-			a.Kind, a.Type, a.RRset, a.Target = zones.Alias, wire.TypeCNAME, (*skyCNAME)(s.alias), s.alias.host
-		}
-	case wire.TypeCNAME:
-		if own != nil && own.host != nil {
-			found(a, (*skyCNAME)(own))
-		}
-	case wire.TypePTR:
-		if own != nil && own.host != nil {
-			found(a, (*skyPTR)(own))
-		}
-	case wire.TypeSRV:
-		if s.srv {
-			found(a, (*skySRV)(s))
-		}
-	case wire.TypeMX:
-		if s.mx {
-			found(a, (*skyMX)(s))
-		}
-	case wire.TypeTXT:
-		if s.text {
-			found(a, (*skyTXT)(s))
+	case wire.TypeCNAME, wire.TypePTR:
+		if self != nil && self.host != nil {
+			found(a, (*skyPointer)(own(a, self, 0, typ)))
 		}
 	case wire.TypeANY:
 		if len(s.records) > 0 {
 			a.Kind = zones.Found
+		}
+	default:
+		for k := range skyKinds {
+			if skyKinds[k].typ == typ && s.has[k] {
+				found(a, (*skyRecords)(own(a, s, uint32(k), typ)))
+				return
+			}
+		}
+		if isAddress(typ) && s.alias != nil {
+			a.Kind, a.Type, a.Target = zones.Alias, wire.TypeCNAME, s.alias.host
+			a.RRset = (*skyPointer)(own(a, s.alias, 0, wire.TypeCNAME))
 		}
 	}
 }

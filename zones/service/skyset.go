@@ -3,7 +3,6 @@ package service
 import (
 	"bytes"
 	"encoding/binary"
-	"net/netip"
 	"time"
 
 	"github.com/musterdns/muster/dnsserver/wire"
@@ -12,15 +11,10 @@ import (
 	"github.com/musterdns/muster/zones"
 )
 
-// The RRsets of a zone of SkyDNS records: of a set, and of one record.
+// The RRsets of a zone of SkyDNS records.
 type (
-	sky4     skySet
-	sky6     skySet
-	skySRV   skySet
-	skyMX    skySet
-	skyTXT   skySet
-	skyCNAME skyRecord
-	skyPTR   skyRecord
+	skyRecords zones.Own // the records of one type of a *skySet; Number is that of its kind
+	skyPointer zones.Own // CNAME or PTR of a *skyRecord
 )
 
 // in reports whether the record may be answered: it is no instance, or one that is in.
@@ -95,16 +89,6 @@ func (s *skySet) each(z *Sky, r *zones.Request, res *zones.Result, kind *skyKind
 	}
 }
 
-// all yields the RDATA of the records of a kind that may be answered.
-func (s *skySet) all(kind *skyKind, yield func([]byte) bool) {
-	z := s.tree.zone.Load()
-	for _, rec := range s.records {
-		if kind.of(rec) && rec.in(z) && s.first(z, kind, rec) && !yield(kind.rdata(rec)) {
-			return
-		}
-	}
-}
-
 // first reports whether no record before this one in the set, that may be answered, says
 // the same: a set has no record twice (RFC 2181 section 5).
 func (s *skySet) first(z *Sky, kind *skyKind, rec *skyRecord) bool {
@@ -127,14 +111,14 @@ type skyKind struct {
 	rdata func(r *skyRecord) []byte
 }
 
-// The kinds. Never written to.
-var (
-	skyA    = skyKind{wire.TypeA, isFour, sameAddress, addressOf}
-	skyAAAA = skyKind{wire.TypeAAAA, isSix, sameAddress, addressOf}
-	skySRVs = skyKind{wire.TypeSRV, isTarget, sameSRV, srvOf}
-	skyMXs  = skyKind{wire.TypeMX, isMail, sameMX, mxOf}
-	skyTXTs = skyKind{wire.TypeTXT, isText, sameText, textOf}
-)
+// skyKinds are all of them. Never written to.
+var skyKinds = [...]skyKind{
+	{wire.TypeA, isFour, sameAddress, addressOf},
+	{wire.TypeAAAA, isSix, sameAddress, addressOf},
+	{wire.TypeSRV, isTarget, sameSRV, srvOf},
+	{wire.TypeMX, isMail, sameMX, mxOf},
+	{wire.TypeTXT, isText, sameText, textOf},
+}
 
 func isFour(r *skyRecord) bool   { return r.Addr.Is4() }
 func isSix(r *skyRecord) bool    { return r.Addr.Is6() }
@@ -168,36 +152,33 @@ func mxOf(r *skyRecord) []byte {
 func textOf(r *skyRecord) []byte { return r.text }
 
 // Append implements zones.RRset.
-func (s *sky4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).addresses(b, owner, r, &skyA)
-}
-
-// All implements zones.RRset.
-func (s *sky4) All(yield func([]byte) bool) { (*skySet)(s).all(&skyA, yield) }
-
-// Append implements zones.RRset.
-func (s *sky6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).addresses(b, owner, r, &skyAAAA)
-}
-
-// All implements zones.RRset.
-func (s *sky6) All(yield func([]byte) bool) { (*skySet)(s).all(&skyAAAA, yield) }
-
-// addresses writes each address of a family once.
-func (s *skySet) addresses(b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind) zones.Result {
+func (o *skyRecords) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	s, kind := ownOf[skySet]((*zones.Own)(o)), &skyKinds[o.Number]
 	z := s.tree.zone.Load()
 	res := s.begin(z, r, kind)
-	s.each(z, r, &res, kind, func(rec *skyRecord) bool {
-		return skyAddress(b, r.Section, owner, res.TTL, rec.Addr)
-	})
+	switch kind.typ {
+	case wire.TypeSRV, wire.TypeMX:
+		s.targets(z, b, owner, r, kind, &res)
+	case wire.TypeTXT:
+		s.each(z, r, &res, kind, func(rec *skyRecord) bool {
+			return b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, rec.text)
+		})
+	default:
+		to := place{b, r.Section, owner, res.TTL}
+		s.each(z, r, &res, kind, func(rec *skyRecord) bool { return to.address(rec.Addr) })
+	}
 	return res
 }
 
-func skyAddress(b *wire.Builder, to wire.Section, owner wire.Ref, ttl uint32, a netip.Addr) bool {
-	if a.Is4() {
-		return b.A(to, owner, ttl, a.As4())
+// All implements zones.RRset.
+func (o *skyRecords) All(yield func([]byte) bool) {
+	s, kind := ownOf[skySet]((*zones.Own)(o)), &skyKinds[o.Number]
+	z := s.tree.zone.Load()
+	for _, rec := range s.records {
+		if kind.of(rec) && rec.in(z) && s.first(z, kind, rec) && !yield(kind.rdata(rec)) {
+			return
+		}
 	}
-	return b.AAAA(to, owner, ttl, a.As16())
 }
 
 // fixed is what an SRV record has before its target.
@@ -209,29 +190,11 @@ func (r *skyRecord) fixed() [6]byte {
 	return out
 }
 
-// Append implements zones.RRset.
-func (s *skySRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).targets(b, owner, r, &skySRVs)
-}
-
-// All implements zones.RRset.
-func (s *skySRV) All(yield func([]byte) bool) { (*skySet)(s).all(&skySRVs, yield) }
-
-// Append implements zones.RRset.
-func (s *skyMX) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return (*skySet)(s).targets(b, owner, r, &skyMXs)
-}
-
-// All implements zones.RRset.
-func (s *skyMX) All(yield func([]byte) bool) { (*skySet)(s).all(&skyMXs, yield) }
-
 // targets writes records that name hosts, and the addresses that their own records
 // have.
-func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind) zones.Result {
-	z := s.tree.zone.Load()
-	res := s.begin(z, r, kind)
+func (s *skySet) targets(z *Sky, b *wire.Builder, owner wire.Ref, r *zones.Request, kind *skyKind, res *zones.Result) {
 	refs := r.Refs[:0]
-	s.each(z, r, &res, kind, func(rec *skyRecord) bool {
+	s.each(z, r, res, kind, func(rec *skyRecord) bool {
 		fixed := rec.fixed()
 		prefix, compress := fixed[:], false // RFC 2782: the target is not compressed
 		if kind.typ == wire.TypeMX {
@@ -244,57 +207,31 @@ func (s *skySet) targets(b *wire.Builder, owner wire.Ref, r *zones.Request, kind
 	})
 	r.Refs = refs
 	if r.Bare {
-		return res
+		return
 	}
 	for n, at := range r.Picks {
 		rec := s.records[at]
 		if !rec.Addr.IsValid() {
 			continue
 		}
-		if !skyAddress(b, wire.Additional, refs[n], res.TTL, rec.Addr) {
-			break // it is no part of the answer: RFC 2181 section 9
+		if !(place{b, wire.Additional, refs[n], res.TTL}).address(rec.Addr) {
+			return // it is no part of the answer: RFC 2181 section 9
 		}
 		res.Additional++
 	}
-	return res
 }
 
-// Append implements zones.RRset.
-func (s *skyTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	z := s.tree.zone.Load()
-	res := (*skySet)(s).begin(z, r, &skyTXTs)
-	(*skySet)(s).each(z, r, &res, &skyTXTs, func(rec *skyRecord) bool {
-		return b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, rec.text)
-	})
-	return res
-}
-
-// All implements zones.RRset.
-func (s *skyTXT) All(yield func([]byte) bool) { (*skySet)(s).all(&skyTXTs, yield) }
-
-// Append implements zones.RRset.
-func (r *skyCNAME) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
-	return (*skyRecord)(r).pointer(b, owner, q, wire.TypeCNAME)
-}
-
-// All implements zones.RRset.
-func (r *skyCNAME) All(yield func([]byte) bool) { yield(r.host) }
-
-// Append implements zones.RRset.
-func (r *skyPTR) Append(b *wire.Builder, owner wire.Ref, q *zones.Request) zones.Result {
-	return (*skyRecord)(r).pointer(b, owner, q, wire.TypePTR)
-}
-
-// All implements zones.RRset.
-func (r *skyPTR) All(yield func([]byte) bool) { yield(r.host) }
-
-// pointer writes the one name that a record leads to.
-func (r *skyRecord) pointer(b *wire.Builder, owner wire.Ref, q *zones.Request, typ wire.Type) zones.Result {
-	z := r.tree.zone.Load()
-	res := zones.Result{TTL: r.ttl(z, q.Now), EDE: zones.EDENone}
+// Append implements zones.RRset: the one name that a record leads to.
+func (o *skyPointer) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	rec := ownOf[skyRecord]((*zones.Own)(o))
+	z := rec.tree.zone.Load()
+	res := zones.Result{TTL: rec.ttl(z, r.Now), EDE: zones.EDENone}
 	if state := z.view.Source(z.source); state != nil {
-		stateOf(state, &res, q.Now)
+		stateOf(state, &res, r.Now)
 	}
-	_, ok := b.RRName(q.Section, owner, typ, wire.ClassIN, res.TTL, nil, r.host, true)
+	_, ok := b.RRName(r.Section, owner, o.Type, wire.ClassIN, res.TTL, nil, rec.host, true)
 	return one(res, ok)
 }
+
+// All implements zones.RRset.
+func (o *skyPointer) All(yield func([]byte) bool) { yield(ownOf[skyRecord]((*zones.Own)(o)).host) }

@@ -314,10 +314,10 @@ func isAny(label []byte) bool { return string(label) == "*" || string(label) == 
 
 // skySet is records that are answered together. Immutable.
 type skySet struct {
-	tree                     *SkyTree
-	records                  []*skyRecord
-	four, six, srv, mx, text bool
-	alias                    *skyRecord // the first whose host is a name
+	tree    *SkyTree
+	records []*skyRecord
+	has     [len(skyKinds)]bool // some record is of the kind
+	alias   *skyRecord          // the first whose host is a name, where there are no addresses; nil: none
 }
 
 // newSkySet is the set of records: of those with a group, that of the shortest path has
@@ -336,15 +336,18 @@ func newSkySet(t *SkyTree, all []*skyRecord) *skySet {
 	if agreed && group != "" {
 		s.records = slices.DeleteFunc(slices.Clone(all), func(r *skyRecord) bool { return r.Group != "" && r.Group != group })
 	}
+	addressed := false
 	for _, r := range s.records {
-		s.four = s.four || isFour(r)
-		s.six = s.six || isSix(r)
-		s.srv = s.srv || isTarget(r)
-		s.mx = s.mx || isMail(r)
-		s.text = s.text || isText(r)
+		addressed = addressed || r.Addr.IsValid()
+		for k := range skyKinds {
+			s.has[k] = s.has[k] || skyKinds[k].of(r)
+		}
 		if s.alias == nil && r.host != nil {
 			s.alias = r
 		}
+	}
+	if addressed { // an alias has no other data (RFC 1034 section 3.6.2)
+		s.alias = nil
 	}
 	return s
 }

@@ -16,45 +16,33 @@ const octetsSRV = 2 + 10 + 6
 // service leaves it to Muster.
 const answersSRV = 8
 
-// Append implements zones.RRset. All instances of the drawn tier go out with
+// services writes the SRV records of a set. All instances of the drawn tier go out with
 // their weights if they fit; else as many as the service wants, picked by
 // weight and therefore with equal weights, since a client that weighs them
 // again (RFC 2782) would weigh twice. Under hash the priority is the rank.
-func (s *srvSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res := zones.Result{EDE: zones.EDENone, Scope: localScope((*pool.Set)(s), r)}
-	s = (*srvSet)(nearest((*pool.Set)(s), pool.FamilySRV, r))
-	svc, g := (*pool.Set)(s).Service(), (*pool.Set)(s).Group(pool.FamilySRV)
-	q, hashed := request(svc, r)
-	tier, q := g.Draw(q, hashed)
-	if tier == nil {
-		mode(b, g)
-		state(svc, &res, r.Now)
-		return res
-	}
+func (d *draw) services(b *wire.Builder, owner wire.Ref, r *zones.Request, res *zones.Result) {
 	start := b.Mark()
-	if fits(svc, b, tier) {
-		r.Picks = pick(tier, r.Picks[:0], tier.Size(), q, r.Hashed)
-		s.write(b, owner, r, tier, hashed, &res)
+	if fits(d.service, b, d.tier) {
+		d.pick(d.tier.Size(), r, res)
+		d.writeSRV(b, owner, r, res)
 	}
-	if res.Answers == 0 {
-		// Not all fit, or the reckoning was out because the owner's name could
-		// not be pointed to.
-		k := answersSRV
-		if m := svc.MaxAnswers(); m > 0 {
-			k = m
-		} else if svc.Everything() {
-			k = tier.Size()
-		}
-		for k = min(k, room(svc, b)); k > 0 && res.Answers == 0; k /= 2 {
-			b.Rewind(start)
-			r.Picks = pick(tier, r.Picks[:0], k, q, r.Hashed)
-			s.write(b, owner, r, tier, hashed, &res)
-		}
-		res.Truncated = res.Answers == 0 || svc.Everything()
+	if res.Answers > 0 {
+		return
 	}
-	res.Scope = max(res.Scope, scope(svc, r))
-	mode(b, g)
-	return res
+	// Not all fit, or the reckoning was out because the owner's name could
+	// not be pointed to.
+	k := answersSRV
+	if m := d.service.MaxAnswers(); m > 0 {
+		k = m
+	} else if d.service.Everything() {
+		k = d.tier.Size()
+	}
+	for k = min(k, room(d.service, b)); k > 0 && res.Answers == 0; k /= 2 {
+		b.Rewind(start)
+		d.pick(k, r, res)
+		d.writeSRV(b, owner, r, res)
+	}
+	res.Truncated = res.Answers == 0 || d.service.Everything()
 }
 
 // fits reports whether the whole tier is wanted and has room.
@@ -71,22 +59,19 @@ func room(s *pool.Service, b *wire.Builder) int {
 	return max(b.Room()/(octetsSRV+len(s.Absolute())+64), 1)
 }
 
-// write writes the picks and the addresses of their targets. When a record does
+// writeSRV writes the picks and the addresses of their targets. When a record does
 // not fit, it takes all back and leaves res without answers.
-func (s *srvSet) write(b *wire.Builder, owner wire.Ref, r *zones.Request, t *pool.Tier, hashed bool, res *zones.Result) {
-	set := (*pool.Set)(s)
-	svc := set.Service()
-	res.TTL = ttlOf(svc, set.Group(pool.FamilySRV), t, r.Picks, r.Now)
-	state(svc, res, r.Now)
+func (d *draw) writeSRV(b *wire.Builder, owner wire.Ref, r *zones.Request, res *zones.Result) {
+	svc := d.service
 	start := b.Mark()
 	refs := r.Refs[:0]
-	whole := len(r.Picks) == t.Size()
+	whole := len(r.Picks) == d.tier.Size()
 	for rank, i := range r.Picks {
-		srv := wire.SRV{Priority: svc.Priority(i), Weight: 1, Port: portOf(set, i)}
-		if hashed {
+		srv := wire.SRV{Priority: svc.Priority(i), Weight: 1, Port: portOf(d.set, i)}
+		if d.hashed {
 			srv.Priority = uint16(rank)
 		} else if whole {
-			srv.Weight = svc.SRVWeight(i, t.Heaviest())
+			srv.Weight = svc.SRVWeight(i, d.tier.Heaviest())
 		}
 		ref, ok := b.SRV(r.Section, owner, res.TTL, srv, svc.Label(i), svc.Absolute())
 		if !ok {
@@ -132,9 +117,8 @@ func additional(s *pool.Service, b *wire.Builder, target wire.Ref, i uint32, res
 	return true
 }
 
-// All implements zones.RRset.
-func (s *srvSet) All(yield func([]byte) bool) {
-	set := (*pool.Set)(s)
+// allServices yields the SRV records of all instances that may be answered.
+func allServices(set *pool.Set, yield func([]byte) bool) {
 	svc := set.Service()
 	tiers := set.Group(pool.FamilySRV).Tiers()
 	for t := range tiers {
@@ -154,26 +138,4 @@ func rdataSRV(s *pool.Service, i uint32, srv wire.SRV) []byte {
 		rdata = binary.BigEndian.AppendUint16(rdata, v)
 	}
 	return append(append(rdata, s.Label(i)...), s.Absolute()...)
-}
-
-// Append implements zones.RRset.
-func (i *instanceSRV) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	s, n := instanceOf((*zones.Own)(i))
-	res := result(s, n, r)
-	ref, ok := b.SRV(r.Section, owner, res.TTL, registeredSRV(s, n), s.Label(n), s.Absolute())
-	if res = one(res, ok); ok && !r.Bare {
-		additional(s, b, ref, n, &res)
-	}
-	return res
-}
-
-// registeredSRV is what instance i has registered.
-func registeredSRV(s *pool.Service, i uint32) wire.SRV {
-	return wire.SRV{Priority: s.Priority(i), Weight: s.Weight(i), Port: s.Port(i)}
-}
-
-// All implements zones.RRset.
-func (i *instanceSRV) All(yield func([]byte) bool) {
-	s, n := instanceOf((*zones.Own)(i))
-	yield(rdataSRV(s, n, registeredSRV(s, n)))
 }

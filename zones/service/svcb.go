@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -29,29 +30,19 @@ const (
 	keyIPv6Hint = 6
 )
 
-// The RRsets of service bindings (RFC 9460), of the set of a port.
-type (
-	httpsSet pool.Set
-	svcbSet  pool.Set
-)
-
 // binding finds a service's HTTPS or SVCB set. HTTPS is made from the port named
 // https alone: the record tells browsers not to use http any more (RFC 9460
 // section 9.5). SVCB promises nothing of the kind, and falls back to http.
 func binding(s *pool.Service, typ wire.Type, a *zones.Answer) {
-	if v4, v6 := s.VIPs(); len(v4)+len(v6) > 0 {
+	if hasVIPs(s) {
 		return // which ports the proxy behind them listens at is not known
 	}
 	set := s.Filter(pool.FilterPort, []byte(portHTTPS), false)
-	switch {
-	case typ == wire.TypeHTTPS && set != nil:
-		found(a, (*httpsSet)(set))
-	case typ == wire.TypeSVCB && set != nil:
-		found(a, (*svcbSet)(set))
-	case typ == wire.TypeSVCB:
-		if set = s.Filter(pool.FilterPort, []byte(portHTTP), false); set != nil {
-			found(a, (*svcbSet)(set))
-		}
+	if set == nil && typ == wire.TypeSVCB {
+		set = s.Filter(pool.FilterPort, []byte(portHTTP), false)
+	}
+	if set != nil {
+		found(a, (*partSet)(own(a, set, 0, typ)))
 	}
 }
 
@@ -71,16 +62,6 @@ func alpnParam(meta map[string]string) []byte {
 	return append(binary.BigEndian.AppendUint16(head, uint16(len(ids))), ids...)
 }
 
-// Append implements zones.RRset.
-func (s *httpsSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return bindings((*pool.Set)(s), b, owner, r, wire.TypeHTTPS)
-}
-
-// Append implements zones.RRset.
-func (s *svcbSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	return bindings((*pool.Set)(s), b, owner, r, wire.TypeSVCB)
-}
-
 // bindingMax is the greatest RDATA that is built: a target, alpn as alpnParam
 // bounds it, and as many hints as fit the rest.
 const bindingMax = 2048
@@ -88,41 +69,22 @@ const bindingMax = 2048
 // bindings picks instances as for their addresses, for clients choose among
 // bindings of one priority without weights (RFC 9460 section 2.4.1), and writes
 // a record for each. Under hash the priority is the rank.
-func bindings(s *pool.Set, b *wire.Builder, owner wire.Ref, r *zones.Request, typ wire.Type) zones.Result {
-	res := zones.Result{EDE: zones.EDENone}
-	svc, g := s.Service(), s.Group(pool.FamilySRV)
-	q, hashed := request(svc, r)
-	tier, q := g.Draw(q, hashed)
-	if tier == nil {
-		mode(b, g)
-		state(svc, &res, r.Now)
-		return res
-	}
-	k := tier.Auto()
-	if m := svc.MaxAnswers(); m > 0 {
-		k = min(m, tier.Size())
-	}
-	picks := pick(tier, r.Picks[:0], k, q, r.Hashed)
-	r.Picks = picks
-	res.TTL = ttlOf(svc, g, tier, picks, r.Now)
-	res.Scope = scope(svc, r)
-	state(svc, &res, r.Now)
+func (d *draw) bindings(b *wire.Builder, owner wire.Ref, r *zones.Request, typ wire.Type, res *zones.Result) {
+	d.pick(d.wanted(), r, res)
 	var buf [bindingMax]byte
-	for rank, i := range picks {
-		priority := svc.Priority(i)
-		if hashed {
+	for rank, i := range r.Picks {
+		priority := d.service.Priority(i)
+		if d.hashed {
 			priority = uint16(rank)
 		}
-		if !b.RR(r.Section, owner, typ, wire.ClassIN, res.TTL, rdataSVCB(s, buf[:0], i, priority)) {
+		if !b.RR(r.Section, owner, typ, wire.ClassIN, res.TTL, rdataSVCB(d.set, buf[:0], i, priority)) {
 			// Complete by policy as far as it goes, but for nothing at all or where
 			// the policy is to give everything.
-			res.Truncated = res.Answers == 0 || svc.Everything()
+			res.Truncated = res.Answers == 0 || d.service.Everything()
 			break
 		}
 		res.Answers++
 	}
-	mode(b, g)
-	return res
 }
 
 // rdataSVCB appends the RDATA of instance i's binding (RFC 9460 section 2.2):
@@ -138,19 +100,18 @@ func rdataSVCB(s *pool.Set, dst []byte, i uint32, priority uint16) []byte {
 	}
 	dst = param(dst, keyPort, 2)
 	dst = binary.BigEndian.AppendUint16(dst, portOf(s, i))
-	room := func(octets, n int) int { return min(n, (bindingMax-len(dst)-4)/octets) }
-	if n := room(4, svc.Count4(i)); n > 0 {
-		dst = param(dst, keyIPv4Hint, n*4)
-		for k := range n {
-			a := svc.Addr4(i, k)
-			dst = append(dst, a[:]...)
+	for _, hint := range [...]struct {
+		family pool.Family
+		key    uint16
+		octets int
+	}{{pool.FamilyA, keyIPv4Hint, 4}, {pool.FamilyAAAA, keyIPv6Hint, 16}} {
+		n := min(count(svc, i, hint.family), (bindingMax-len(dst)-4)/hint.octets)
+		if n <= 0 {
+			continue
 		}
-	}
-	if n := room(16, svc.Count6(i)); n > 0 {
-		dst = param(dst, keyIPv6Hint, n*16)
+		dst = param(dst, hint.key, n*hint.octets)
 		for k := range n {
-			a := svc.Addr6(i, k)
-			dst = append(dst, a[:]...)
+			dst = appendAddress(dst, address(svc, i, hint.family, k))
 		}
 	}
 	return dst
@@ -161,12 +122,17 @@ func param(dst []byte, key uint16, size int) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(dst, key), uint16(size))
 }
 
-// All implements zones.RRset.
-func (s *httpsSet) All(yield func([]byte) bool) { allBindings((*pool.Set)(s), yield) }
+// appendAddress appends the octets of an address.
+func appendAddress(dst []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		four := a.As4()
+		return append(dst, four[:]...)
+	}
+	six := a.As16()
+	return append(dst, six[:]...)
+}
 
-// All implements zones.RRset.
-func (s *svcbSet) All(yield func([]byte) bool) { allBindings((*pool.Set)(s), yield) }
-
+// allBindings yields the bindings of all instances that may be answered.
 func allBindings(s *pool.Set, yield func([]byte) bool) {
 	each(s.Group(pool.FamilySRV), func(i uint32) bool {
 		return yield(slices.Clip(rdataSVCB(s, nil, i, s.Service().Priority(i))))

@@ -35,19 +35,6 @@ func (s *txtSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones
 // All implements zones.RRset.
 func (s *txtSet) All(yield func([]byte) bool) { yield(s.txt) }
 
-// Append implements zones.RRset.
-func (i *instanceTXT) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	s, n := instanceOf((*zones.Own)(i))
-	res := result(s, n, r)
-	return one(res, b.RR(r.Section, owner, wire.TypeTXT, wire.ClassIN, res.TTL, s.TXT(n)))
-}
-
-// All implements zones.RRset.
-func (i *instanceTXT) All(yield func([]byte) bool) {
-	s, n := instanceOf((*zones.Own)(i))
-	yield(s.TXT(n))
-}
-
 // whyTTL is the TTL of explanations in seconds: they are of the moment.
 const whyTTL = 1
 

@@ -1,26 +1,26 @@
 package service
 
 import (
+	"net/netip"
+
 	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/pool"
 	"github.com/musterdns/muster/zones"
 )
 
-// The RRsets of a service whose policy is to be answered with virtual addresses,
-// behind which a proxy chooses. They are there while an instance may be served.
-type (
-	virtual4 pool.Set
-	virtual6 pool.Set
-)
+// virtualSet is the addresses, A or AAAA, of a *pool.Set of a service whose policy is to be
+// answered with virtual addresses, behind which a proxy chooses. They are there while an
+// instance may be served.
+type virtualSet zones.Own
 
-// virtual are the virtual addresses of a set. Only the whole of a service has
+// isVirtual reports whether a set has virtual addresses. Only the whole of a service has
 // them: who asks for a part of it means instances.
-func virtual(s *pool.Set) ([][4]byte, [][16]byte) {
-	if s.Kind() != pool.FilterNone {
-		return nil, nil
-	}
-	return s.Service().VIPs()
+func isVirtual(s *pool.Set) bool {
+	return s.Kind() == pool.FilterNone && hasVIPs(s.Service())
 }
+
+// hasVIPs reports whether a service has virtual addresses.
+func hasVIPs(s *pool.Service) bool { return len(s.VIPs(pool.FamilyA))+len(s.VIPs(pool.FamilyAAAA)) > 0 }
 
 // behind is the group of the instances behind the addresses: of the family in
 // which some may be served.
@@ -31,63 +31,31 @@ func behind(s *pool.Set) *pool.Group {
 	return s.Group(pool.FamilyAAAA)
 }
 
-// begin begins the result of virtual addresses; open is false where no instance
-// may be served.
-func begin(s *pool.Set, b *wire.Builder, r *zones.Request) (res zones.Result, open bool) {
-	g := behind(s)
-	res = zones.Result{EDE: zones.EDENone}
-	if open = len(g.Tiers()) > 0; open {
+// open are the addresses of the set; none where no instance may be served.
+func (o *virtualSet) open() (*pool.Set, []netip.Addr) {
+	s := ownOf[pool.Set]((*zones.Own)(o))
+	if len(behind(s).Tiers()) == 0 {
+		return s, nil
+	}
+	return s, s.Service().VIPs(familyOf(o.Type))
+}
+
+// Append implements zones.RRset.
+func (o *virtualSet) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
+	s, addresses := o.open()
+	res := zones.Result{EDE: zones.EDENone}
+	if len(addresses) > 0 {
 		res.TTL = s.Service().TTL()
 	}
-	mode(b, g)
+	mode(b, behind(s))
 	state(s.Service(), &res, r.Now)
-	return res, open
-}
-
-// Append implements zones.RRset.
-func (s *virtual4) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res, open := begin((*pool.Set)(s), b, r)
-	addresses, _ := virtual((*pool.Set)(s))
-	for i := 0; open && i < len(addresses); i++ {
-		if !b.A(r.Section, owner, res.TTL, addresses[i]) {
-			res.Truncated = true
-			break
-		}
-		res.Answers++
-	}
-	return res
-}
-
-// Append implements zones.RRset.
-func (s *virtual6) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) zones.Result {
-	res, open := begin((*pool.Set)(s), b, r)
-	_, addresses := virtual((*pool.Set)(s))
-	for i := 0; open && i < len(addresses); i++ {
-		if !b.AAAA(r.Section, owner, res.TTL, addresses[i]) {
-			res.Truncated = true
-			break
-		}
-		res.Answers++
-	}
+	res.Answers = place{b, r.Section, owner, res.TTL}.list(addresses)
+	res.Truncated = res.Answers < len(addresses)
 	return res
 }
 
 // All implements zones.RRset.
-func (s *virtual4) All(yield func([]byte) bool) {
-	addresses, _ := virtual((*pool.Set)(s))
-	for i := range addresses {
-		if len(behind((*pool.Set)(s)).Tiers()) == 0 || !yield(addresses[i][:]) {
-			return
-		}
-	}
-}
-
-// All implements zones.RRset.
-func (s *virtual6) All(yield func([]byte) bool) {
-	_, addresses := virtual((*pool.Set)(s))
-	for i := range addresses {
-		if len(behind((*pool.Set)(s)).Tiers()) == 0 || !yield(addresses[i][:]) {
-			return
-		}
-	}
+func (o *virtualSet) All(yield func([]byte) bool) {
+	_, addresses := o.open()
+	yieldAddresses(addresses, yield)
 }
