@@ -80,6 +80,23 @@ func TestText_NamesNoPathOfOneMachine(t *testing.T) {
 	})
 }
 
+// lineMax is how wide a line of what operators read may be, in columns.
+const lineMax = 140
+
+func TestText_DocumentsFitAScreen(t *testing.T) {
+	for _, file := range []string{"README.md", "CHANGELOG.md"} {
+		text, err := os.ReadFile(filepath.Join(top, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range bytes.Split(text, []byte("\n")) {
+			if len(line) > lineMax {
+				t.Errorf("%s:%d: %d columns, want %d at most", file, i+1, len(line), lineMax)
+			}
+		}
+	}
+}
+
 // notASCII are files whose subject is what lies outside ASCII.
 var notASCII = exemptions{
 	"dnsserver/wire/name_test.go": "names of any octets",

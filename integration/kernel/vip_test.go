@@ -111,7 +111,7 @@ func TestVIP_IsNotGivenUpByAnUpgrade(t *testing.T) {
 			}
 		}
 	}
-	most := 3*time.Second + w.stalled(t) // README has the time of a machine that is not busy
+	most := 3*time.Second + w.stalled(t) // bench/README.md has the time of a machine that is not busy
 	for _, way := range []string{byKernel, byProcess} {
 		// A probe that finds nobody waits for as long as its patience.
 		away := longest(w.ordinary.answers(t), way)
