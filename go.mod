@@ -8,7 +8,7 @@ require (
 	github.com/google/go-cmp v0.7.0 // tests
 	github.com/google/nftables v0.3.0 // tables of the NAT data plane: lb/kernel/nat
 	github.com/mdlayher/netlink v1.11.2 // conntrack: lb/kernel/nat
-	github.com/miekg/dns v1.1.73 // master files: zones/zonefile; printing answers: dnsserver/authority; the oracle of tests
+	github.com/miekg/dns v1.1.73 // master files: zones/zonefile; printing answers: dnsserver/presentation; the oracle of tests
 	github.com/prometheus/client_golang v1.25.0 // the exposition: cmd/internal/metrics
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line: tests of cmd/internal/cli
 	github.com/spf13/cobra v1.10.2 // the command tree: cmd/internal/cli

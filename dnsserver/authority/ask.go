@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/musterdns/muster/dnsserver"
+	"github.com/musterdns/muster/dnsserver/presentation"
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
@@ -28,14 +29,14 @@ const askSize = 1232
 // UDP, for people who want to know what it says. Nothing is forwarded: what
 // would be is answered REFUSED. It is for the admin API, not the query path.
 func (h *Handler) Ask(name, typ string, client netip.Addr) (Reply, error) {
-	qtype, ok := dns.StringToType[strings.ToUpper(typ)]
+	qtype, ok := wire.ParseType(typ)
 	if !ok {
 		return Reply{}, fmt.Errorf("unknown type %q", typ)
 	}
 	if _, ok := dns.IsDomainName(name); !ok {
 		return Reply{}, fmt.Errorf("%q is no domain name", name)
 	}
-	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype).SetEdns0(askSize, false)
+	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), uint16(qtype)).SetEdns0(askSize, false)
 	m.RecursionDesired = false // so that nothing is forwarded (RFC 1034 section 4.3.1)
 	packed, err := m.Pack()
 	if err != nil {
@@ -54,11 +55,11 @@ func (h *Handler) Ask(name, typ string, client netip.Addr) (Reply, error) {
 	if v := h.ServeDNS(&b, &q, &from); v != dnsserver.Send {
 		return Reply{RCode: dns.RcodeToString[dns.RcodeRefused]}, nil
 	}
-	var resp dns.Msg
-	if err := resp.Unpack(b.Finish()); err != nil {
+	resp, err := presentation.Parse(b.Finish())
+	if err != nil {
 		return Reply{}, fmt.Errorf("reading the answer to %s %s: %w", name, typ, err)
 	}
-	return replyOf(&resp), nil
+	return replyOf(resp), nil
 }
 
 // replyOf makes the Reply of a message.

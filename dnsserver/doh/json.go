@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/musterdns/muster/dnsserver/presentation"
+	"github.com/musterdns/muster/dnsserver/wire"
 )
 
 // response is an answer in JSON, as Google's and Cloudflare's resolvers write it.
@@ -57,15 +60,18 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply, ok := s.exchange(r, query)
-	var answer dns.Msg
-	if !ok || answer.Unpack(reply) != nil {
+	var answer *dns.Msg
+	if ok {
+		answer, err = presentation.Parse(reply)
+	}
+	if !ok || err != nil {
 		http.Error(w, "the question could not be answered", http.StatusBadGateway)
 		return
 	}
 	w.Header().Set("Content-Type", typeJSON)
 	w.Header().Set("Cache-Control", cacheControl(reply))
 	w.Header().Set("Access-Control-Allow-Origin", "*") // what DNS says is no secret of a page's
-	_ = json.NewEncoder(w).Encode(toJSON(&answer))     // the client may have gone
+	_ = json.NewEncoder(w).Encode(toJSON(answer))      // the client may have gone
 }
 
 // flag reads a flag of a query: 1 or true.
@@ -76,8 +82,8 @@ func parseType(s string) (uint16, bool) {
 	if s == "" {
 		return dns.TypeA, true
 	}
-	if t, ok := dns.StringToType[strings.ToUpper(s)]; ok {
-		return t, true
+	if t, ok := wire.ParseType(s); ok {
+		return uint16(t), true
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
 	return uint16(n), err == nil && n != 0

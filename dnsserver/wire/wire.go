@@ -10,7 +10,10 @@
 // people write. Only names that RFC 3597 section 4 allows are compressed.
 package wire
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // The numbers of RFC 6895.
 type (
@@ -122,18 +125,30 @@ const (
 	TypeTXT        Type = 16
 	TypeRP         Type = 17
 	TypeAFSDB      Type = 18
+	TypeX25        Type = 19
+	TypeISDN       Type = 20
 	TypeRT         Type = 21
 	TypeNSAP       Type = 22
+	TypeNSAPPTR    Type = 23
 	TypeSIG        Type = 24
 	TypeKEY        Type = 25
+	TypePX         Type = 26
+	TypeGPOS       Type = 27
 	TypeAAAA       Type = 28
 	TypeLOC        Type = 29
+	TypeNXT        Type = 30
+	TypeEID        Type = 31
+	TypeNIMLOC     Type = 32
 	TypeSRV        Type = 33
+	TypeATMA       Type = 34
 	TypeNAPTR      Type = 35
 	TypeKX         Type = 36
 	TypeCERT       Type = 37
+	TypeA6         Type = 38
 	TypeDNAME      Type = 39
+	TypeSINK       Type = 40
 	TypeOPT        Type = 41
+	TypeAPL        Type = 42
 	TypeDS         Type = 43
 	TypeSSHFP      Type = 44
 	TypeIPSECKEY   Type = 45
@@ -145,6 +160,10 @@ const (
 	TypeNSEC3PARAM Type = 51
 	TypeTLSA       Type = 52
 	TypeSMIMEA     Type = 53
+	TypeHIP        Type = 55
+	TypeNINFO      Type = 56
+	TypeRKEY       Type = 57
+	TypeTALINK     Type = 58
 	TypeCDS        Type = 59
 	TypeCDNSKEY    Type = 60
 	TypeOPENPGPKEY Type = 61
@@ -152,7 +171,20 @@ const (
 	TypeZONEMD     Type = 63
 	TypeSVCB       Type = 64
 	TypeHTTPS      Type = 65
+	TypeDSYNC      Type = 66
+	TypeHHIT       Type = 67
+	TypeBRID       Type = 68
 	TypeSPF        Type = 99
+	TypeUINFO      Type = 100
+	TypeUID        Type = 101
+	TypeGID        Type = 102
+	TypeUNSPEC     Type = 103
+	TypeNID        Type = 104
+	TypeL32        Type = 105
+	TypeL64        Type = 106
+	TypeLP         Type = 107
+	TypeEUI48      Type = 108
+	TypeEUI64      Type = 109
 	TypeNXNAME     Type = 128
 	TypeTKEY       Type = 249
 	TypeTSIG       Type = 250
@@ -163,9 +195,14 @@ const (
 	TypeANY        Type = 255
 	TypeURI        Type = 256
 	TypeCAA        Type = 257
+	TypeAVC        Type = 258
+	TypeDOA        Type = 259
+	TypeAMTRELAY   Type = 260
 	TypeRESINFO    Type = 261
 	TypeWALLET     Type = 262
 	TypeCLA        Type = 263
+	TypeTA         Type = 32768
+	TypeDLV        Type = 32769
 
 	// TypeALIAS is of private use (RFC 6895 section 3.1), with the number that
 	// PowerDNS gave it: in a zone file, a name whose addresses are those of
@@ -175,22 +212,24 @@ const (
 
 // typeNames is the mnemonic of each type above.
 var typeNames = map[Type]string{
-	TypeA: "A", TypeNS: "NS", TypeMD: "MD", TypeMF: "MF", TypeCNAME: "CNAME",
-	TypeSOA: "SOA", TypeMB: "MB", TypeMG: "MG", TypeMR: "MR", TypeNULL: "NULL",
-	TypeWKS: "WKS", TypePTR: "PTR", TypeHINFO: "HINFO", TypeMINFO: "MINFO",
-	TypeMX: "MX", TypeTXT: "TXT", TypeRP: "RP", TypeAFSDB: "AFSDB", TypeRT: "RT",
-	TypeNSAP: "NSAP", TypeSIG: "SIG", TypeKEY: "KEY", TypeAAAA: "AAAA", TypeLOC: "LOC",
-	TypeSRV: "SRV", TypeNAPTR: "NAPTR", TypeKX: "KX", TypeCERT: "CERT",
-	TypeDNAME: "DNAME", TypeOPT: "OPT", TypeDS: "DS", TypeSSHFP: "SSHFP",
-	TypeIPSECKEY: "IPSECKEY", TypeRRSIG: "RRSIG", TypeNSEC: "NSEC",
-	TypeDNSKEY: "DNSKEY", TypeDHCID: "DHCID", TypeNSEC3: "NSEC3",
-	TypeNSEC3PARAM: "NSEC3PARAM", TypeTLSA: "TLSA", TypeSMIMEA: "SMIMEA",
-	TypeCDS: "CDS", TypeCDNSKEY: "CDNSKEY", TypeOPENPGPKEY: "OPENPGPKEY",
-	TypeCSYNC: "CSYNC", TypeZONEMD: "ZONEMD", TypeSVCB: "SVCB", TypeHTTPS: "HTTPS",
-	TypeSPF: "SPF", TypeNXNAME: "NXNAME", TypeTKEY: "TKEY", TypeTSIG: "TSIG",
-	TypeIXFR: "IXFR", TypeAXFR: "AXFR", TypeMAILB: "MAILB", TypeMAILA: "MAILA",
-	TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA", TypeRESINFO: "RESINFO",
-	TypeWALLET: "WALLET", TypeCLA: "CLA", TypeALIAS: "ALIAS",
+	TypeA: "A", TypeNS: "NS", TypeMD: "MD", TypeMF: "MF", TypeCNAME: "CNAME", TypeSOA: "SOA", TypeMB: "MB",
+	TypeMG: "MG", TypeMR: "MR", TypeNULL: "NULL", TypeWKS: "WKS", TypePTR: "PTR", TypeHINFO: "HINFO",
+	TypeMINFO: "MINFO", TypeMX: "MX", TypeTXT: "TXT", TypeRP: "RP", TypeAFSDB: "AFSDB", TypeX25: "X25",
+	TypeISDN: "ISDN", TypeRT: "RT", TypeNSAP: "NSAP", TypeNSAPPTR: "NSAP-PTR", TypeSIG: "SIG", TypeKEY: "KEY",
+	TypePX: "PX", TypeGPOS: "GPOS", TypeAAAA: "AAAA", TypeLOC: "LOC", TypeNXT: "NXT", TypeEID: "EID",
+	TypeNIMLOC: "NIMLOC", TypeSRV: "SRV", TypeATMA: "ATMA", TypeNAPTR: "NAPTR", TypeKX: "KX", TypeCERT: "CERT",
+	TypeA6: "A6", TypeDNAME: "DNAME", TypeSINK: "SINK", TypeOPT: "OPT", TypeAPL: "APL", TypeDS: "DS",
+	TypeSSHFP: "SSHFP", TypeIPSECKEY: "IPSECKEY", TypeRRSIG: "RRSIG", TypeNSEC: "NSEC", TypeDNSKEY: "DNSKEY",
+	TypeDHCID: "DHCID", TypeNSEC3: "NSEC3", TypeNSEC3PARAM: "NSEC3PARAM", TypeTLSA: "TLSA",
+	TypeSMIMEA: "SMIMEA", TypeHIP: "HIP", TypeNINFO: "NINFO", TypeRKEY: "RKEY", TypeTALINK: "TALINK",
+	TypeCDS: "CDS", TypeCDNSKEY: "CDNSKEY", TypeOPENPGPKEY: "OPENPGPKEY", TypeCSYNC: "CSYNC",
+	TypeZONEMD: "ZONEMD", TypeSVCB: "SVCB", TypeHTTPS: "HTTPS", TypeDSYNC: "DSYNC", TypeHHIT: "HHIT",
+	TypeBRID: "BRID", TypeSPF: "SPF", TypeUINFO: "UINFO", TypeUID: "UID", TypeGID: "GID", TypeUNSPEC: "UNSPEC",
+	TypeNID: "NID", TypeL32: "L32", TypeL64: "L64", TypeLP: "LP", TypeEUI48: "EUI48", TypeEUI64: "EUI64",
+	TypeNXNAME: "NXNAME", TypeTKEY: "TKEY", TypeTSIG: "TSIG", TypeIXFR: "IXFR", TypeAXFR: "AXFR",
+	TypeMAILB: "MAILB", TypeMAILA: "MAILA", TypeANY: "ANY", TypeURI: "URI", TypeCAA: "CAA", TypeAVC: "AVC",
+	TypeDOA: "DOA", TypeAMTRELAY: "AMTRELAY", TypeRESINFO: "RESINFO", TypeWALLET: "WALLET", TypeCLA: "CLA",
+	TypeTA: "TA", TypeDLV: "DLV", TypeALIAS: "ALIAS",
 }
 
 // String is the mnemonic, or TYPE123 for a type without one.
@@ -199,6 +238,19 @@ func (t Type) String() string {
 		return s
 	}
 	return "TYPE" + strconv.Itoa(int(t))
+}
+
+// ParseType is the type of a mnemonic or of TYPE123, in letters of either case.
+func ParseType(s string) (Type, bool) {
+	s = strings.ToUpper(s)
+	for t, name := range typeNames {
+		if name == s {
+			return t, true
+		}
+	}
+	digits, ok := strings.CutPrefix(s, "TYPE")
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return Type(n), ok && err == nil
 }
 
 // String is the mnemonic, or CLASS123 for a class without one.

@@ -51,8 +51,9 @@ var ours = []importRow{
 	{"dnsserver/cookie", nil, "what a client's cookie is worth, with no clock of its own"},
 	{"dnsserver/tsig", []string{"dnsserver/wire"}, "who has signed a message, with no clock of its own"},
 	{"dnsserver", []string{"dnsserver/wire", "dnsserver/cookie", "dnsserver/tsig", "lb/proxyproto"}, "sockets; what to answer is handed in as a Handler; the PROXY header is one for all"},
-	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "zones"}, "answers from zones, whatever they come from"},
-	{"dnsserver/doh", []string{"dnsserver", "dnsserver/wire", "lb/proxyproto"}, "HTTP in front of the server's one path"},
+	{"dnsserver/presentation", nil, "responses as people read them"},
+	{"dnsserver/authority", []string{"dnsserver", "dnsserver/wire", "dnsserver/presentation", "zones"}, "answers from zones, whatever they come from"},
+	{"dnsserver/doh", []string{"dnsserver", "dnsserver/wire", "dnsserver/presentation", "lb/proxyproto"}, "HTTP in front of the server's one path"},
 	{"dnsserver/doq", []string{"dnsserver", "dnsserver/wire", "lb/proxyproto"}, "QUIC in front of the server's one path"},
 	{"dnsserver/push", []string{"dnsserver", "dnsserver/wire", "zones"}, "what zones say is told when it changes"},
 	{"dnsserver/notify", []string{"dnsserver/tsig", "dnsserver/wire", "zones"}, "tells other servers of serial numbers, which takes a clock"},
@@ -140,7 +141,7 @@ type home struct {
 // homes is every third-party module that our source imports. A module without
 // a row fails: adding a dependency means saying here what for and where.
 var homes = []home{
-	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/notify", "dnsserver/doh", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; answers in JSON; the oracle of tests"},
+	{"github.com/miekg/dns", []string{"zones/zonefile", "dnsserver/authority", "dnsserver/presentation", "dnsserver/notify", "dnsserver/doh", "dnsserver/dnstest", "integration/*"}, true, "master files; transfers and NOTIFY; answers in JSON; the oracle of tests"},
 	{"github.com/chromedp/chromedp", []string{"integration/*"}, true, "a real browser before the console"},
 	{"github.com/quic-go/quic-go", []string{"dnsserver/doq", "dnsserver/dnstest"}, true, "DNS over QUIC"},
 	{"golang.org/x/net/http2", []string{"dnsserver/doh"}, true, "frames and header compression of DNS over HTTPS"},

@@ -22,6 +22,7 @@ type record struct {
 	typ   wire.Type
 	ttl   uint32
 	rdata []byte
+	stand *stand // what the parser read in its place; nil: the record itself
 	file  string
 	line  int
 }
@@ -99,8 +100,8 @@ func (l *loader) read(parser *dns.ZoneParser, src *source) error {
 		}
 		file, line := src.at()
 		r := &record{file: file, line: line}
-		if t, ok := src.stood[place{src.open[len(src.open)-1].name, line}]; ok && rr.Header().Rrtype == uint16(t.standType) {
-			r.typ = t.typ
+		if t, ok := src.stood[src.place()]; ok && rr.Header().Rrtype == uint16(t.standType) {
+			r.stand = t
 		}
 		if err := l.add(rr, r, buf); err != nil {
 			l.errorf(r, "%w", err)
@@ -126,8 +127,9 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 	if h.Class != dns.ClassINET {
 		return fmt.Errorf("class %s: only IN is served", dns.Class(h.Class))
 	}
-	if r.ttl = h.Ttl; r.typ == 0 {
-		r.typ = wire.Type(h.Rrtype)
+	r.ttl, r.typ = h.Ttl, wire.Type(h.Rrtype)
+	if r.stand != nil {
+		r.typ = r.stand.typ
 	}
 	if isMeta(r.typ) {
 		return fmt.Errorf("type %s cannot be in a zone", r.typ)
@@ -155,7 +157,9 @@ func (l *loader) add(rr dns.RR, r *record, buf []byte) error {
 		l.warnf(r, "%s %s: lies outside the zone %s, dropped", h.Name, r.typ, l.apex.String())
 		return nil
 	}
-	r.rdata = bytes.Clone(buf[rdata:end])
+	if r.rdata = bytes.Clone(buf[rdata:end]); r.stand != nil && r.stand.form != nil {
+		r.rdata = r.stand.form.carried(r.rdata)
+	}
 	o := l.names[string(name.Wire())]
 	if o == nil {
 		o = &owner{name: bytes.Clone(name.Wire()), firsts: map[wire.Type]*record{}}
@@ -215,7 +219,11 @@ func parseError(src *source, err error) error {
 	file, line := src.at()
 	var pe *dns.ParseError
 	if m := parserMessage.FindStringSubmatch(err.Error()); m != nil && errors.As(err, &pe) {
-		return &syntaxError{where: fmt.Sprintf("%s:%d:%s", file, line, m[2]), what: plain(m[1]), cause: err}
+		what := m[1]
+		if t := src.stood[src.place()]; t != nil {
+			what = strings.Replace(what, "HIP RendezvousServers", t.name+" name", 1)
+		}
+		return &syntaxError{where: fmt.Sprintf("%s:%d:%s", file, line, m[2]), what: plain(what), cause: err}
 	}
 	return fmt.Errorf("%s:%d: %w", file, line, err)
 }
@@ -235,12 +243,10 @@ var plainWords = strings.NewReplacer(
 // which takes what it does not know for a TTL.
 func plain(what string) string {
 	if rest, ok := strings.CutPrefix(what, "not a TTL: "); ok {
-		for i := range stands {
-			if strings.EqualFold(rest, `"`+stands[i].name+`"`) {
-				return stands[i].name + " without data"
-			}
+		if t := standOf(strings.Trim(rest, `"`)); t != nil {
+			return t.name + " without data"
 		}
-		return rest + " is no type of record, and no class or TTL"
+		return rest + ` is no type of record that has a name here, and no class or TTL; any type can be written as TYPE123 \# LENGTH HEX (RFC 3597 section 5)`
 	}
 	if rest, ok := strings.CutPrefix(what, "bad owner name: "); ok {
 		return rest + " is no domain name: labels have 1 to 63 octets, names 255 at most"

@@ -2,7 +2,6 @@ package zonefile
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,16 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/musterdns/muster/dnsserver/wire"
 )
 
 // rewriteOf is what makes of the data of an entry, from behind its type to its end, the type
 // and data as the parser knows them; nil: it does as they stand. ahead is where they begin.
 func rewriteOf(name string, ahead []byte) func(data string) (string, error) {
 	switch strings.ToUpper(name) {
-	case "NSAP":
-		return withNSAP
 	case "LOC":
 		return words("LOC", wholeAngles)
 	case "NAPTR":
@@ -28,6 +23,8 @@ func rewriteOf(name string, ahead []byte) func(data string) (string, error) {
 		return words("NID", wholeGroups)
 	case "L64":
 		return words("L64", wholeGroups)
+	case "DS", "CDS", "DLV", "TA":
+		return words(strings.ToUpper(name), numberedDigest)
 	case "X25":
 		return words("X25", unquoted)
 	case "GPOS":
@@ -141,6 +138,14 @@ func wholeGroups(list []string) {
 	list[1] = strings.Join(groups, ":")
 }
 
+// numberedDigest has a digest type as the number that it is (RFC 4034 section 5.3), and not
+// as the name by which BIND knows it too.
+func numberedDigest(list []string) {
+	if len(list) > 2 {
+		list[2] = strings.NewReplacer("SHA-1", "1", "SHA-256", "2", "SHA-384", "4").Replace(strings.ToUpper(list[2]))
+	}
+}
+
 // unquoted takes the quotes off character-strings of digits.
 func unquoted(list []string) {
 	for i, w := range list {
@@ -148,22 +153,6 @@ func unquoted(list []string) {
 			list[i] = w[1 : len(w)-1]
 		}
 	}
-}
-
-// withNSAP writes NSAP (RFC 1706 section 5: 0x, and hexadecimal digits with dots between) as
-// a type that is not known (RFC 3597 section 5).
-func withNSAP(data string) (string, error) {
-	list, whole := wordsOf(data)
-	if slices.Contains(list, `\#`) {
-		return fmt.Sprintf("TYPE%d%s", wire.TypeNSAP, data), nil
-	}
-	text := strings.Join(list, "")
-	digits, ok := strings.CutPrefix(strings.ToLower(text), "0x")
-	octets, err := hex.DecodeString(strings.ReplaceAll(digits, ".", ""))
-	if !whole || !ok || err != nil || len(octets) == 0 {
-		return "", fmt.Errorf("%.64q is not 0x and pairs of hexadecimal digits, with dots between (RFC 1706 section 5)", text)
-	}
-	return fmt.Sprintf("TYPE%d \\# %d %x\n", wire.TypeNSAP, len(octets), octets), nil
 }
 
 // groupsKey is the parameter of a service binding that tells what groups for key exchange

@@ -58,6 +58,12 @@ func (s *source) at() (file string, line int) {
 	return s.path(in.name), in.line
 }
 
+// place is that in other words.
+func (s *source) place() place {
+	in := s.open[len(s.open)-1]
+	return place{in.name, in.line}
+}
+
 func (s *source) push(r io.Reader, name string) *input {
 	in := &input{Reader: bufio.NewReader(r), src: s, name: name, entry: entry{begins: true, newline: true}}
 	s.open = append(s.open, in)

@@ -7,21 +7,35 @@ import (
 	"github.com/musterdns/muster/dnsserver/wire"
 )
 
-// stand is a type that the parser does not know, and one with RDATA of the same form
-// that it does, and reads in its place. Entries that really have that are told apart
-// by their places.
+// stand is a type that the parser does not know, or reads wrongly, and one that it reads in
+// its place: of RDATA of the same form, or that carries it. Entries that really have that
+// type are told apart by their places.
 type stand struct {
 	name      string
 	typ       wire.Type
 	standName string
 	standType wire.Type
+	form      *form // nil: the same
 }
 
 // stands are all of them. MD is a type that nothing uses (RFC 1035 section 3.3.4).
 var stands = [...]stand{
-	{"ALIAS", wire.TypeALIAS, "MD", wire.TypeMD},
-	{"WALLET", wire.TypeWALLET, "TXT", wire.TypeTXT},
-	{"CLA", wire.TypeCLA, "TXT", wire.TypeTXT},
+	{"ALIAS", wire.TypeALIAS, "MD", wire.TypeMD, nil},
+	{"WALLET", wire.TypeWALLET, "TXT", wire.TypeTXT, nil},
+	{"CLA", wire.TypeCLA, "TXT", wire.TypeTXT, nil},
+	{"WKS", wire.TypeWKS, "HIP", wire.TypeHIP, &wks},
+	{"ISDN", wire.TypeISDN, "HIP", wire.TypeHIP, &isdn},
+	{"NSAP", wire.TypeNSAP, "HIP", wire.TypeHIP, &nsap},
+	{"NXT", wire.TypeNXT, "HIP", wire.TypeHIP, &nxt},
+	{"ATMA", wire.TypeATMA, "HIP", wire.TypeHIP, &atma},
+	{"A6", wire.TypeA6, "HIP", wire.TypeHIP, &a6},
+	{"SINK", wire.TypeSINK, "HIP", wire.TypeHIP, &sink},
+	{"DSYNC", wire.TypeDSYNC, "HIP", wire.TypeHIP, &dsync},
+	{"HHIT", wire.TypeHHIT, "HIP", wire.TypeHIP, &drip},
+	{"BRID", wire.TypeBRID, "HIP", wire.TypeHIP, &drip},
+	{"URI", wire.TypeURI, "HIP", wire.TypeHIP, &uri},
+	{"DOA", wire.TypeDOA, "HIP", wire.TypeHIP, &doa},
+	{"AMTRELAY", wire.TypeAMTRELAY, "HIP", wire.TypeHIP, &amtrelay},
 }
 
 // standAhead is how far into an entry its type is looked for, and what the parser does not
@@ -41,18 +55,11 @@ func (in *input) stand(c byte) error {
 	ahead, _ := in.Peek(standAhead) // at the end of the file, what there is
 	start, end := typeIn(c, ahead)
 	name := string(ahead[start:end])
-	for i := range stands {
-		if t := &stands[i]; strings.EqualFold(t.name, name) {
-			head, err := in.take(c, end)
-			if err != nil {
-				return err
-			}
-			in.text = head[:1+start] + t.standName
-			in.src.stood[place{in.name, in.line}] = t
-			return nil
-		}
-	}
 	with := rewriteOf(name, ahead)
+	t := standOf(name)
+	if t != nil {
+		with = t.rewrite
+	}
 	if with == nil {
 		return nil // nearly all
 	}
@@ -68,7 +75,28 @@ func (in *input) stand(c byte) error {
 		return fmt.Errorf("bad %s record, %w", strings.ToUpper(name), err)
 	}
 	in.text = head[:1+start] + data
+	if t != nil {
+		in.src.stood[place{in.name, in.line}] = t
+	}
 	return nil
+}
+
+// standOf is the stand of a type; nil: the parser knows it.
+func standOf(name string) *stand {
+	for i := range stands {
+		if strings.EqualFold(stands[i].name, name) {
+			return &stands[i]
+		}
+	}
+	return nil
+}
+
+// rewrite makes the entry that the parser reads.
+func (t *stand) rewrite(data string) (string, error) {
+	if t.form != nil {
+		return t.form.carry(data)
+	}
+	return t.standName + data, nil
 }
 
 // typeIn is where the type stands in an entry that begins with c and goes on with ahead:

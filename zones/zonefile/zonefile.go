@@ -1,10 +1,10 @@
 // Package zonefile reads master files (RFC 1035 section 5) into zones, and says
 // by file and line what is wrong or doubtful in them.
 //
-// Beside the types that the parser knows there are WALLET and CLA, with text, NSAP, and
-// ALIAS, with the name of a host: the owner has the addresses of that name, whatever other
-// types it has itself. Service bindings may have tls-supported-groups, within the first
-// 1,024 octets of their entries.
+// Every type that IANA has numbered and that has a form to write can be written in it, but
+// for IPN; any other is written TYPE123 \# LENGTH HEX. ALIAS has the name of a host: the owner
+// has the addresses of that name, whatever other types it has itself. Service bindings may
+// have tls-supported-groups, within the first 1,024 octets of their entries.
 //
 // A record that lies outside the zone is dropped with a warning, as BIND and Knot do.
 //

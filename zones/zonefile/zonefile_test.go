@@ -236,6 +236,43 @@ func TestParse_FormsThatAreRewritten(t *testing.T) {
 	}
 }
 
+// Types that the parser lacks, or reads wrongly, have the octets that BIND's named-rrchecker
+// makes of the same text.
+func TestParse_TypesThatTheParserLacks(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"WKS ( 192.0.2.1 TCP ; or 6\n telnet smtp 80 )", "WKS c0000201060000014000000000000080"},
+		{"wks 192.0.2.1 17", "WKS c000020111"},
+		{`WKS \# 6 c0000201 0640`, "WKS c00002010640"},
+		{`ISDN "isdn-address"`, "ISDN 0c6973646e2d61646472657373"},
+		{`ISDN a "\098 \"c"`, "ISDN 01610462202263"},
+		{"NXT a.secure.nil. NS SOA MX SIG KEY LOC NXT", "NXT 016106736563757265036e696c00220100c6"},
+		{"ATMA +61.2.0000.0000", "ATMA 013631323030303030303030"},
+		{"ATMA 4700.0580", "ATMA 0047000580"},
+		{"A6 0 2001:db8::1", "A6 0020010db8000000000000000000000001"},
+		{"A6 1 ffff::ffff:ffff:ffff:ffff a", "A6 017fff000000000000ffffffffffffffff0161076578616d706c65047465737400"},
+		{"A6 128 .", "A6 8000"},
+		{"SINK 8 0 2 l4 ik", "SINK 0800029788a4"},
+		{"SINK 1 0 0", "SINK 010000"},
+		{"DSYNC CDS NOTIFY 5300 a", "DSYNC 003b0114b40161076578616d706c65047465737400"},
+		{"DSYNC TYPE65535 255 65535 .", "DSYNC ffffffffff00"},
+		{"HHIT AQID BAUG", "HHIT 010203040506"},
+		{"BRID AQID", "BRID 010203"},
+		{`URI 10 20 "` + strings.Repeat("u", 300) + `"`, "URI 000a0014" + strings.Repeat("75", 300)},
+		{`DOA 4294967295 1 3 text/plain -`, "DOA ffffffff00000001030a746578742f706c61696e"},
+		{`DOA 0 1 2 "" aHR0 cA==`, "DOA 0000000000000001020068747470"},
+		{"AMTRELAY 10 1 3 a", "AMTRELAY 0a830161076578616d706c65047465737400"},
+		{"AMTRELAY 0 1 1 192.0.2.1", "AMTRELAY 0081c0000201"},
+		{"AMTRELAY 0 0 2 ::", "AMTRELAY 000200000000000000000000000000000000"},
+		{"AMTRELAY 0 1 0 .", "AMTRELAY 0080"},
+		{"WALLET ( a\n b )", "WALLET 01610162"},
+		{"CDS 1 RSASHA1 sha-256 " + strings.Repeat("00", 32), "CDS 00010502" + strings.Repeat("00", 32)},
+	} {
+		if got := records(t, tt.text); len(got) != 3 || !strings.HasSuffix(strings.Join(got, "\n"), " "+tt.want) && !slices.Contains(got, `"\x01x\aexample\x04test\x00" `+tt.want) {
+			t.Errorf("%s: %q, want %s", tt.text, got, tt.want)
+		}
+	}
+}
+
 // records are those of a zone with one more, as text.
 func records(t *testing.T, text string) (out []string) {
 	t.Helper()
@@ -260,27 +297,46 @@ func records(t *testing.T, text string) (out []string) {
 // What tls-supported-groups and NSAP cannot be is refused where it stands.
 func TestParse_TypesThatAreRewritten_errors(t *testing.T) {
 	for text, want := range map[string]string{
-		"a HTTPS 1 . alpn=h2 )\n":                      "a ) without its (",
-		"a HTTPS 1 . alpn=h2 (\n":                      "a parenthesis that is not closed",
-		"a HTTPS 1 . alpn=h2 (":                        "a parenthesis that is not closed",
-		"a LOC 60 0 0 N 24 0 0 E 9m )\n":               "a ) without its (",
-		"a NSEC b. A )\n":                              "a ) without its (",
-		"a NAPTR ( 1 2 u s r .\n":                      "x.zone:",
-		"a LOC 60 1 1 1 N 24 E 10m\n":                  "x.zone:",
-		"a NAPTR 1 2 \"u s r .\n":                      "x.zone:",
-		"a NSAP 0x4\n":                                 `x.zone:4:`,
-		"a NSAP 47\n":                                  "bad NSAP record",
-		"a NSAP\n":                                     "x.zone:4:",
-		"a NSAP 0x\n":                                  "bad NSAP record",
-		"a HTTPS 1 . tls-supported-groups=\n":          "tls-supported-groups: ",
-		"a HTTPS 1 . tls-supported-groups=x\n":         "tls-supported-groups: ",
-		"a HTTPS 1 . tls-supported-groups=65536\n":     "tls-supported-groups: ",
-		"a HTTPS 1 . tls-supported-groups=29,\n":       "tls-supported-groups: ",
-		"a HTTPS 1 . tls-supported-groups=29,23,29\n":  "tls-supported-groups must have numbers, each once",
-		"a HTTPS 1 . tls-supported-groups\n":           "tls-supported-groups must have numbers, each once",
-		"a HTTPS 1 . key9=\"\\000\"\n":                 "tls-supported-groups must have numbers, each once",
-		"a HTTPS 1 . mandatory=tls-supported-groups\n": "key9 is mandatory, and is not there",
-		"a HTTPS 1 . xtls-supported-groups=29\n":       "bad",
+		"a HTTPS 1 . alpn=h2 )\n":             "a ) without its (",
+		"a HTTPS 1 . alpn=h2 (\n":             "a parenthesis that is not closed",
+		"a HTTPS 1 . alpn=h2 (":               "a parenthesis that is not closed",
+		"a LOC 60 0 0 N 24 0 0 E 9m )\n":      "a ) without its (",
+		"a NSEC b. A )\n":                     "a ) without its (",
+		"a NAPTR ( 1 2 u s r .\n":             "x.zone:",
+		"a LOC 60 1 1 1 N 24 E 10m\n":         "x.zone:",
+		"a NAPTR 1 2 \"u s r .\n":             "x.zone:",
+		"a NSAP 0x4\n":                        `x.zone:4:`,
+		"a NSAP 47\n":                         "bad NSAP record",
+		"a NSAP\n":                            "x.zone:4:",
+		"a WKS 192.0.2.1 tcp nosuchservice\n": "those without a usual name as numbers",
+		"a WKS 192.0.2.1 tcp 65536\n":         "bad WKS record",
+		"a WKS \\# 6 c000\n":                  "a length and that many pairs",
+		"a WKS \\#\n":                         "a length and that many pairs",
+		"a ISDN a b c\n":                      "bad ISDN record",
+		"a ISDN \\25\n":                       "bad ISDN record",
+		"a NXT b. TYPE128\n":                  "types below 128",
+		"a ATMA +\n":                          "bad ATMA record",
+		"a A6 64 ::1\n":                       "bad A6 record",
+		"a A6 0 ::1 b\n":                      "bad A6 record",
+		"a SINK 1 0\n":                        "bad SINK record",
+		"a DSYNC CDS NOTIFY 65536 b\n":        "bad DSYNC record",
+		"a HHIT !\n":                          "bad HHIT record",
+		"a URI 1 2 target\n":                  "a target in quotes",
+		"a URI 1 2 \"" + strings.Repeat("u", 65400) + "\"\n": "octets: at most",
+		"a DOA 0 1 2 \"\" - x\n":                             "bad DOA record",
+		"a AMTRELAY 0 1 1 ::\n":                              "bad AMTRELAY record",
+		"a AMTRELAY 0 1 3 b..c\n":                            "bad AMTRELAY record, name",
+		"a AMTRELAY ( 0 0 0 .\n":                             "not closed",
+		"a NSAP 0x\n":                                        "bad NSAP record",
+		"a HTTPS 1 . tls-supported-groups=\n":                "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=x\n":               "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=65536\n":           "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=29,\n":             "tls-supported-groups: ",
+		"a HTTPS 1 . tls-supported-groups=29,23,29\n":        "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . tls-supported-groups\n":                 "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . key9=\"\\000\"\n":                       "tls-supported-groups must have numbers, each once",
+		"a HTTPS 1 . mandatory=tls-supported-groups\n":       "key9 is mandatory, and is not there",
+		"a HTTPS 1 . xtls-supported-groups=29\n":             "bad",
 	} {
 		_, err := parse(head + text)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "x.zone:") {
