@@ -49,9 +49,13 @@ const (
 	keepaliveDefault = 15_000 // until one is asked for: section 6.2
 )
 
-// retryDelay is for how long a client stays away that is sent away for want of memory, in
-// milliseconds.
-const retryDelay = 10_000
+// For how long a client stays away that is sent away, in milliseconds: for want of memory
+// what is recommended (RFC 8490 section 6.6.1), and from a server that stops what the next
+// process or another server has taken over in.
+const (
+	retryDelay   = 10_000
+	restartDelay = 1_000
+)
 
 // gather is for how long changes that follow one another are put into one message.
 const gather = 10 * time.Millisecond
@@ -74,6 +78,7 @@ type Hub struct {
 
 	mu       sync.Mutex
 	sessions map[*Session]struct{}
+	stopped  chan struct{} // closed when Run ends
 
 	subscriptions   atomic.Int64
 	memory          atomic.Int64 // octets
@@ -85,12 +90,14 @@ var _ dnsserver.SessionHandler = (*Hub)(nil)
 // New returns a Hub; Run runs it.
 func New(cfg Config) *Hub {
 	cfg.MemoryMax = cmp.Or(cfg.MemoryMax, MemoryMax)
-	return &Hub{cfg: cfg, sessions: map[*Session]struct{}{}}
+	return &Hub{cfg: cfg, sessions: map[*Session]struct{}{}, stopped: make(chan struct{})}
 }
 
-// Run wakes sessions when something has changed, until ctx ends. The first change after
-// a pause is told at once.
+// Run wakes sessions when something has changed, until ctx ends; then every client is told
+// to go (RFC 8490 section 7.2.1). The first change after a pause is told at once. It is
+// called once.
 func (h *Hub) Run(ctx context.Context) error {
+	defer close(h.stopped)
 	for {
 		changed := h.cfg.Changed()
 		h.Wake()
@@ -358,6 +365,9 @@ func (s *Session) run() {
 		select {
 		case <-s.ended:
 			return
+		case <-s.hub.stopped:
+			s.leave(codeOK, restartDelay)
+			return
 		case <-s.woken:
 		}
 		if !s.push() {
@@ -386,8 +396,7 @@ func (s *Session) push() bool {
 	s.mu.Unlock()
 	changes := r.octets
 	if !room {
-		retry := binary.BigEndian.AppendUint32(nil, retryDelay)
-		s.w.Leave(appendTLV(header(0, false, codeServFail), typeRetryDelay, retry))
+		s.leave(codeServFail, retryDelay)
 		return false
 	}
 	for len(changes) > 0 {
@@ -400,4 +409,9 @@ func (s *Session) push() bool {
 		changes = changes[part:]
 	}
 	return true
+}
+
+// leave tells the client to go, why, and for how long (RFC 8490 section 7.2.1).
+func (s *Session) leave(code uint16, delay uint32) {
+	s.w.Leave(appendTLV(header(0, false, code), typeRetryDelay, binary.BigEndian.AppendUint32(nil, delay)))
 }

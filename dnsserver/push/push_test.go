@@ -33,6 +33,7 @@ type env struct {
 	hub     *push.Hub
 	addr    string
 	config  *tls.Config
+	stop    func() // ends the Hub
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -65,9 +66,13 @@ func newEnv(t *testing.T, idle time.Duration, edit ...func(*push.Config)) *env {
 	})
 	e.addr, e.config = s.Server.TLSAddrs()[0].String(), &tls.Config{RootCAs: roots, ServerName: "dns.test", NextProtos: []string{"dot"}}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- e.hub.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = e.hub.Run(ctx) // nil always
+	}()
+	e.stop = func() { cancel(); <-done }
+	t.Cleanup(e.stop)
 	return e
 }
 
