@@ -166,13 +166,17 @@ func (k *Key) DS() []byte {
 	return append(append(binary.BigEndian.AppendUint16(nil, k.Tag), byte(k.Algorithm), digestSHA2), sum[:]...)
 }
 
-// IsOf reports whether a DS record's RDATA is of the key, by any digest that is known;
-// counts: by one that validators go by, which SHA-1 is not (RFC 8624 section 3.3).
-func (k *Key) IsOf(ds []byte) (is, counts bool) {
-	if len(ds) < 4 || binary.BigEndian.Uint16(ds) != k.Tag || Algorithm(ds[2]) != k.Algorithm {
+// IsOf reports whether a DS record's RDATA is of the key: as Describes has it.
+func (k *Key) IsOf(ds []byte) (is, counts bool) { return Describes(ds, &k.Zone, k.rdata) }
+
+// Describes reports whether a DS record's RDATA is of a zone's key, whose DNSKEY record's
+// RDATA is given, by any digest that is known; counts: by one that validators go by, which
+// SHA-1 is not (RFC 8624 section 3.3).
+func Describes(ds []byte, zone *wire.Name, dnskey []byte) (is, counts bool) {
+	if len(ds) < 4 || len(dnskey) < 4 || binary.BigEndian.Uint16(ds) != keyTag(dnskey) || ds[2] != dnskey[3] {
 		return false, false
 	}
-	signed := slices.Concat(k.Zone.Wire(), k.rdata)
+	signed := slices.Concat(zone.Wire(), dnskey)
 	switch ds[3] {
 	case digestSHA1:
 		sum := sha1.Sum(signed) //nolint:gosec // what others have made of it

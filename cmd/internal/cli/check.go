@@ -128,7 +128,7 @@ func (s *session) checkZones(cfg *config.Config) (records, errs, warnings int) {
 			warnings++
 		}
 	}
-	return records, errs, warnings
+	return records, errs, warnings + s.checkDelegations(cfg, read, apexes)
 }
 
 // checkZone prints all problems of one zone file, and fails when one is more
