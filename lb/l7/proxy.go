@@ -269,7 +269,7 @@ func (p *Proxy) rate(r *registry.Route) *rateLimit {
 	key := rateKey{r.Name, *r.Limit}
 	l := p.rates[key]
 	if l == nil {
-		l = &rateLimit{limiter: limit.New(r.Limit.Rate, r.Limit.Burst), client: r.Limit.By == "" || r.Limit.By == "client"}
+		l = &rateLimit{limiter: limit.New(r.Limit.Rate, r.Limit.Burst, &p.counts.forgotten), client: r.Limit.By == "" || r.Limit.By == "client"}
 		if name, ok := strings.CutPrefix(r.Limit.By, "header:"); ok {
 			l.field = name
 		}

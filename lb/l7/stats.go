@@ -4,11 +4,11 @@ import "sync/atomic"
 
 // counters are a Proxy's.
 type counters struct {
-	accepted, acceptErrors, overflow, handshakes, slow, malformed atomic.Uint64
-	requests, grpc, limited, refused, retries, stale, exhausted   atomic.Uint64
-	dials, sent, received, panics                                 atomic.Uint64
-	classes                                                       [6]atomic.Uint64
-	tunnels                                                       atomic.Int64
+	accepted, acceptErrors, overflow, handshakes, slow, malformed          atomic.Uint64
+	requests, grpc, limited, forgotten, refused, retries, stale, exhausted atomic.Uint64
+	dials, sent, received, panics                                          atomic.Uint64
+	classes                                                                [6]atomic.Uint64
+	tunnels                                                                atomic.Int64
 }
 
 // Stats are figures of a Proxy: counts since the start, and what is now.
@@ -23,6 +23,7 @@ type Stats struct {
 	GRPC         uint64
 	Responses    [6]uint64 // by the first digit of the status; 0: the client had left
 	Limited      uint64    // refused by a route's limit
+	Forgotten    uint64    // clients that a limit forgot for others
 	Refused      uint64    // answered by the proxy itself
 	Retries      uint64    // requests sent to another instance
 	Stale        uint64    // kept connections that the instance had closed
@@ -46,7 +47,7 @@ func (p *Proxy) Stats() Stats {
 	s := Stats{
 		Accepted: c.accepted.Load(), AcceptErrors: c.acceptErrors.Load(), Overflow: c.overflow.Load(), Handshakes: c.handshakes.Load(),
 		SlowHeads: c.slow.Load(), Malformed: c.malformed.Load(), Requests: c.requests.Load(), GRPC: c.grpc.Load(),
-		Limited: c.limited.Load(), Refused: c.refused.Load(), Retries: c.retries.Load(), Stale: c.stale.Load(),
+		Limited: c.limited.Load(), Forgotten: c.forgotten.Load(), Refused: c.refused.Load(), Retries: c.retries.Load(), Stale: c.stale.Load(),
 		Exhausted: c.exhausted.Load(), Dials: c.dials.Load(), Panics: c.panics.Load(), BytesOut: c.sent.Load(), BytesIn: c.received.Load(), Tunnels: c.tunnels.Load(),
 	}
 	for i := range s.Responses {

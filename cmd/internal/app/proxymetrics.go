@@ -36,6 +36,7 @@ func (s *server) proxyFamilies() []metrics.Family {
 		http("muster_proxy_http_requests_total", "Requests.", func(st *l7.Stats) float64 { return float64(st.Requests) }),
 		http("muster_proxy_http_retries_total", "Requests sent to another instance.", func(st *l7.Stats) float64 { return float64(st.Retries) }),
 		http("muster_proxy_http_limited_total", "Requests refused by a route's limit.", func(st *l7.Stats) float64 { return float64(st.Limited) }),
+		http("muster_proxy_http_limit_evictions_total", "Clients that were let off a route's limit, as there were too many to remember.", func(st *l7.Stats) float64 { return float64(st.Forgotten) }),
 		http("muster_proxy_http_refused_total", "Requests answered by the proxy itself.", func(st *l7.Stats) float64 { return float64(st.Refused) }),
 		http("muster_proxy_http_malformed_total", "Requests refused as malformed.", func(st *l7.Stats) float64 { return float64(st.Malformed) }),
 		http("muster_proxy_http_tunnels", "Upgraded connections (WebSockets).", func(st *l7.Stats) float64 { return float64(st.Tunnels) }),

@@ -11,6 +11,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,7 @@ const keyMax = 64
 type Limiter struct {
 	rate, burst float64
 	seed        maphash.Seed
+	evicted     *atomic.Uint64
 	shards      [shards]shard
 }
 
@@ -42,7 +44,6 @@ type shard struct {
 	buckets map[string]*bucket
 	// The least recently used bucket and the most recently used.
 	first, last *bucket
-	evicted     uint64
 }
 
 type bucket struct {
@@ -53,9 +54,10 @@ type bucket struct {
 }
 
 // New returns a Limiter of rate requests a second on average and burst at once;
-// burst 0 is one second's worth, at least 1.
-func New(rate float64, burst int) *Limiter {
-	l := &Limiter{rate: rate, burst: float64(burst), seed: maphash.MakeSeed()}
+// burst 0 is one second's worth, at least 1. Keys that are forgotten for others are
+// counted in evicted.
+func New(rate float64, burst int, evicted *atomic.Uint64) *Limiter {
+	l := &Limiter{rate: rate, burst: float64(burst), seed: maphash.MakeSeed(), evicted: evicted}
 	if burst == 0 {
 		l.burst = max(math.Ceil(rate), 1)
 	}
@@ -74,7 +76,10 @@ func (l *Limiter) Take(key string, now time.Time) (ok bool, wait time.Duration) 
 	defer s.mu.Unlock()
 	b := s.find(key)
 	if b == nil {
-		b = s.add(key)
+		var instead bool
+		if b, instead = s.add(key); instead {
+			l.evicted.Add(1)
+		}
 		b.tokens, b.at = l.burst, now
 	}
 	if elapsed := now.Sub(b.at); elapsed > 0 {
@@ -107,16 +112,15 @@ func short(key string) string {
 	return string(sum[:])
 }
 
-// Keys is how many keys are known, and how many were forgotten for others.
-func (l *Limiter) Keys() (known int, evicted uint64) {
+// Keys is how many keys are known.
+func (l *Limiter) Keys() (known int) {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
 		known += len(s.buckets)
-		evicted += s.evicted
 		s.mu.Unlock()
 	}
-	return known, evicted
+	return known
 }
 
 // find returns the bucket of a key as the most recently used; nil: none.
@@ -130,20 +134,19 @@ func (s *shard) find(key string) *bucket {
 }
 
 // add makes the bucket of a key that has none, in the place of the least
-// recently used one when the shard is full.
-func (s *shard) add(key string) *bucket {
-	b := s.first
-	if len(s.buckets) < perShard {
-		b = &bucket{}
-	} else {
+// recently used one when the shard is full: instead of another.
+func (s *shard) add(key string) (b *bucket, instead bool) {
+	b = s.first
+	if instead = len(s.buckets) == perShard; instead {
 		s.unlink(b)
 		delete(s.buckets, b.key)
-		s.evicted++
+	} else {
+		b = &bucket{}
 	}
 	b.key = strings.Clone(key) // it may be a part of a whole head
 	s.buckets[b.key] = b
 	s.link(b)
-	return b
+	return b, instead
 }
 
 func (s *shard) link(b *bucket) {

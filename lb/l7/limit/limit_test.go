@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestLimiter_Take(t *testing.T) {
 		return ok, wait
 	}
 	t.Run("a burst, then the rate", func(t *testing.T) {
-		l := limit.New(10, 5)
+		l := limit.New(10, 5, new(atomic.Uint64))
 		if ok, wait := take(l, "a", 20); ok != 5 || wait != 100*time.Millisecond {
 			t.Errorf("%d taken and %s to wait, want 5 and 100ms", ok, wait)
 		}
@@ -41,7 +42,7 @@ func TestLimiter_Take(t *testing.T) {
 		}
 	})
 	t.Run("keys do not share", func(t *testing.T) {
-		l := limit.New(1, 0)
+		l := limit.New(1, 0, new(atomic.Uint64))
 		if ok, _ := take(l, "a", 3); ok != 1 {
 			t.Errorf("a took %d, want one second's worth", ok)
 		}
@@ -53,13 +54,13 @@ func TestLimiter_Take(t *testing.T) {
 		}
 	})
 	t.Run("a rate below one a second", func(t *testing.T) {
-		l := limit.New(0.1, 0)
+		l := limit.New(0.1, 0, new(atomic.Uint64))
 		if ok, wait := take(l, "a", 2); ok != 1 || wait != 10*time.Second {
 			t.Errorf("%d taken and %s to wait, want 1 and 10s", ok, wait)
 		}
 	})
 	t.Run("a clock that goes back gives nothing", func(t *testing.T) {
-		l := limit.New(1, 1)
+		l := limit.New(1, 1, new(atomic.Uint64))
 		take(l, "a", 1)
 		if ok, _ := l.Take("a", now.Add(-time.Hour)); ok {
 			t.Error("a token was made of a time before")
@@ -69,7 +70,8 @@ func TestLimiter_Take(t *testing.T) {
 
 // TestLimiter/the table is bounded, and who is seen often is not forgotten.
 func TestLimiter_IsBounded(t *testing.T) {
-	l, now := limit.New(0.001, 1), time.Unix(1e9, 0)
+	var evicted atomic.Uint64
+	l, now := limit.New(0.001, 1, &evicted), time.Unix(1e9, 0)
 	l.Take("regular", now)
 	for i := range 4 * limit.KeysMax {
 		l.Take(strconv.Itoa(i), now)
@@ -79,9 +81,9 @@ func TestLimiter_IsBounded(t *testing.T) {
 			}
 		}
 	}
-	known, evicted := l.Keys()
-	if known > limit.KeysMax || evicted == 0 {
-		t.Errorf("%d keys are known and %d were forgotten, want at most %d", known, evicted, limit.KeysMax)
+	known := l.Keys()
+	if known > limit.KeysMax || evicted.Load() == 0 {
+		t.Errorf("%d keys are known and %d were forgotten, want at most %d", known, evicted.Load(), limit.KeysMax)
 	}
 }
 
@@ -89,7 +91,7 @@ func TestLimiter_IsBounded(t *testing.T) {
 // Cause: each key kept the head that it was cut from, 2 GiB in a full table.
 func TestLimiter_KeepsNoHeads(t *testing.T) {
 	const n, size = 2000, 32 << 10
-	l, now := limit.New(0.001, 1), time.Unix(1e9, 0)
+	l, now := limit.New(0.001, 1, new(atomic.Uint64)), time.Unix(1e9, 0)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -112,7 +114,7 @@ func TestLimiter_KeepsNoHeads(t *testing.T) {
 }
 
 func BenchmarkLimiter_Take(b *testing.B) {
-	l, now := limit.New(1e9, 1e6), time.Now()
+	l, now := limit.New(1e9, 1e6, new(atomic.Uint64)), time.Now()
 	keys := make([]string, 10_000)
 	for i := range keys {
 		keys[i] = strconv.Itoa(i)
