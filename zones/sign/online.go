@@ -33,8 +33,7 @@ type Online struct {
 	seed          maphash.Seed
 	sets, denials []atomic.Pointer[signatures]
 
-	made    atomic.Uint64
-	evicted atomic.Uint64
+	evicted *atomic.Uint64
 }
 
 var _ zones.Signer = (*Online)(nil)
@@ -46,30 +45,34 @@ type signatures struct {
 	blob []byte // each behind its length in two octets
 }
 
+// fresh reports whether signatures are served at now: not when they are older than Refresh,
+// nor when a clock that was set back made them in what is the future now, which validators
+// take for forged from slack on. What is left of that is for their own clocks.
+func (s *signatures) fresh(now int64) bool {
+	age := now - s.made
+	return age <= Refresh*1e9 && age >= -slack/2*1e9
+}
+
 // NewOnline returns a signer of a zone by those of its keys that sign now. When that is
-// to change (see Next) another must be made.
-func NewOnline(apex wire.Name, keys []*Key, now time.Time) (*Online, error) {
+// to change (see Next) another must be made. Signatures that give way to others are counted
+// in evicted.
+func NewOnline(apex wire.Name, keys []*Key, now time.Time, evicted *atomic.Uint64) (*Online, error) {
 	signs := which(keys, (*Key).Signs, now)
 	if len(signs) == 0 {
 		return nil, fmt.Errorf("zone %s: %w", apex.String(), errNoneSigns)
 	}
 	return &Online{
-		apex: apex, now: now, keys: keys, signs: signs, seed: maphash.MakeSeed(),
+		apex: apex, now: now, keys: keys, signs: signs, seed: maphash.MakeSeed(), evicted: evicted,
 		sets: make([]atomic.Pointer[signatures], keptSets), denials: make([]atomic.Pointer[signatures], keptDenials),
 	}, nil
 }
-
-// Made and Evicted are how many sets were signed, and how many of the signatures gave
-// way to others.
-func (o *Online) Made() uint64    { return o.made.Load() }
-func (o *Online) Evicted() uint64 { return o.evicted.Load() } //nolint:revive // Made's comment is for both
 
 // Find implements zones.Signer.
 func (o *Online) Find(owner, written []byte, now int64) (blob []byte, key uint64) {
 	key = o.key(owner, written)
 	places := o.places(key)
 	for i := range places {
-		if s := places[i].Load(); s != nil && s.key == key && now-s.made <= Refresh*1e9 {
+		if s := places[i].Load(); s != nil && s.key == key && s.fresh(now) {
 			return s.blob, key
 		}
 	}
@@ -112,20 +115,20 @@ func (o *Online) places(key uint64) []atomic.Pointer[signatures] {
 	return all[first : first+ways]
 }
 
-// keep keeps signatures in the place of the oldest.
+// keep keeps signatures in the place of the oldest, or of some that are not served any more.
 func (o *Online) keep(s *signatures) {
 	places := o.places(s.key)
 	oldest, at := int64(math.MaxInt64), 0
 	for i := range places {
 		made := int64(math.MinInt64)
-		if there := places[i].Load(); there != nil && there.key != s.key {
+		if there := places[i].Load(); there != nil && there.key != s.key && there.fresh(s.made) {
 			made = there.made
 		}
 		if made < oldest {
 			oldest, at = made, i
 		}
 	}
-	if old := places[at].Swap(s); old != nil && old.key != s.key && s.made-old.made <= Refresh*1e9 {
+	if old := places[at].Swap(s); old != nil && old.key != s.key && old.fresh(s.made) {
 		o.evicted.Add(1)
 	}
 }
@@ -146,7 +149,6 @@ func (o *Online) Sign(key uint64, owner, msg []byte, from int, now int64) ([]byt
 		}
 		s.blob = append(binary.BigEndian.AppendUint16(s.blob, uint16(len(rdata))), rdata...)
 	}
-	o.made.Add(1)
 	o.keep(s)
 	return s.blob, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,7 +220,7 @@ func answer(t *testing.T, records ...string) (m *dns.Msg, msg []byte, from int) 
 
 func TestOnline(t *testing.T) {
 	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, time.Now())
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, time.Now(), new(atomic.Uint64))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestOnline(t *testing.T) {
 // TestOnline_Find/a set is found in any order: that of a service's instances changes
 // with each answer.
 func TestOnline_Find(t *testing.T) {
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now())
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now(), new(atomic.Uint64))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,9 +298,66 @@ func TestOnline_Find(t *testing.T) {
 	}
 }
 
+// TestClocks: signatures hold for validators whose clocks are most of an hour behind, and
+// for ones that are days ahead, when they were made just now and when they are as old as they
+// get: of a service zone a day, of a static zone what the day has been.
+func TestClocks(t *testing.T) {
+	const late, early = -59 * time.Minute, 6 * 24 * time.Hour
+	check := func(what string, rdata []byte, now time.Time) {
+		t.Helper()
+		inception, expires := time.Unix(int64(binary.BigEndian.Uint32(rdata[12:])), 0), time.Unix(int64(binary.BigEndian.Uint32(rdata[8:])), 0) // RFC 4034 section 3.1
+		if inception.After(now.Add(late)) || expires.Before(now.Add(early)) {
+			t.Errorf("%s: from %s to %s at %s, want it %s before and %s after that too", what, inception.UTC(), expires.UTC(), now, late, early)
+		}
+	}
+	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
+	apex := name(t, "example.test.")
+	made := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
+	o, err := sign.NewOnline(apex, []*sign.Key{key}, made, new(atomic.Uint64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, msg, from := answer(t, "www.example.test. 5 IN A 192.0.2.1")
+	owner := []byte("\x03www\x07example\x04test\x00")
+	_, at := o.Find(owner, msg[from:], made.UnixNano())
+	blob, err := o.Sign(at, owner, msg, from, made.UnixNano())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("a signature just made", blob[2:], made)
+	for _, c := range []struct {
+		after time.Duration
+		found bool
+	}{
+		{-365 * 24 * time.Hour, false}, {-time.Hour, false}, {-29 * time.Minute, true}, // the server's clock was set back
+		{24 * time.Hour, true}, {24*time.Hour + time.Second, false},
+	} {
+		found, _ := o.Find(owner, msg[from:], made.Add(c.after).UnixNano())
+		if (found != nil) != c.found {
+			t.Errorf("%s after it was made a signature is found %t, want %t", c.after, found != nil, c.found)
+		}
+		if found != nil && c.after > 0 {
+			check("a signature as old as it gets", found[2:], made.Add(c.after))
+		}
+	}
+	soa := (&exporter{}).soa()
+	for _, now := range []time.Time{made, made.Add(24*time.Hour - time.Second)} {
+		records, err := sign.Zone(&apex, []zones.Record{soa}, []*sign.Key{key}, now, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			if r.Type == wire.TypeRRSIG {
+				check("a static zone's", r.RData, now)
+			}
+		}
+	}
+}
+
 // TestOnline_Sign/denials of random names take no place of what there is.
 func TestOnline_Sign(t *testing.T) {
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now())
+	var evicted atomic.Uint64
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{generate(t, "example.test.", sign.Ed25519)}, time.Now(), &evicted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +383,7 @@ func TestOnline_Sign(t *testing.T) {
 			t.Fatalf("set %d is not found any more", i)
 		}
 	}
-	if o.Evicted() == 0 {
+	if evicted.Load() == 0 {
 		t.Error("no denial has given way to another")
 	}
 }
@@ -368,7 +426,7 @@ func (s *exportedSOA) Append(b *wire.Builder, owner wire.Ref, r *zones.Request) 
 func TestOnline_Wrap_export(t *testing.T) {
 	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	key := generate(t, "example.test.", sign.ECDSAP256SHA256)
-	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, now)
+	o, err := sign.NewOnline(name(t, "example.test."), []*sign.Key{key}, now, new(atomic.Uint64))
 	if err != nil {
 		t.Fatal(err)
 	}

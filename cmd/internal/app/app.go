@@ -115,15 +115,17 @@ type server struct {
 	authority *authority.Handler
 	notifier  *notify.Notifier
 	push      *push.Hub
-	encrypted encrypted
-	networks  atomic.Pointer[locality.Table] // of the proxies' clients; nil: there are none
-	dns       *dnsserver.Server              // neither listens nor runs under Options.Proxy
-	proxies   *proxies
-	admin     *admin.Server
-	metrics   *metrics.Registry
-	checks    checkCounts
-	samples   *demo.Set
-	snapshots *snapshots
+	// signaturesEvicted counts signatures that gave way to others.
+	signaturesEvicted atomic.Uint64
+	encrypted         encrypted
+	networks          atomic.Pointer[locality.Table] // of the proxies' clients; nil: there are none
+	dns               *dnsserver.Server              // neither listens nor runs under Options.Proxy
+	proxies           *proxies
+	admin             *admin.Server
+	metrics           *metrics.Registry
+	checks            checkCounts
+	samples           *demo.Set
+	snapshots         *snapshots
 
 	ready   atomic.Bool
 	leaving atomic.Bool            // a lame duck

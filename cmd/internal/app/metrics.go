@@ -102,6 +102,7 @@ func (s *server) dnsFamilies() []metrics.Family {
 		count("muster_dns_encrypted_refused_total", "Connections of HTTPS and QUIC, and streams of QUIC, that were closed at once, at a limit.", s.encrypted.refused),
 		count("muster_dns_signatures_found_total", "Sets answered with a signature that was there.", func() uint64 { kept, _ := s.authority.Signed(); return kept }),
 		count("muster_dns_signatures_missed_total", "Answers that waited for a signature to be made.", func() uint64 { _, waited := s.authority.Signed(); return waited }),
+		count("muster_dns_signatures_evicted_total", "Signatures that gave way to others, as there were too many to keep.", s.signaturesEvicted.Load),
 		one("muster_dns_signatures_expire_timestamp_seconds", "When the first signature of a static zone expires; 0: none is signed.", s.signaturesExpire),
 		count("muster_dns_notifies_answered_total", "NOTIFY messages that a secondary has answered.", s.notifier.Sent),
 		count("muster_dns_notifies_failed_total", "Times that a secondary did not answer NOTIFY, all tries together.", s.notifier.Failed),

@@ -32,12 +32,14 @@ func (s *server) reloads(ctx context.Context) error {
 		defer watcher.Close()
 	}
 	watched := s.watchFiles(watcher, map[string]bool{})
-	resign := time.NewTimer(time.Until(resignAt(s.cfg.Load(), time.Now())))
+	signing := newSigningClock(s.cfg.Load())
+	resign := time.NewTimer(signing.wait())
 	defer resign.Stop()
 	again := func() {
 		s.reload(ctx)
 		watched = s.watchFiles(watcher, watched)
-		resign.Reset(time.Until(resignAt(s.cfg.Load(), time.Now())))
+		signing = newSigningClock(s.cfg.Load())
+		resign.Reset(signing.wait())
 	}
 	var timer <-chan time.Time
 	for {
@@ -45,7 +47,11 @@ func (s *server) reloads(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-resign.C:
-			again()
+			if signing.due(time.Now()) {
+				again()
+			} else {
+				resign.Reset(signing.wait())
+			}
 		case <-s.opt.Reload:
 			again()
 		case e := <-watcher.Events:

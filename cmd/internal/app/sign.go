@@ -26,6 +26,31 @@ func zoneKeys(z *config.Zone, apex wire.Name) ([]*sign.Key, error) {
 	return keys, nil
 }
 
+// signingClock tells when what signs zones is to be read again, by the wall clock, which may
+// be set: a machine without a clock of its own begins in 1970.
+type signingClock struct{ began, next time.Time }
+
+// clockSet is how soon a clock that was set is noticed, and clockBack by how much it must
+// have been set back: signatures begin an hour before they were made.
+const (
+	clockSet  = time.Minute
+	clockBack = 30 * time.Minute
+)
+
+func newSigningClock(cfg *config.Config) signingClock {
+	now := time.Now().Round(0) // without its monotonic part
+	return signingClock{now, resignAt(cfg, now)}
+}
+
+// wait is until when to look next.
+func (c *signingClock) wait() time.Duration { return min(time.Until(c.next), clockSet) }
+
+// due reports whether signatures are to be made anew.
+func (c *signingClock) due(now time.Time) bool {
+	now = now.Round(0)
+	return !now.Before(c.next) || now.Before(c.began.Add(-clockBack))
+}
+
 // resignAt is when something of what signs zones changes next: a day begins, by which
 // static zones, and service zones for secondaries, are signed again, or a time of a key comes. Never: far away.
 func resignAt(cfg *config.Config, now time.Time) time.Time {
@@ -60,7 +85,7 @@ func earlier(a, b time.Time) time.Time {
 
 // loadStatic reads a zone file, and signs what is in it if the zone has keys, all day
 // with the same signatures. With raise its serial number grows with the days.
-func loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zonefile.Warning, error) {
+func (s *server) loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zonefile.Warning, error) {
 	if z.DNSSEC == "" {
 		return zonefile.Load(z.File, z.Name, nil)
 	}
@@ -69,7 +94,7 @@ func loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zone
 		return nil, nil, err
 	}
 	now := time.Now()
-	online, err := sign.NewOnline(apex, keys, now)
+	online, err := sign.NewOnline(apex, keys, now, &s.signaturesEvicted)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -82,8 +107,8 @@ func loadStatic(z *config.Zone, apex wire.Name, raise bool) (*zones.Zone, []zone
 	return zone.WithSigner(online), warnings, nil
 }
 
-// sourceZone is the zone of a source, signed if it has keys.
-func sourceZone(cfg *config.Config, z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, error) {
+// signedSource is the zone of a source, signed if it has keys.
+func (s *server) signedSource(cfg *config.Config, z *config.Zone, apex wire.Name, src zones.Source) (*zones.Zone, error) {
 	if z.DNSSEC == "" {
 		return zones.NewSourceZone(apex, src), nil
 	}
@@ -91,7 +116,7 @@ func sourceZone(cfg *config.Config, z *config.Zone, apex wire.Name, src zones.So
 	if err != nil {
 		return nil, err
 	}
-	online, err := sign.NewOnline(apex, keys, time.Now())
+	online, err := sign.NewOnline(apex, keys, time.Now(), &s.signaturesEvicted)
 	if err != nil {
 		return nil, err
 	}

@@ -65,13 +65,13 @@ func (s *server) loadTree(cfg *config.Config, old *zones.Tree) (*zones.Tree, []s
 // makeZone makes one zone.
 func (s *server) makeZone(cfg *config.Config, z *config.Zone, apex wire.Name) (*zones.Zone, []zonefile.Warning, error) {
 	if z.Source == config.SourceFile {
-		return loadStatic(z, apex, copied(cfg, z.Name))
+		return s.loadStatic(z, apex, copied(cfg, z.Name))
 	}
 	src, err := s.zoneSource(cfg, z)
 	if err != nil {
 		return nil, nil, err
 	}
-	zone, err := sourceZone(cfg, z, apex, src)
+	zone, err := s.signedSource(cfg, z, apex, src)
 	return zone, nil, err
 }
 

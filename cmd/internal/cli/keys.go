@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -171,7 +172,7 @@ func (s *session) checkKeys(cfg *config.Config, i int) (errs, warnings int) {
 	case len(keys) == 0:
 		err = fmt.Errorf("no key of %s in %s", z.Name, z.DNSSEC)
 	default:
-		_, err = sign.NewOnline(name, keys, time.Now())
+		_, err = sign.NewOnline(name, keys, time.Now(), new(atomic.Uint64))
 	}
 	if err != nil {
 		p.Reason = err.Error()
