@@ -43,9 +43,9 @@ func newConnTable(limit, limitPerIP int) *connTable {
 	return &connTable{max: limit, maxPerIP: limitPerIP, all: list.New(), byIP: make(map[netip.Addr]*list.List)}
 }
 
-// clientKey is what a client is counted by: its IPv4 address, or the /64 that an
+// ClientKey is what a client is counted by: its IPv4 address, or the /64 that an
 // IPv6 client has all of.
-func clientKey(a netip.Addr) netip.Addr {
+func ClientKey(a netip.Addr) netip.Addr {
 	if a.Is4() {
 		return a
 	}

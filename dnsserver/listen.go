@@ -38,14 +38,14 @@ func bind(addr netip.AddrPort, workers int, inherited func(name string) *os.File
 }
 
 func bindOnce(addr netip.AddrPort, workers int, inherited func(name string) *os.File) (*bound, error) {
-	tcp, err := listenTCP(addr, inherited(socketName("tcp", addr, 0)))
+	tcp, err := ListenTCP(addr, inherited(socketName("tcp", addr, 0)))
 	if err != nil {
 		return nil, err
 	}
 	b := &bound{tcp: tcp}
 	b.addr = netip.AddrPortFrom(addr.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port())
 	for i := range workers {
-		s, err := listenUDP(b.addr, inherited(socketName("udp", addr, i)))
+		s, err := listenWorker(b.addr, inherited(socketName("udp", addr, i)))
 		if err != nil {
 			b.close()
 			return nil, err
@@ -70,8 +70,8 @@ func network(transport string, addr netip.AddrPort) string {
 	return transport + "4"
 }
 
-// listenTCP takes over a listener of addr, or makes one where f is nil.
-func listenTCP(addr netip.AddrPort, f *os.File) (*net.TCPListener, error) {
+// ListenTCP takes over a listener of addr, or makes one where f is nil.
+func ListenTCP(addr netip.AddrPort, f *os.File) (*net.TCPListener, error) {
 	var ln net.Listener
 	var err error
 	if f != nil {
@@ -91,15 +91,16 @@ func listenTCP(addr netip.AddrPort, f *os.File) (*net.TCPListener, error) {
 	return tcp, nil
 }
 
-// listenUDP takes over a socket of addr, or makes one where f is nil.
-func listenUDP(addr netip.AddrPort, f *os.File) (*socket, error) {
+// ListenUDP takes over a socket of addr, or makes one where f is nil, with control as in a
+// net.ListenConfig.
+func ListenUDP(addr netip.AddrPort, f *os.File, control func(network, address string, c syscall.RawConn) error) (*net.UDPConn, error) {
 	var pc net.PacketConn
 	var err error
 	if f != nil {
 		pc, err = net.FilePacketConn(f)
 		f.Close()
 	} else {
-		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return control(c, addr.Addr()) }}
+		lc := net.ListenConfig{Control: control}
 		pc, err = lc.ListenPacket(context.Background(), network("udp", addr), addr.String())
 	}
 	if err != nil {
@@ -108,6 +109,15 @@ func listenUDP(addr netip.AddrPort, f *os.File) (*socket, error) {
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
 		return nil, fmt.Errorf("unexpected %T", pc)
+	}
+	return conn, nil
+}
+
+// listenWorker is ListenUDP for a worker's socket.
+func listenWorker(addr netip.AddrPort, f *os.File) (*socket, error) {
+	conn, err := ListenUDP(addr, f, func(_, _ string, c syscall.RawConn) error { return control(c, addr.Addr()) })
+	if err != nil {
+		return nil, err
 	}
 	return newSocket(conn)
 }

@@ -11,21 +11,14 @@ import (
 
 	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/dnstest"
-	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/proxyproto"
 )
-
-// echoClient answers with the client's address.
-func echoClient(b *wire.Builder, _ *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
-	b.A(wire.Answer, wire.RefQName, 1, from.Addr.Addr().As4())
-	return dnsserver.Send
-}
 
 // A proxy that is trusted says whose queries it passes on, over UDP, TCP and TLS; all
 // others are taken for themselves, and what they put before a query is no query.
 func TestServer_ProxyFrom(t *testing.T) {
 	trusted := func(c *dnsserver.Config) { c.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
-	s, tlsAddr, config := startTLS(t, handlerFunc(echoClient), trusted)
+	s, tlsAddr, config := startTLS(t, dnstest.Echo{}, trusted)
 	header := proxyproto.Header{Source: netip.MustParseAddrPort("192.0.2.7:1234"), Dest: netip.MustParseAddrPort("192.0.2.53:53")}.AppendV2(nil)
 	local := proxyproto.Header{}.AppendV2(nil)
 	answered := func(what string, msg []byte, want string) {
@@ -69,7 +62,7 @@ func TestServer_ProxyFrom(t *testing.T) {
 	wantClosed(t, c)
 	eventually(t, "both are counted as without a header", func() bool { return s.Server.Stats().BadHeaders == 2 })
 	t.Run("who is not trusted is nobody else", func(t *testing.T) {
-		s := dnstest.Start(t, handlerFunc(echoClient))
+		s := dnstest.Start(t, dnstest.Echo{})
 		answered("without a header", s.Exchange(t, "udp", query(t, 1)), "127.0.0.1")
 		m := dnstest.Unpack(t, s.Exchange(t, "udp", append(append([]byte(nil), header...), query(t, 1)...)))
 		if m.Rcode == dns.RcodeSuccess {

@@ -219,7 +219,7 @@ func (s *Server) Listen() error {
 	}
 	for _, want := range s.cfg.TLS {
 		name := socketName("tls", want, 0)
-		ln, err := listenTCP(want, s.cfg.Inherited(name))
+		ln, err := ListenTCP(want, s.cfg.Inherited(name))
 		if err != nil {
 			s.closeAll()
 			s.addrs, s.tlsAddrs, s.udp, s.tcp = nil, nil, nil, nil

@@ -132,7 +132,7 @@ func newConn(l *tcpListener, nc *net.TCPConn) *conn {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.client.Addr = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
 	}
-	c.key = clientKey(c.client.Addr.Addr())
+	c.key = ClientKey(c.client.Addr.Addr())
 	return c
 }
 

@@ -126,7 +126,7 @@ func socketName(listen netip.AddrPort) string { return "dns https " + listen.Str
 // Listen binds every address or none.
 func (s *Server) Listen() error {
 	for _, want := range s.cfg.Listen {
-		ln, err := listen(want, s.cfg.Inherited(socketName(want)))
+		ln, err := dnsserver.ListenTCP(want, s.cfg.Inherited(socketName(want)))
 		if err != nil {
 			for _, l := range s.listeners {
 				l.Close()
@@ -137,20 +137,6 @@ func (s *Server) Listen() error {
 		s.listeners = append(s.listeners, newLimited(ln, s.cfg.MaxConns, s.cfg.MaxConnsPerIP, s.cfg.ProxyFrom))
 	}
 	return nil
-}
-
-func listen(addr netip.AddrPort, f *os.File) (ln net.Listener, err error) {
-	if f != nil {
-		ln, err = net.FileListener(f)
-		f.Close()
-		return ln, err
-	}
-	network := "tcp4"
-	if addr.Addr().Is6() {
-		network = "tcp6"
-	}
-	var lc net.ListenConfig
-	return lc.Listen(context.Background(), network, addr.String())
 }
 
 // Addrs are the addresses bound.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/lb/proxyproto"
 )
 
@@ -37,7 +38,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		from := addrOf(nc)
 		through := proxyproto.Trusts(l.proxies, from.Addr())
 		switch {
-		case !l.admit(c) || !through && !l.settle(c, clientOf(from)):
+		case !l.admit(c) || !through && !l.settle(c, dnsserver.ClientKey(from.Addr())):
 			l.refused.Add(1)
 			c.Close()
 		case through:
@@ -54,15 +55,6 @@ func addrOf(c net.Conn) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
-}
-
-// clientOf is what a client is counted by: an IPv4 address, or an IPv6 /64.
-func clientOf(a netip.AddrPort) netip.Addr {
-	ip := a.Addr()
-	if p, err := ip.Prefix(64); err == nil && ip.Is6() {
-		return p.Addr()
-	}
-	return ip
 }
 
 // admit takes a connection in.

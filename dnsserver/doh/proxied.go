@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/lb/proxyproto"
 )
 
@@ -57,7 +58,7 @@ func (p *proxied) unwrap() {
 		return
 	}
 	from := h.Client(p.proxy)
-	if !p.l.settle(p.counted, clientOf(from)) {
+	if !p.l.settle(p.counted, dnsserver.ClientKey(from.Addr())) {
 		p.l.refused.Add(1)
 		p.err = errCrowded
 		return

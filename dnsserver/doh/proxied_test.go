@@ -10,20 +10,10 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/dnstest"
 	"github.com/musterdns/muster/dnsserver/doh"
-	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/proxyproto"
 )
-
-// echo answers with the client's address.
-type echo struct{}
-
-func (echo) ServeDNS(b *wire.Builder, _ *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
-	b.A(wire.Answer, wire.RefQName, 1, from.Addr.Addr().As4())
-	return dnsserver.Send
-}
 
 // through is a client whose connections begin with a header, over one version of HTTP.
 func through(t *testing.T, c *http.Client, header []byte, version int) *http.Client {
@@ -53,7 +43,7 @@ func through(t *testing.T, c *http.Client, header []byte, version int) *http.Cli
 // A proxy that is trusted says whose connections it passes on, before TLS, over either
 // version of HTTP; they count to the client that it names.
 func TestServer_ProxyFrom(t *testing.T) {
-	d := dnstest.Start(t, echo{})
+	d := dnstest.Start(t, dnstest.Echo{})
 	url, plain, s := start(t, func(c *doh.Config) {
 		c.Exchanger, c.ProxyFrom, c.MaxConnsPerIP = d.Server, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, 1
 	})

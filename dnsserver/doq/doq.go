@@ -106,7 +106,7 @@ func socketName(listen netip.AddrPort) string { return "dns quic " + listen.Stri
 // Listen binds every address or none.
 func (s *Server) Listen() error {
 	for _, want := range s.cfg.Listen {
-		c, err := listen(want, s.cfg.Inherited(socketName(want)))
+		c, err := dnsserver.ListenUDP(want, s.cfg.Inherited(socketName(want)), nil)
 		if err != nil {
 			for _, c := range s.sockets {
 				c.Close()
@@ -117,26 +117,6 @@ func (s *Server) Listen() error {
 		s.sockets = append(s.sockets, c)
 	}
 	return nil
-}
-
-func listen(addr netip.AddrPort, f *os.File) (*net.UDPConn, error) {
-	if f == nil {
-		network := "udp4"
-		if addr.Addr().Is6() {
-			network = "udp6"
-		}
-		return net.ListenUDP(network, net.UDPAddrFromAddrPort(addr))
-	}
-	pc, err := net.FilePacketConn(f)
-	f.Close()
-	if err != nil {
-		return nil, err
-	}
-	c, ok := pc.(*net.UDPConn)
-	if !ok {
-		return nil, fmt.Errorf("unexpected %T", pc)
-	}
-	return c, nil
 }
 
 // Addrs are the addresses bound.
@@ -230,15 +210,6 @@ func (s *Server) crowded() bool {
 	return s.all > s.cfg.MaxConns/2
 }
 
-// clientOf is what a client is counted by: an IPv4 address, or an IPv6 /64.
-func clientOf(a netip.AddrPort) netip.Addr {
-	ip := a.Addr()
-	if p, err := ip.Prefix(64); err == nil && ip.Is6() {
-		return p.Addr()
-	}
-	return ip
-}
-
 func (s *Server) admit(conn *quic.Conn) (from netip.AddrPort, ok bool) {
 	switch a := conn.RemoteAddr().(type) {
 	case *net.UDPAddr:
@@ -248,13 +219,14 @@ func (s *Server) admit(conn *quic.Conn) (from netip.AddrPort, ok bool) {
 	default:
 		return netip.AddrPort{}, false
 	}
+	ip := dnsserver.ClientKey(from.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= s.cfg.MaxConns || s.byIP[clientOf(from)] >= s.cfg.MaxConnsPerIP {
+	if s.all >= s.cfg.MaxConns || s.byIP[ip] >= s.cfg.MaxConnsPerIP {
 		return netip.AddrPort{}, false
 	}
 	s.all++
-	s.byIP[clientOf(from)]++
+	s.byIP[ip]++
 	return from, true
 }
 
@@ -262,7 +234,7 @@ func (s *Server) leave(from netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all--
-	ip := clientOf(from)
+	ip := dnsserver.ClientKey(from.Addr())
 	if s.byIP[ip]--; s.byIP[ip] == 0 {
 		delete(s.byIP, ip)
 	}

@@ -11,20 +11,10 @@ import (
 	"github.com/miekg/dns"
 	"github.com/quic-go/quic-go"
 
-	"github.com/musterdns/muster/dnsserver"
 	"github.com/musterdns/muster/dnsserver/dnstest"
 	"github.com/musterdns/muster/dnsserver/doq"
-	"github.com/musterdns/muster/dnsserver/wire"
 	"github.com/musterdns/muster/lb/proxyproto"
 )
-
-// echo answers with the client's address.
-type echo struct{}
-
-func (echo) ServeDNS(b *wire.Builder, _ *wire.Query, from *dnsserver.Client) dnsserver.Verdict {
-	b.A(wire.Answer, wire.RefQName, 1, from.Addr.Addr().As4())
-	return dnsserver.Send
-}
 
 // heading is a socket that puts a header before every datagram, as a proxy does.
 type heading struct {
@@ -40,7 +30,7 @@ func (h *heading) WriteTo(b []byte, to net.Addr) (int, error) {
 // A proxy that is trusted says whose datagrams it passes on; what is answered goes to it.
 func TestServer_ProxyFrom(t *testing.T) {
 	trusted := func(c *doq.Config) { c.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }
-	e := dnstest.StartEverywhere(t, echo{}, trusted)
+	e := dnstest.StartEverywhere(t, dnstest.Echo{}, trusted)
 	client := proxyproto.Header{Source: netip.MustParseAddrPort("192.0.2.7:1234"), Dest: netip.MustParseAddrPort("192.0.2.53:853"), Datagram: true}.AppendV2(nil)
 	for _, tt := range []struct {
 		what   string
