@@ -38,15 +38,11 @@ const (
 // that the checks know nothing of; the lanes go on at the same time. What the
 // server tells of each is asked for beside it.
 func Crash(ctx context.Context, l *Lab, d Death, lanes, runs int, witnesses ...Witness) (Crashes, error) {
-	e, err := l.Etcd(ctx)
+	e, s, err := l.follow(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer e.Close()
-	s, err := l.Run(ctx, Settings{Etcd: e.URL})
-	if err != nil {
-		return nil, err
-	}
 	addrs, err := (&scene{l, e, lanes}).start(ctx, witnesses)
 	if err != nil {
 		return nil, err

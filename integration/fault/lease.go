@@ -21,15 +21,11 @@ const leaseTTL = 2
 // kept alive in every tenth run. A time below zero means that the answer had
 // changed before that client saw why.
 func Lease(ctx context.Context, l *Lab, runs int) (Times, error) {
-	e, err := l.Etcd(ctx)
+	e, s, err := l.follow(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer e.Close()
-	s, err := l.Run(ctx, Settings{Etcd: e.URL})
-	if err != nil {
-		return nil, err
-	}
 	c, err := Dial(ctx, s.DNS)
 	if err != nil {
 		return nil, err

@@ -12,15 +12,11 @@ import (
 // return of its put in etcd to the first right answer. The first half of the
 // runs are services that are new, the rest instances that move.
 func Put(ctx context.Context, l *Lab, runs int) (Times, error) {
-	e, err := l.Etcd(ctx)
+	e, s, err := l.follow(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer e.Close()
-	s, err := l.Run(ctx, Settings{Etcd: e.URL})
-	if err != nil {
-		return nil, err
-	}
 	c, err := Dial(ctx, s.DNS)
 	if err != nil {
 		return nil, err

@@ -130,6 +130,19 @@ func (l *Lab) Run(ctx context.Context, s Settings) (*Server, error) {
 	return srv, srv.Ready(ctx)
 }
 
+// follow starts an etcd, whose client the caller must Close, and a server that follows it.
+func (l *Lab) follow(ctx context.Context) (*Etcd, *Server, error) {
+	e, err := l.Etcd(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := l.Run(ctx, Settings{Etcd: e.URL})
+	if err != nil {
+		return nil, nil, errors.Join(err, e.Close())
+	}
+	return e, s, nil
+}
+
 // Age is the time since the server was started.
 func (s *Server) Age() time.Duration { return time.Since(s.started) }
 

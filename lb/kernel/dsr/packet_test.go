@@ -3,10 +3,8 @@ package dsr_test
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -120,7 +118,7 @@ func TestPlane_LeavesToTheStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ask(c, 1, 100); err != nil || got != want.Instance {
+	if got, err := kerneltest.Ask(c, 1, 100); err != nil || got != want.Instance {
 		t.Errorf("a datagram is answered by %q, %v; Explain says %+v", got, err, want)
 	}
 	// From a socket of its own: one that was sent again is refused again, later.
@@ -129,7 +127,7 @@ func TestPlane_LeavesToTheStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fragments.Close()
-	if got, err := ask(fragments, 2, 3000); !errors.Is(err, syscall.ECONNREFUSED) {
+	if got, err := kerneltest.Ask(fragments, 2, 3000); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a datagram in fragments is answered by %q, %v; want refused by the balancer", got, err)
 	}
 	// A killed instance's flow goes to the other at once.
@@ -138,7 +136,7 @@ func TestPlane_LeavesToTheStack(t *testing.T) {
 			l.kill(t.Context(), t, "dns", in.Addr)
 		}
 	}
-	if got, err := ask(c, 3, 100); err != nil || got == want.Instance {
+	if got, err := kerneltest.Ask(c, 3, 100); err != nil || got == want.Instance {
 		t.Errorf("after %s was killed %q answers, %v", want.Instance, got, err)
 	}
 
@@ -155,32 +153,4 @@ func TestPlane_LeavesToTheStack(t *testing.T) {
 	if l.balancer.Sent("eth0") == before {
 		t.Error("the balancer has not answered an echo request")
 	}
-}
-
-// ask sends datagrams of a size until there is an answer to its number: an earlier
-// one that was sent again is answered again.
-func ask(c net.Conn, number byte, size int) (string, error) {
-	buf, question := make([]byte, 100), make([]byte, size)
-	question[0] = number
-	for range 50 {
-		if _, err := c.Write(question); err != nil {
-			return "", err
-		}
-		if err := c.SetReadDeadline(time.Now().Add(patience / 50)); err != nil {
-			return "", err
-		}
-		for {
-			n, err := c.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return "", err
-			}
-			if n > 0 && buf[0] == number {
-				return string(buf[1:n]), nil
-			}
-		}
-	}
-	return "", fmt.Errorf("no answer: %w", os.ErrDeadlineExceeded)
 }

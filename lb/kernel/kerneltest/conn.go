@@ -162,3 +162,32 @@ func Reply(tb testing.TB, c net.PacketConn, answer func(question []byte) []byte)
 		}
 	}()
 }
+
+// Ask sends datagrams of a size, the number first, until there is an answer, which begins
+// with the number too: an earlier one that was sent again is answered again. It returns
+// what follows.
+func Ask(c net.Conn, number byte, size int) (string, error) {
+	buf, question := make([]byte, 100), make([]byte, size)
+	question[0] = number
+	for range 50 {
+		if _, err := c.Write(question); err != nil {
+			return "", err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(Patience / 50)); err != nil {
+			return "", err
+		}
+		for {
+			n, err := c.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return "", err
+			}
+			if n > 0 && buf[0] == number {
+				return string(buf[1:n]), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no answer: %w", os.ErrDeadlineExceeded)
+}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -299,7 +298,7 @@ func TestPlane_UDP(t *testing.T) {
 	for _, b := range l.backends {
 		s.Instances = append(s.Instances, kernel.Instance{ID: b.Name, Addr: b.addr4, Weight: 1})
 		c := b.ListenPacket("udp", b.addr4.String())
-		kerneltest.Reply(t, c, func(question []byte) []byte { return append(question, b.Name...) })
+		kerneltest.Reply(t, c, func(question []byte) []byte { return append(question[:1:1], b.Name...) })
 	}
 	l.apply(t, s)
 	c, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String())
@@ -307,7 +306,7 @@ func TestPlane_UDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	first, err := ask(c, "1 ")
+	first, err := kerneltest.Ask(c, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +316,7 @@ func TestPlane_UDP(t *testing.T) {
 	if n := l.kill(t.Context(), t, "dns", l.backends[dead].addr4); n != 1 {
 		t.Errorf("%d flows killed, want 1", n)
 	}
-	if second, err := ask(c, "2 "); err != nil || second == first {
+	if second, err := kerneltest.Ask(c, 2, 1); err != nil || second == first {
 		t.Errorf("after %s was killed, %q answers, %v", first, second, err)
 	}
 	s.Instances = nil
@@ -325,33 +324,6 @@ func TestPlane_UDP(t *testing.T) {
 	if _, err := l.client.Dial(net.Dialer{}, "udp", "", s.VIP.String()); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// ask sends until there is an answer to the question, which no other is to begin
-// with: an earlier one that was sent again is answered again.
-func ask(c net.Conn, question string) (string, error) {
-	buf := make([]byte, 100)
-	for range 100 {
-		if _, err := c.Write([]byte(question)); err != nil {
-			return "", err
-		}
-		if err := c.SetReadDeadline(time.Now().Add(patience / 100)); err != nil {
-			return "", err
-		}
-		for {
-			n, err := c.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return "", err
-			}
-			if name, ok := strings.CutPrefix(string(buf[:n]), question); ok {
-				return name, nil
-			}
-		}
-	}
-	return "", os.ErrDeadlineExceeded
 }
 
 // A machine that does not hold the VIP must not serve it.
