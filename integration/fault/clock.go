@@ -137,6 +137,9 @@ func ClockJump(ctx context.Context, l *Lab, by time.Duration) (*Jump, error) {
 		return nil, err
 	}
 	out := &Jump{}
+	if err := out.signatures(ctx, s.DNS); err != nil { // which are kept, and not to be served when they are of the future
+		return nil, err
+	}
 	if err := out.ask(ctx, s); err != nil {
 		return nil, err
 	}
