@@ -76,7 +76,7 @@ func (s *scratch) redirect(next, name *wire.Name, owner wire.Ref, hop int) (wire
 	}
 	ref, ok := s.b.RRName(wire.Answer, owner, wire.TypeCNAME, wire.ClassIN, ttl, nil, made[:size], true)
 	if !ok {
-		s.truncate()
+		s.b.SetTC()
 		return 0, AliasOnly
 	}
 	if s.grows(name) {

@@ -111,7 +111,6 @@ const transports = 8
 // ones on one core: no two shards share a cache line.
 type shard struct {
 	queries   [transports][outcomes]atomic.Uint64
-	truncated atomic.Uint64
 	chains    atomic.Uint64
 	signed    atomic.Uint64 // sets whose signatures were there
 	unsigned  atomic.Uint64 // answers that had to wait for one
@@ -164,15 +163,6 @@ func (h *Handler) Counts() iter.Seq[Count] {
 			}
 		}
 	}
-}
-
-// Truncated is how many responses were sent with TC set.
-func (h *Handler) Truncated() uint64 {
-	var sum uint64
-	for i := range h.shards {
-		sum += h.shards[i].truncated.Load()
-	}
-	return sum
 }
 
 // ChainsCut is how many alias chains were cut: longer than the limit, or leading

@@ -107,7 +107,7 @@ func (h *Handler) ServeSlow(ctx context.Context, query []byte, from dnsserver.Cl
 	h.shardOfSlow().count(from.Transport, Forwarded)
 	adopt(resp, &q)
 	if len(resp) > w.Limit() {
-		resp = h.cut(resp, &q, &from, w.Limit())
+		resp = cut(resp, &q, &from, w.Limit())
 	}
 	if err := w.WriteMsg(resp); err != nil {
 		return fmt.Errorf("sending a forwarded answer: %w", err)
@@ -134,8 +134,7 @@ func (h *Handler) reply(q *wire.Query, from dnsserver.Client, w dnsserver.Writer
 
 // cut is a resolver's answer without its records, for a client that does not
 // take all of it.
-func (h *Handler) cut(resp []byte, q *wire.Query, from *dnsserver.Client, limit int) []byte {
-	h.shardOfSlow().truncated.Add(1)
+func cut(resp []byte, q *wire.Query, from *dnsserver.Client, limit int) []byte {
 	var b wire.Builder
 	from.Start(&b, make([]byte, wire.MinPayload), q, limit)
 	b.SetRCode(rcodeOf(resp))

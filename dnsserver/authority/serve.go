@@ -114,7 +114,7 @@ func (s *scratch) chaos() Outcome {
 	}
 	s.b.SetAA(true)
 	if !s.b.RR(wire.Answer, wire.RefQName, wire.TypeTXT, wire.ClassCH, 0, text) {
-		s.truncate()
+		s.b.SetTC()
 	}
 	return Answered
 }
@@ -224,7 +224,7 @@ func (s *scratch) found(name *wire.Name, owner wire.Ref) Outcome {
 	if s.q.Type == wire.TypeANY && !s.a.Zone.Signed() { // RFC 8482 section 4.2
 		start := s.b.Mark()
 		if !s.b.RR(wire.Answer, owner, wire.TypeHINFO, wire.ClassIN, hinfoTTL, hinfo) {
-			s.truncate()
+			s.b.SetTC()
 		} else if s.compact() {
 			s.sign(s.a.Zone.Signer(), name.Wire(), owner, wire.Answer, hinfoTTL, start)
 		}
@@ -261,17 +261,12 @@ func (s *scratch) append(set zones.RRset, name []byte, owner wire.Ref, to wire.S
 	start := s.b.Mark()
 	res := set.Append(s.b, owner, &s.req)
 	if res.Truncated {
-		s.truncate()
+		s.b.SetTC()
 	} else if signer != nil && res.Answers > 0 {
 		s.sign(signer, name, owner, to, res.TTL, start)
 	}
 	s.scope = max(s.scope, res.Scope)
 	return res
-}
-
-func (s *scratch) truncate() {
-	s.b.SetTC()
-	s.shard.truncated.Add(1)
 }
 
 // negative writes the zone's SOA, by which resolvers know how long a negative
@@ -287,7 +282,7 @@ func (s *scratch) negative(name *wire.Name) {
 	case s.compact():
 		s.denyCompactly(name, res.TTL)
 	case !s.a.Zone.Deny(s.b, name, &s.a):
-		s.truncate()
+		s.b.SetTC()
 	}
 	s.proveWildcards()
 }
@@ -317,7 +312,7 @@ func (s *scratch) proveWildcards() {
 		w := &s.wild[i]
 		a := zones.Answer{Kind: zones.Found, Made: w.made}
 		if !w.zone.Deny(s.b, w.name, &a) {
-			s.truncate()
+			s.b.SetTC()
 		}
 		*w = wild{}
 	}
@@ -329,7 +324,7 @@ func (s *scratch) refer(name *wire.Name) Outcome {
 	if owner, ok := s.b.NameRef(name.Suffix(s.a.Owner)); ok {
 		s.req.Section = wire.Authority
 		if res := s.a.Zone.Refer(s.b, name, owner, &s.req, &s.a); res.Truncated {
-			s.truncate()
+			s.b.SetTC()
 		}
 	}
 	return Referred

@@ -63,7 +63,7 @@ func (s *scratch) signatures(signer zones.Signer, name []byte, start wire.Mark) 
 	}
 	found, err := signer.Sign(key, name, s.b.Message(), start.Offset(), s.from.Now)
 	if err != nil {
-		s.truncate() // unreachable: what we write can be read
+		s.b.SetTC() // unreachable: what we write can be read
 	}
 	return found
 }
@@ -73,7 +73,7 @@ func (s *scratch) putSignatures(found []byte, owner wire.Ref, to wire.Section, t
 	for len(found) > 0 {
 		size := int(binary.BigEndian.Uint16(found))
 		if !s.b.RR(to, owner, wire.TypeRRSIG, wire.ClassIN, ttl, found[2:2+size]) {
-			s.truncate()
+			s.b.SetTC()
 			return
 		}
 		found = found[2+size:]
@@ -121,7 +121,7 @@ func (s *scratch) writeNSEC(name *wire.Name, ttl uint32, to wire.Section) (found
 	size := copy(rdata[:], "\x01\x00")
 	size += copy(rdata[size:], name.Wire())
 	if size > 255 {
-		s.truncate() // no name comes behind it; RFC 9824 has no word on that
+		s.b.SetTC() // no name comes behind it; RFC 9824 has no word on that
 		return nil, wire.RefNone, false
 	}
 	if s.a.Zone.Dynamic() {
@@ -132,7 +132,7 @@ func (s *scratch) writeNSEC(name *wire.Name, ttl uint32, to wire.Section) (found
 	start := s.b.Mark()
 	ref, ok = s.b.RROwner(to, name.Wire(), wire.TypeNSEC, wire.ClassIN, ttl, rdata[:size])
 	if !ok {
-		s.truncate()
+		s.b.SetTC()
 		return nil, ref, false
 	}
 	return s.signatures(s.a.Zone.Signer(), name.Wire(), start), ref, true

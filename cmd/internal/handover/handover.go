@@ -110,16 +110,6 @@ func (s *Set) TakeTerm(name string) string {
 	return term
 }
 
-// Names lists the sockets that nobody has taken, sorted.
-func (s *Set) Names() []string {
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.files))
-}
-
 // Ready tells the process before this one that it may stop, and closes what
 // nobody has taken.
 func (s *Set) Ready() error {

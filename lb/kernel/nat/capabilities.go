@@ -3,10 +3,17 @@ package nat
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/musterdns/muster/lb/kernel"
 )
+
+// conntrackMax is where the kernel says how many connections it can track, in this network
+// namespace.
+const conntrackMax = "/proc/sys/net/netfilter/nf_conntrack_max"
 
 // conntrackMaxLow is below what a machine that balances should have room for.
 const conntrackMaxLow = 65_536
@@ -75,4 +82,13 @@ func try() error {
 	}
 	defer ct.Close()
 	return kernel.TryWake()
+}
+
+// readInt reads a setting of the kernel.
+func readInt(file string) (int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }

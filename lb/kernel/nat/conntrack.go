@@ -20,7 +20,6 @@ const (
 	ctNew           = unix.NFNL_SUBSYS_CTNETLINK << 8
 	ctGet           = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	ctDelete        = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
-	ctGetStatsCPU   = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4
 	ctaTupleOrig    = 1
 	ctaTupleReply   = 2
 	ctaProtoinfo    = 4
@@ -41,9 +40,6 @@ const (
 	ctaFilterReply  = 2
 	tcpEstablished  = 3 // enum tcp_conntrack
 	tcpTimeWait     = 7
-	statsInsertFail = 5
-	statsDrop       = 6
-	statsEarlyDrop  = 7
 	// From net/netfilter/nf_internals.h: which parts of a tuple filter a dump.
 	filterIPSource  = 1 << 0
 	filterIPDest    = 1 << 1

@@ -10,7 +10,6 @@ import (
 
 	"github.com/musterdns/muster/lb/kernel"
 	"github.com/musterdns/muster/lb/kernel/kerneltest"
-	"github.com/musterdns/muster/lb/kernel/nat"
 )
 
 func TestPlane_Counts(t *testing.T) {
@@ -23,11 +22,7 @@ func TestPlane_Counts(t *testing.T) {
 		want[c.Name]++
 	}
 	var counters map[string]map[string]kernel.Traffic
-	var table nat.Conntrack
 	l.balancer.Must(func() (err error) {
-		if table, err = nat.ReadConntrack(); err != nil {
-			return err
-		}
 		counters, err = l.plane.Counters()
 		return err
 	})
@@ -42,9 +37,6 @@ func TestPlane_Counts(t *testing.T) {
 				t.Errorf("%s: %+v", b.Name, c)
 			}
 		}
-	}
-	if table.Count < len(conns) || table.Max < table.Count {
-		t.Errorf("%+v with %d connections", table, len(conns))
 	}
 }
 
