@@ -15,8 +15,10 @@ import (
 // a certificate is not trusted, or what listens there is no etcd.
 type cause struct{ last atomic.Pointer[string] }
 
-// transportError finds gRPC's own words for a connection that could not be made.
-var transportError = regexp.MustCompile(`connection error: desc = "(?:transport: )?(.*?)"?$`)
+// transportError finds gRPC's own words for a connection that could not be made. Those of
+// one that etcd closed before gRPC had begun to use it, as it does when it misses a client's
+// certificate, stand there bare.
+var transportError = regexp.MustCompile(`connection error: desc = "(?:transport: )?(.*?)"?$|latest balancer error: ([^"]*)$`)
 
 // observe keeps what gRPC says of the connection (grpc.UnaryClientInterceptor).
 func (c *cause) observe(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -24,7 +26,8 @@ func (c *cause) observe(ctx context.Context, method string, req, reply any, conn
 	if err == nil {
 		c.last.Store(nil)
 	} else if m := transportError.FindStringSubmatch(err.Error()); m != nil {
-		c.last.Store(&m[1])
+		why := m[1] + m[2] // one of them is empty
+		c.last.Store(&why)
 	}
 	return err
 }

@@ -59,6 +59,10 @@ type Config struct {
 	// Log receives one line for each change of state and for each record that
 	// cannot be used; nil: none.
 	Log *slog.Logger
+	// Mend says what to do about an error of etcd's or of the way to it, in the words
+	// of whoever configured the client, for the log; empty: nothing is known. It may
+	// be called at any time and must not use the client. nil: none.
+	Mend func(err error) string
 }
 
 // Client is a connection to an etcd cluster. It is safe for concurrent use.
@@ -176,7 +180,11 @@ func (c *Client) observe(err error) {
 	switch {
 	case err != nil && c.away.IsZero():
 		c.away = time.Now()
-		c.log.Warn("etcd does not answer", "endpoints", strings.Join(c.cfg.Endpoints, ","), "error", err)
+		log := c.log.With("endpoints", strings.Join(c.cfg.Endpoints, ","), "error", err)
+		if c.cfg.Mend != nil {
+			log = log.With("mend", c.cfg.Mend(err))
+		}
+		log.Warn("etcd does not answer")
 	case err == nil && !c.away.IsZero():
 		c.log.Info("etcd answers again", "away", time.Since(c.away).Round(time.Millisecond))
 		c.away = time.Time{}

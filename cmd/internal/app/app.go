@@ -393,7 +393,8 @@ func (s *server) join(ctx context.Context) error {
 func (s *server) cannotJoin(err error) {
 	text := err.Error()
 	if before := s.alone.Swap(&text); before == nil && s.client.Err() == nil {
-		s.log.Warn("this server cannot list itself among the others of its registry, and checks alone", "error", text)
+		s.log.Warn("this server cannot list itself among the others of its registry, and checks alone",
+			"error", text, "mend", s.aloneMend(text))
 	}
 }
 

@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -31,7 +33,7 @@ func (s *server) build(ctx context.Context) error {
 	cfg := s.cfg.Load()
 	var err error
 	if s.snapshots, err = newSnapshots(cfg, s); err != nil {
-		s.log.Warn("the snapshot cannot be used", "error", err)
+		s.log.Warn("the snapshot cannot be used", "error", err, "mend", "set registry.snapshot to a file that this user may write, or to off")
 	}
 	if err := s.buildRegistry(ctx, cfg); err != nil {
 		return err
@@ -65,17 +67,21 @@ func (s *server) buildRegistry(ctx context.Context, cfg *config.Config) error {
 	client := etcd.Config{
 		Endpoints: reg.Etcd.Endpoints, Username: reg.Etcd.Username, PasswordFile: reg.Etcd.PasswordFile,
 		CAFile: reg.Etcd.CA, CertFile: reg.Etcd.Cert, KeyFile: reg.Etcd.Key, Insecure: reg.Etcd.Insecure,
-		Log: s.log.With("part", "registry"),
+		Log:  s.log.With("part", "registry"),
+		Mend: func(err error) string { return s.etcdMend(reg, err.Error()) },
 	}
 	if reg.Mode == config.RegistryEmbedded {
 		e, err := embedded.Start(ctx, embedded.Config{
 			Dir: reg.Embedded.Dir, Listen: reg.Embedded.Listen.String(), AnyPort: s.opt.Dev, Log: s.log.With("part", "etcd"),
 		})
+		if _, ok := errors.AsType[*fs.PathError](err); ok {
+			return fmt.Errorf("%w: let this user write there, or set registry.embedded.dir to another directory", err)
+		}
 		if err != nil {
 			return notListening("registry.embedded.listen", err)
 		}
 		s.etcd = e
-		client = etcd.Config{Endpoints: []string{e.URL()}, Insecure: true, Log: client.Log}
+		client = etcd.Config{Endpoints: []string{e.URL()}, Insecure: true, Log: client.Log, Mend: client.Mend}
 	}
 	s.endpoints = client.Endpoints
 	c, err := etcd.New(client)
