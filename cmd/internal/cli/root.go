@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -8,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/musterdns/muster/cmd/internal/api"
+	"github.com/musterdns/muster/cmd/internal/config"
 )
 
 // The groups of verbs in the help.
@@ -59,8 +63,38 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 the server is not ready.`,
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		onlyVerbs(cmd, cmd.Commands()) // cobra's own prints its help for any
 	}
+	plainUsage(root)
+	root.SetFlagErrorFunc(nearFlag)
 	s.mark(root)
 	return root
+}
+
+// plainUsage keeps from the help what pflag writes behind each flag that is on or off: that
+// --wait=false is possible.
+func plainUsage(root *cobra.Command) {
+	const noise = "[=true|false]"
+	usage := root.UsageFunc()
+	root.SetUsageFunc(func(cmd *cobra.Command) error {
+		out := cmd.OutOrStderr()
+		var text bytes.Buffer
+		cmd.SetOut(&text)
+		err := usage(cmd)
+		cmd.SetOut(out)
+		fmt.Fprint(out, strings.ReplaceAll(text.String(), noise, strings.Repeat(" ", len(noise))))
+		return err
+	})
+}
+
+// nearFlag says which flag may have been meant by one that there is not.
+func nearFlag(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		if near := config.Suggest("--"+unknown.GetSpecifiedName(), names); near != "" {
+			return fmt.Errorf("%w: %s", err, near)
+		}
+	}
+	return err
 }
 
 // helpCommand is cobra's help, but for that a verb that there is not is wrong

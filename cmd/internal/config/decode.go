@@ -127,7 +127,7 @@ func suggestKey(word, path string, here []key) string {
 	for i, k := range here {
 		names[i] = k.name
 	}
-	if hint := suggest(strings.ToLower(word), names); hint != "" {
+	if hint := Suggest(strings.ToLower(word), names); hint != "" {
 		return hint
 	}
 	for _, l := range leaves(keys(), "") {

@@ -44,6 +44,7 @@ func AddFlags(fs *pflag.FlagSet) {
 		f := fs.VarPF(&flag{metavar: l.metavar()}, l.flag(), "", help)
 		if l.noun == boolean().noun {
 			f.NoOptDefVal = "true"
+			f.Value = &flag{metavar: "bool"} // as pflag calls those that need no value
 		}
 	}
 }
@@ -233,7 +234,7 @@ func (d *decoder) unknownEnv(all []leaf) {
 		if !strings.HasPrefix(name, EnvPrefix+"_") || slices.Contains(names, name) {
 			continue
 		}
-		if hint := suggest(name, names); hint != "" {
+		if hint := Suggest(name, names); hint != "" {
 			d.add(Problem{Origin: Origin{Source: name}, Reason: "no such setting", Mend: hint, Warning: true})
 		}
 	}

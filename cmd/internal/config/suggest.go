@@ -2,10 +2,10 @@ package config
 
 import "strconv"
 
-// suggest returns `did you mean "x"?` for the candidate nearest to word, or
+// Suggest returns `did you mean "x"?` for the candidate nearest to word, or
 // nothing when none is near. Two slips are near, but no more than a third of
 // the word: anything is two slips from a word of three letters.
-func suggest(word string, candidates []string) string {
+func Suggest(word string, candidates []string) string {
 	best, bestDistance := "", min(2, (len(word)+1)/3)+1
 	for _, c := range candidates {
 		if d := distance(word, c, bestDistance); d < bestDistance {

@@ -289,7 +289,7 @@ func (v *validator) accessFits(i int, a Access) {
 			return
 		}
 	}
-	v.warn(index("access", i)+".zone", quote(a.Zone)+": has no effect: no zone of this server is there, above it or below it", suggest(a.Zone, names))
+	v.warn(index("access", i)+".zone", quote(a.Zone)+": has no effect: no zone of this server is there, above it or below it", Suggest(a.Zone, names))
 }
 
 // inside reports whether name is zone or lies below it.

@@ -170,7 +170,7 @@ func oneOf[T ~string](words ...T) value[T] {
 		if slices.Contains(all, s) {
 			return T(s), nil
 		}
-		if hint := suggest(s, all); hint != "" {
+		if hint := Suggest(s, all); hint != "" {
 			return "", fmt.Errorf("must be one of %s: %s", list, hint)
 		}
 		return "", fmt.Errorf("must be one of %s", list)
