@@ -31,8 +31,10 @@ func TestRun_interrupted(t *testing.T) {
 func TestRun_documented_verbs(t *testing.T) {
 	app := cli.App{Serve: func(context.Context, cli.ServeOptions) error { return nil }}
 	verb := regexp.MustCompile("(?:`|<code>|\\$ )muster ([a-z]+)")
-	for _, file := range []string{"../../../README.md", "../../../CHANGELOG.md", "../../../lb/README.md", "../../../health/README.md",
-		"../../../dnsserver/README.md", "../admin/console/index.html"} {
+	for _, file := range []string{
+		"../../../README.md", "../../../CHANGELOG.md", "../../../lb/README.md", "../../../health/README.md",
+		"../../../dnsserver/README.md", "../admin/console/index.html",
+	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
