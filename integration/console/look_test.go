@@ -22,6 +22,19 @@ func evaluate[T any](ctx context.Context, t *testing.T, script string) T {
 	return v
 }
 
+// post sends JSON to the server's API.
+func post(t *testing.T, s *fault.Server, path, body string) {
+	t.Helper()
+	resp, err := http.Post(s.Admin+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s", path, body, resp.Status)
+	}
+}
+
 // registered starts a server with n instances of the service web, one of them drained,
 // and one of the service api.
 func registered(t *testing.T, n int) (*fault.Lab, *fault.Server) {
@@ -31,21 +44,11 @@ func registered(t *testing.T, n int) (*fault.Lab, *fault.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	post := func(path, body string) {
-		resp, err := http.Post(s.Admin+path, "application/json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s %s: %s", path, body, resp.Status)
-		}
-	}
 	for i := range n {
-		post("/v1/register", fmt.Sprintf(`{"service":"web","id":"i%03d","instance":{"address":"10.9.%d.%d","port":8080,"region":"eu","zone":"eu-1a","checks":[]}}`, i, i/250, i%250+1))
+		post(t, s, "/v1/register", fmt.Sprintf(`{"service":"web","id":"i%03d","instance":{"address":"10.9.%d.%d","port":8080,"region":"eu","zone":"eu-1a","checks":[]}}`, i, i/250, i%250+1))
 	}
-	post("/v1/register", `{"service":"api","id":"one","instance":{"address":"10.9.200.1","port":8080,"checks":[]}}`)
-	post("/v1/admin", fmt.Sprintf(`{"service":"web","instance":"i%03d","state":"drain","reason":"%s"}`, n-1, strings.Repeat("a long reason ", 12)))
+	post(t, s, "/v1/register", `{"service":"api","id":"one","instance":{"address":"10.9.200.1","port":8080,"checks":[]}}`)
+	post(t, s, "/v1/admin", fmt.Sprintf(`{"service":"web","instance":"i%03d","state":"drain","reason":"%s"}`, n-1, strings.Repeat("a long reason ", 12)))
 	return l, s
 }
 
@@ -105,6 +108,22 @@ func TestConsole_ShowsSomeOfVeryManyInstances(t *testing.T) {
 	}
 	if rest := shown(ctx, t, "#rest"); !strings.Contains(rest, "and 50 more") {
 		t.Errorf("of the others it says %q", rest)
+	}
+}
+
+// TestConsole_ShowsSomeOfVeryManyServices: the one that was ill was among those that are not
+// listed.
+func TestConsole_ShowsSomeOfVeryManyServices(t *testing.T) {
+	_, s := registered(t, 2)
+	for i := range 500 {
+		post(t, s, "/v1/register", fmt.Sprintf(`{"service":"s%03d","id":"one","instance":{"address":"10.9.201.1","port":8080,"checks":[]}}`, i))
+	}
+	ctx, _ := browser(t, s.Admin+"/")
+	if row := shown(ctx, t, `#services li:first-child`); !strings.Contains(row, "web") {
+		t.Errorf("the first of very many is %q, want the one with an instance that is drained", row)
+	}
+	if more := shown(ctx, t, "#more"); !strings.Contains(more, "and 2 more") {
+		t.Errorf("of the others it says %q", more)
 	}
 }
 

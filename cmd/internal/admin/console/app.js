@@ -72,15 +72,18 @@ function toneOf(s) {
   return s.counts.serving < s.counts.total ? "warn" : "";
 }
 
+// first are at most max of a list: of more, those first that are ill.
+const first = (all, max, ill) => all.length <= max ? all : [...all.filter(ill), ...all.filter((x) => !ill(x))].slice(0, max);
+
 function showServices() {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = state.services.filter((s) => words.every((w) => s.domain.includes(w) || s.mode.includes(w)));
   if (!found.some((s) => key(s) === state.chosen) && found.length > 0) state.chosen = key(found[0]);
-  list($("services"), found.slice(0, rowsMax).map((s) => element("li", { "data-key": key(s) },
+  list($("services"), first(found, rowsMax, (s) => ["bad", "warn"].includes(toneOf(s))).map((s) => element("li", { "data-key": key(s) },
     element("button", { type: "button", "data-service": key(s), "aria-current": key(s) === state.chosen ? "true" : undefined, "aria-label": `${s.name} ${s.counts.serving}/${s.counts.total} instances answered` },
       element("span", {}, s.name), element("span", { class: `count ${toneOf(s)}` }, `${s.counts.serving}/${s.counts.total}`)))));
   $("more").hidden = found.length <= rowsMax;
-  say("more", `and ${found.length - rowsMax} more: search for them`);
+  say("more", `and ${found.length - rowsMax} more: search for them; those with instances that are not answered come first here`);
 }
 
 function choose(k) {
@@ -92,7 +95,7 @@ function choose(k) {
 
 const percent = (x) => (x === undefined ? "" : `${(100 * x).toFixed(1)} %`);
 
-const columns = [["Instance"], ["Address"], ["Answered"], ["Health"], ["Weight", "number"], ["Share", "number"], ["Place"], ["Why, and what the checks say", "why"]];
+const columns = [["Instance"], ["Address"], ["Answered"], ["Health"], ["Weight", "number"], ["Share", "number"], ["Place", "place"], ["Why, and what the checks say", "why"]];
 
 // heading is the row of a table's columns, which have names and classes, and cells those
 // of another of its rows. Roles are said, since what is no table to the eye (a narrow
@@ -122,8 +125,7 @@ function row(i, share) {
 // showRows shows the instances, of very many those first that are not answered.
 function showRows(instances, shares) {
   const left = instances.length - instancesMax;
-  const shown = left > 0 ? [...instances.filter((i) => !i.serving), ...instances.filter((i) => i.serving)].slice(0, instancesMax) : instances;
-  list($("instances"), shown.map((i) => row(i, shares.get(i.id))));
+  list($("instances"), first(instances, instancesMax, (i) => !i.serving).map((i) => row(i, shares.get(i.id))));
   $("rest").hidden = left <= 0;
   say("rest", `and ${left} more: muster instances lists them; those that are not answered come first here`);
 }
