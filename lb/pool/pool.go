@@ -5,7 +5,13 @@
 // one goroutine, Run, applies both: it keeps what the sources say, decides
 // which instances are in, builds the pickers and publishes each service as one
 // immutable object. An idle writer applies at once; what arrives while it works
-// is the next round; there is no timer in between.
+// is the next round; there is no timer in between. What changes by time alone (a slow
+// start, a lease that is lost, removals that are held because too many fell at once) has a
+// timer of the writer's.
+//
+// Readers find a service in the View by a hash and one probe, and read its form without a
+// lock; who has several questions at once may have what the answers read brought near
+// first (View.Warm).
 //
 // Invariant: a change costs O(size of the service that it touches). Invariant:
 // nothing that was published is written again.
