@@ -3,6 +3,7 @@
 package dnsserver
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"runtime"
@@ -19,7 +20,7 @@ const (
 	// A longer datagram is cut, and answered with FORMERR. Not a power of two:
 	// the beginnings of all queries would fall into the same few sets of the cache.
 	queryOctets   = 2048 + 64
-	controlOctets = 64 // holds one IP_PKTINFO or IPV6_PKTINFO
+	controlOctets = 64 // holds one IP_PKTINFO or IPV6_PKTINFO, and one UDP_SEGMENT
 )
 
 // mmsghdr is the kernel's struct of that name, which x/sys lacks.
@@ -42,6 +43,10 @@ type batch struct {
 	ipv6          bool
 	wildcard      bool // the socket is bound to no address: replies must say theirs
 	replies       int  // waiting to be sent
+	messages      int  // as many as they are sent as: see join
+	first         int  // the datagram that the last message answers first
+	size          int  // octets of the reply to that; 0: the message is complete
+	segments      bool // the kernel knows UDP_SEGMENT
 }
 
 func newBatch(local netip.Addr) *batch {
@@ -107,25 +112,65 @@ func (b *batch) scope(i int) uint32 {
 	return b.from[i].Scope_id
 }
 
+// detect finds out what the kernel knows.
+func (b *batch) detect(fd uintptr) {
+	_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
+	b.segments = err == nil
+}
+
 // buffer is where the next reply goes.
 func (b *batch) buffer() []byte { return b.reply[b.replies][:] }
 
 // push queues the first n octets of buffer as the reply to datagram i.
 func (b *batch) push(i, n int) {
-	out := &b.out[b.replies].hdr
 	b.outIov[b.replies].SetLen(n)
-	out.Name = b.in[i].hdr.Name
-	if b.wildcard {
+	if !b.join(i, n) {
+		out := &b.out[b.messages].hdr
+		out.Iov = &b.outIov[b.replies]
+		out.SetIovlen(1)
+		out.Name = b.in[i].hdr.Name
 		out.Control = &b.control[i][0]
 		out.SetControllen(len(b.sourceControl(i)))
+		b.first, b.size = i, n
+		b.messages++
 	}
 	b.replies++
+}
+
+// join makes the reply to datagram i a part of the last message, if that goes the same
+// way: the kernel takes it through its layers as one and cuts it into datagrams at the
+// end, all as long as the first but for the last (UDP_SEGMENT). That halves the cost of
+// an answer to who asks much from one port, as forwarders and balancers do.
+func (b *batch) join(i, n int) bool {
+	if !b.segments || n > b.size || b.from[i] != b.from[b.first] {
+		return false
+	}
+	out, control := &b.out[b.messages-1].hdr, b.sourceControl(i)
+	if !bytes.Equal(control, b.control[b.first][:len(control)]) {
+		return false
+	}
+	if out.Iovlen == 1 {
+		c := b.control[b.first][len(control):]
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+		h.SetLen(unix.CmsgLen(2))
+		binary.NativeEndian.PutUint16(c[unix.CmsgLen(0):], uint16(b.size))
+		out.SetControllen(len(control) + unix.CmsgSpace(2))
+	}
+	out.Iovlen++
+	if n < b.size {
+		b.size = 0
+	}
+	return true
 }
 
 // sourceControl is the control message that sends a reply from the address that
 // datagram i was sent to: what the kernel said about it, without the interface,
 // so that routing decides that. Empty when the address can be no source.
 func (b *batch) sourceControl(i int) []byte {
+	if !b.wildcard {
+		return nil
+	}
 	c := b.control[i][:min(int(b.in[i].hdr.Controllen), controlOctets)]
 	data := unix.CmsgLen(0)
 	switch {
@@ -147,12 +192,12 @@ func (b *batch) sourceControl(i int) []byte {
 	return c
 }
 
-// send sends the queued replies, or as many as the socket takes without
+// send sends the queued messages, or as many as the socket takes without
 // waiting; with full set, it must be called again when it takes more. failed
 // counts replies that the kernel refused.
 func (b *batch) send(fd uintptr, sent int) (next, failed int, full bool) {
-	for sent < b.replies {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[sent])), uintptr(b.replies-sent), unix.MSG_DONTWAIT, 0, 0)
+	for sent < b.messages {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[sent])), uintptr(b.messages-sent), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			sent += int(n)
@@ -160,10 +205,41 @@ func (b *batch) send(fd uintptr, sent int) (next, failed int, full bool) {
 			return sent, failed, errno == unix.EAGAIN
 		case unix.EINTR:
 		default: // about the first of them: a source port of 0, no route, a firewall
-			failed++
+			failed += b.sendApart(fd, sent)
 			sent++
 		}
 	}
 	runtime.KeepAlive(b)
 	return sent, failed, false
 }
+
+// sendApart sends the replies of a message that the kernel refused one by one, if there are
+// several: it may be only together that it does not take them, where something on the way
+// can compute no checksum for it. It returns how many it refused again.
+func (b *batch) sendApart(fd uintptr, message int) (failed int) {
+	hdr := b.out[message].hdr
+	if hdr.Iovlen == 1 {
+		return 1
+	}
+	parts := unsafe.Slice(hdr.Iov, hdr.Iovlen)
+	hdr.SetIovlen(1)
+	hdr.SetControllen(int(hdr.Controllen) - unix.CmsgSpace(2))
+	for i := range parts {
+		hdr.Iov = &parts[i]
+		if _, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT); errno != 0 {
+			failed++
+		}
+	}
+	return failed
+}
+
+// unsent is how many replies are in the messages from sent on.
+func (b *batch) unsent(sent int) (n int) {
+	for i := range b.out[sent:b.messages] {
+		n += int(b.out[sent+i].hdr.Iovlen)
+	}
+	return n
+}
+
+// reset forgets the messages.
+func (b *batch) reset() { b.replies, b.messages, b.size = 0, 0, 0 }

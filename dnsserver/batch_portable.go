@@ -67,6 +67,8 @@ func (b *batch) scope(int) uint32 {
 	return 0
 }
 
+func (b *batch) detect(uintptr) {}
+
 func (b *batch) buffer() []byte { return b.reply[:] }
 
 func (b *batch) push(_, n int) { b.size, b.replies = n, 1 }
@@ -88,3 +90,7 @@ func (b *batch) send(fd uintptr, sent int) (next, failed int, full bool) {
 	}
 	return 1, 0, false
 }
+
+func (b *batch) unsent(sent int) int { return b.replies - sent }
+
+func (b *batch) reset() { b.replies = 0 }

@@ -6,7 +6,8 @@
 //
 // Each address has one SO_REUSEPORT socket a worker. A worker receives up to 32
 // datagrams with one recvmmsg, answers them on its own goroutine and sends the
-// answers with one sendmmsg. Both calls are non-blocking and hidden from the
+// answers with one sendmmsg, those that follow each other to one client as one message
+// that the kernel cuts up (UDP_SEGMENT). Both calls are non-blocking and hidden from the
 // scheduler (RawSyscall), so that a batch costs two system calls and nothing
 // else. All datagrams of a batch are read before the first is answered, so that a
 // handler that is a Warmer can look at once at what it will need for all of them,

@@ -57,6 +57,9 @@ func newUDPWorker(s *Server, c *socket, local netip.Addr) *udpWorker {
 // run answers until the server stops, and then once more what has been received
 // by then. ctx is that of deferred queries.
 func (w *udpWorker) run(ctx context.Context) error {
+	if err := w.socket.raw.Control(w.batch.detect); err != nil {
+		return fmt.Errorf("dnsserver: %s: %w", w.socket.addr, err)
+	}
 	err := w.socket.serve(func(fd uintptr) bool { return w.drain(ctx, fd) })
 	if !w.srv.stopping.Load() && err != nil {
 		return fmt.Errorf("dnsserver: receiving on %s: %w", w.socket.addr, err)
@@ -210,10 +213,10 @@ func (w *udpWorker) send(fd uintptr) {
 		sent, more, full = w.batch.send(fd, sent)
 		failed += more
 	}
-	if failed += w.batch.replies - sent; failed > 0 {
+	if failed += w.batch.unsent(sent); failed > 0 {
 		w.counters.n[sendFailed].Add(uint64(failed))
 	}
-	w.batch.replies = 0
+	w.batch.reset()
 }
 
 // overflow is how many datagrams the kernel dropped for want of room.
