@@ -55,7 +55,7 @@ func runAttack(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("-rounds %d: must be above 0", *rounds)
 	}
 	a, err := newAttack(ctx, dnsOptions{
-		rounds: *rounds, outstanding: 512, seconds: 2, data: dataset{services: 1000, instances: 5}, muster: *muster, only: []string{"muster"},
+		rounds: *rounds, outstanding: 512, sources: sourcesDefault, seconds: 2, data: dataset{services: 1000, instances: 5}, muster: *muster, only: []string{"muster"},
 	})
 	if err != nil {
 		return err

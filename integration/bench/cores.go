@@ -40,7 +40,7 @@ func runCores(ctx context.Context, args []string, out io.Writer) error {
 	if *rounds < 1 {
 		return fmt.Errorf("-rounds %d: must be above 0", *rounds)
 	}
-	o := dnsOptions{outstanding: 512, seconds: 2, data: dataset{services: 1000, instances: 5}, muster: *muster, only: []string{"muster"}}
+	o := dnsOptions{outstanding: 512, sources: sourcesDefault, seconds: 2, data: dataset{services: 1000, instances: 5}, muster: *muster, only: []string{"muster"}}
 	l, err := newLab(ctx, o)
 	if err != nil {
 		return err

@@ -21,9 +21,14 @@ const (
 	loadCore   = 1
 )
 
+// sourcesDefault is how many ports questions come from, as those of a few balancers or
+// forwarders that have many outstanding.
+const sourcesDefault = 8
+
 // dnsOptions are the flags of the benchmark dns.
 type dnsOptions struct {
 	rounds, outstanding int
+	sources             int // ports that questions come from
 	seconds             float64
 	data                dataset
 	muster              string
@@ -63,7 +68,7 @@ type sample struct {
 	IdleNS    int64 `json:"idle_ns"`    // the generator had nothing to do
 	ElapsedNS int64 `json:"elapsed_ns"` // from the first query to the last answer
 
-	P50, P99 float64 // microseconds, of what is asked at once over a stream
+	P50, P99 float64 // microseconds; over a stream of what is asked at once
 
 	cpu       float64 // microseconds an answer
 	cpuRatio  float64 // to the base's runs before and after
@@ -82,6 +87,7 @@ func dnsFlags(args []string, out io.Writer) (dnsOptions, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "interleaved rounds; the median counts")
 	f.Float64Var(&o.seconds, "seconds", 2, "seconds a run")
 	f.IntVar(&o.outstanding, "outstanding", 512, "queries outstanding at any time")
+	f.IntVar(&o.sources, "sources", sourcesDefault, "ports that they come from")
 	f.IntVar(&o.data.services, "services", 1000, "services in the zone")
 	f.IntVar(&o.data.instances, "instances", 5, "instances of each service")
 	onlyFlag(f, &o.only, "server", servers, func(s server) string { return s.name })
@@ -94,6 +100,8 @@ func dnsFlags(args []string, out io.Writer) (dnsOptions, error) {
 		return o, errors.New("rounds, seconds, services and instances must be above 0")
 	case o.data.services > 100_000 || o.data.services*o.data.instances > 1<<24:
 		return o, errors.New("at most 100,000 services, and 16,777,216 instances in all")
+	case o.sources < 1 || o.sources > 512 || o.sources > o.outstanding:
+		return o, errors.New("sources must be 1 to 512, and no more than there are queries outstanding")
 	case runtime.NumCPU() <= loadCore:
 		return o, fmt.Errorf("core %d is for the server and core %d for the load: this machine has %d", serverCore, loadCore, runtime.NumCPU())
 	}
@@ -219,7 +227,7 @@ func (l *lab) round(ctx context.Context, all []*contender, k int, o dnsOptions) 
 func (l *lab) measure(ctx context.Context, c *contender, k int, o dnsOptions) (sample, error) {
 	return c.measure(func() ([]byte, error) {
 		return command(ctx, loadCore, l.load, strconv.Itoa(c.port), l.queries[k],
-			strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64), strconv.Itoa(o.rate))
+			strconv.Itoa(o.outstanding), strconv.FormatFloat(o.seconds, 'f', -1, 64), strconv.Itoa(o.rate), strconv.Itoa(o.sources))
 	})
 }
 

@@ -15,7 +15,9 @@
 // The server runs on core 0 and the generator (csrc/load.c) on core 1, each
 // with one worker. The generator keeps a fixed number of queries outstanding
 // and must have time left, which is printed: a server that waits for its
-// generator gets smaller batches and looks dearer than it is.
+// generator gets smaller batches and looks dearer than it is. It asks from eight ports, 16
+// queries in a row, as a balancer or a forwarder does; with -sources 512 each query
+// that is outstanding has a port of its own, as a resolver's.
 //
 // CPU is on-CPU time of the server's whole process tree, from the kernel's
 // schedstat files, over the answers received: unlike the rate it does not

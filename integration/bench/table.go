@@ -47,23 +47,25 @@ func total(samples []sample, f func(*sample) int64) int64 {
 
 // printDNS prints a table for each kind of load.
 func printDNS(out io.Writer, all []*contender, o dnsOptions) {
-	fmt.Fprintf(out, "\n%d services x %d instances, %d queries outstanding, %d rounds of %g s; ratios are to the echo's runs before and after, median (least-greatest)\n",
-		o.data.services, o.data.instances, o.outstanding, o.rounds, o.seconds)
+	fmt.Fprintf(out, "\n%d services x %d instances, %d queries outstanding from %d ports, %d rounds of %g s; ratios are to the echo's runs before and after, median (least-greatest)\n",
+		o.data.services, o.data.instances, o.outstanding, o.sources, o.rounds, o.seconds)
 	for k := range kinds {
 		fmt.Fprintf(out, "\n%s\n", kinds[k].title)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "server\tCPU us/answer\tCPU ratio\tanswers/s\trate ratio\tsent\tlost\twrong\trecords\toctets\tgenerator idle\tRSS MiB")
+		fmt.Fprintln(w, "server\tCPU us/answer\tCPU ratio\tanswers/s\trate ratio\tp50, p99 us\tsent\tlost\twrong\trecords\toctets\tgenerator idle\tRSS MiB")
 		for _, c := range all {
 			s := c.samples[k]
 			if len(s) == 0 {
 				continue
 			}
 			received := float64(total(s, func(s *sample) int64 { return s.Received }))
-			fmt.Fprintf(w, "%s\t%.2f\t%s\t%.0f\t%s\t%d\t%d\t%d\t%.1f\t%.0f\t%.0f %%\t%.1f\n", c.name,
+			fmt.Fprintf(w, "%s\t%.2f\t%s\t%.0f\t%s\t%.0f, %.0f\t%d\t%d\t%d\t%.1f\t%.0f\t%.0f %%\t%.1f\n", c.name,
 				mid(s, func(s *sample) float64 { return s.cpu }),
 				spread(s, func(s *sample) float64 { return s.cpuRatio }),
 				mid(s, (*sample).rate),
 				spread(s, func(s *sample) float64 { return s.rateRatio }),
+				mid(s, func(s *sample) float64 { return s.P50 }),
+				mid(s, func(s *sample) float64 { return s.P99 }),
 				total(s, func(s *sample) int64 { return s.Sent }),
 				total(s, func(s *sample) int64 { return s.Lost }),
 				total(s, (*sample).wrong),

@@ -1,4 +1,4 @@
-// load PORT FILE OUTSTANDING SECONDS [RATE]: asks 127.0.0.1:PORT the queries of
+// load PORT FILE OUTSTANDING SECONDS [RATE [SOURCES]]: asks 127.0.0.1:PORT the queries of
 // FILE round and round, keeping OUTSTANDING of them unanswered at any time, and
 // prints one JSON object. With a RATE it asks so many a second instead, whatever
 // comes back: a flood.
@@ -30,7 +30,8 @@
 #define UDP_SEGMENT 103
 #endif
 
-#define SOCKETS 8          // sources; a server's socket sees several clients
+#define SOURCES 8          // by default; a server's socket sees several clients
+#define SOURCES_MAX 512
 #define WINDOW_MAX 256     // slots a socket: one octet of the id
 #define BATCH 64           // datagrams received, trains sent a system call
 #define TRAIN 16           // queries a train
@@ -39,6 +40,7 @@
 #define LOST_NS 1000000000 // a query this old is lost
 #define SCAN_NS 100000000  // how often lost ones are looked for
 #define BUFFER (4 << 20)
+#define LATENCY_MAX 100000 // microseconds; longer ones count as that
 
 struct query { uint16_t len; uint8_t octets[QUERY_MAX]; };
 struct slot { uint64_t sent; uint8_t generation, busy; };
@@ -50,11 +52,12 @@ struct source {
 
 static struct query *queries;
 static size_t nqueries, next;
-static struct source sources[SOCKETS];
-static int window;
+static struct source sources[SOURCES_MAX];
+static int nsources = SOURCES, window;
 static uint64_t rate;
 static uint32_t fresh;
 static uint64_t sent, received, lost, stray, answers, octets, rcodes[16];
+static uint32_t latencies[LATENCY_MAX + 1]; // by microseconds
 
 static uint8_t rx_data[BATCH][REPLY_MAX], tx_data[BATCH][TRAIN * QUERY_MAX];
 static struct iovec rx_part[BATCH], tx_part[BATCH];
@@ -99,7 +102,7 @@ static void open_sources(int port) {
 		.sin_port = htons(port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 	};
-	for (int i = 0; i < SOCKETS; i++) {
+	for (int i = 0; i < nsources; i++) {
 		struct source *s = &sources[i];
 		int size = BUFFER;
 		s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
@@ -117,8 +120,8 @@ static void open_sources(int port) {
 	}
 }
 
-// receive takes what has come for s and returns how many datagrams it was.
-static int receive(struct source *s) {
+// receive takes what has come for s by now and returns how many datagrams it was.
+static int receive(struct source *s, uint64_t now) {
 	int n = recvmmsg(s->fd, rx, BATCH, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < n; i++) {
 		uint8_t *m = rx_data[i];
@@ -128,6 +131,8 @@ static int receive(struct source *s) {
 			continue;
 		}
 		if (rate == 0) {
+			uint64_t us = (now - slot->sent) / 1000;
+			latencies[us < LATENCY_MAX ? us : LATENCY_MAX]++;
 			slot->busy = 0;
 			s->free[s->nfree++] = m[1];
 		}
@@ -204,7 +209,7 @@ static int ask(struct source *s, int most, uint64_t now) {
 
 // give_up frees the slots of queries sent before limit.
 static void give_up(uint64_t limit) {
-	for (int i = 0; i < SOCKETS; i++)
+	for (int i = 0; i < nsources; i++)
 		for (int k = 0; k < window; k++) {
 			struct slot *slot = &sources[i].slot[k];
 			if (!slot->busy || slot->sent >= limit) continue;
@@ -216,16 +221,26 @@ static void give_up(uint64_t limit) {
 
 static int outstanding(void) {
 	int n = 0;
-	for (int i = 0; i < SOCKETS; i++) n += window - sources[i].nfree;
+	for (int i = 0; i < nsources; i++) n += window - sources[i].nfree;
 	return n;
 }
 
+// percentile is what so many of a hundred answers did not take longer than, in microseconds.
+static int percentile(int percent) {
+	uint64_t all = 0, below = 0;
+	for (int us = 0; us <= LATENCY_MAX; us++) all += latencies[us];
+	for (int us = 0; us <= LATENCY_MAX; us++)
+		if ((below += latencies[us]) * 100 >= all * percent) return us;
+	return LATENCY_MAX;
+}
+
 int main(int argc, char **argv) {
-	if (argc < 5 || argc > 6 || (window = atoi(argv[3]) / SOCKETS) < 1 || window > WINDOW_MAX) {
-		fprintf(stderr, "usage: load PORT FILE OUTSTANDING(%d..%d) SECONDS [RATE]\n", SOCKETS, SOCKETS * WINDOW_MAX);
+	if (argc == 7) nsources = atoi(argv[6]);
+	if (argc < 5 || argc > 7 || nsources < 1 || nsources > SOURCES_MAX || (window = atoi(argv[3]) / nsources) < 1 || window > WINDOW_MAX) {
+		fprintf(stderr, "usage: load PORT FILE OUTSTANDING(%d..%d) SECONDS [RATE [SOURCES(1..%d)]]\n", nsources, nsources * WINDOW_MAX, SOURCES_MAX);
 		return 2;
 	}
-	if (argc == 6) rate = strtoull(argv[5], NULL, 10);
+	if (argc >= 6) rate = strtoull(argv[5], NULL, 10);
 	read_queries(argv[2]);
 	open_sources(atoi(argv[1]));
 
@@ -235,9 +250,9 @@ int main(int argc, char **argv) {
 	// After the end nothing is asked, and what was asked has its time to come.
 	while (now < end || (outstanding() > 0 && now < end + LOST_NS)) {
 		int moved = 0;
-		for (int i = 0; i < SOCKETS; i++) {
+		for (int i = 0; i < nsources; i++) {
 			struct source *s = &sources[i];
-			int got = rate > 0 || s->nfree < window ? receive(s) : 0;
+			int got = rate > 0 || s->nfree < window ? receive(s, now_ns()) : 0;
 			if (got > 0) last = now;
 			moved += got;
 			// Few and large trains: wait until half of the window is free.
@@ -256,7 +271,7 @@ int main(int argc, char **argv) {
 	give_up(UINT64_MAX);
 	if (last < end) last = end;
 	printf("{\"sent\":%lu,\"received\":%lu,\"lost\":%lu,\"stray\":%lu,\"noerror\":%lu,"
-	       "\"servfail\":%lu,\"answers\":%lu,\"octets\":%lu,\"idle_ns\":%lu,\"elapsed_ns\":%lu}\n",
-	       sent, received, lost, stray, rcodes[0], rcodes[2], answers, octets, idle, last - begin);
+	       "\"servfail\":%lu,\"answers\":%lu,\"octets\":%lu,\"idle_ns\":%lu,\"elapsed_ns\":%lu,\"p50\":%d,\"p99\":%d}\n",
+	       sent, received, lost, stray, rcodes[0], rcodes[2], answers, octets, idle, last - begin, percentile(50), percentile(99));
 	return 0;
 }
