@@ -108,9 +108,12 @@ func measureEcho(t *testing.T) error {
 			continue
 		}
 		lines++
-		// server, CPU, ratio (spread), rate, ratio (spread), sent, lost, ...
-		if f[7] == "0" || f[8] != "0" {
-			return fmt.Errorf("%s sent and %s lost, want some and none: %s", f[7], f[8], line)
+		// server, CPU, ratio (spread), rate, ratio (spread), p50, p99, sent, lost, ...
+		if f[9] == "0" || f[10] != "0" {
+			return fmt.Errorf("%s sent and %s lost, want some and none: %s", f[9], f[10], line)
+		}
+		if f[7] == "0" || f[8] == "0" {
+			return fmt.Errorf("p50 %s us and p99 %s us: %s", f[7], f[8], line)
 		}
 	}
 	if lines != len(kinds) {

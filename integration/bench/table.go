@@ -52,14 +52,14 @@ func printDNS(out io.Writer, all []*contender, o dnsOptions) {
 	for k := range kinds {
 		fmt.Fprintf(out, "\n%s\n", kinds[k].title)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "server\tCPU us/answer\tCPU ratio\tanswers/s\trate ratio\tp50, p99 us\tsent\tlost\twrong\trecords\toctets\tgenerator idle\tRSS MiB")
+		fmt.Fprintln(w, "server\tCPU us/answer\tCPU ratio\tanswers/s\trate ratio\tp50 us\tp99 us\tsent\tlost\twrong\trecords\toctets\tgenerator idle\tRSS MiB")
 		for _, c := range all {
 			s := c.samples[k]
 			if len(s) == 0 {
 				continue
 			}
 			received := float64(total(s, func(s *sample) int64 { return s.Received }))
-			fmt.Fprintf(w, "%s\t%.2f\t%s\t%.0f\t%s\t%.0f, %.0f\t%d\t%d\t%d\t%.1f\t%.0f\t%.0f %%\t%.1f\n", c.name,
+			fmt.Fprintf(w, "%s\t%.2f\t%s\t%.0f\t%s\t%.0f\t%.0f\t%d\t%d\t%d\t%.1f\t%.0f\t%.0f %%\t%.1f\n", c.name,
 				mid(s, func(s *sample) float64 { return s.cpu }),
 				spread(s, func(s *sample) float64 { return s.cpuRatio }),
 				mid(s, (*sample).rate),
