@@ -51,7 +51,8 @@ func TestProxy_Headers(t *testing.T) {
 		resp, body := do(t, client(t), "GET", r.url("/r/x?q"), "", "Host: Shop.test:8080", "X-Secret: 7", "X-Set: 2", "X-Keep: kept",
 			"Connection: X-Drop, keep-alive", "X-Drop: 1", "Keep-Alive: 5", "Proxy-Authorization: Basic x", "TE: trailers",
 			"X_Forwarded_For: 6.6.6.6", "x-forwarded_proto: https", "Content_Length: 7", "Transfer_Encoding: chunked", "X_Secret: 7", "x_set: 2", "X_Own: kept",
-			"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test", "Forwarded: for=192.0.2.1")
+			"X-Real-IP: 192.0.2.1", "x_real_ip: 192.0.2.1", "X-Forwarded-Port: 443", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https",
+			"X-Forwarded-Host: evil.test", "Forwarded: for=192.0.2.1")
 		want := []string{
 			"a", "GET /inner/x?q", "Host: inner.test",
 			`Forwarded: for=127.0.0.1;host="Shop.test:8080";proto=http`,
@@ -61,7 +62,8 @@ func TestProxy_Headers(t *testing.T) {
 			want = []string{
 				"a", "GET /inner/x?q", "Host: inner.test",
 				`Forwarded: for=192.0.2.1, for=127.0.0.1;host="Shop.test:8080";proto=http`,
-				"X-Forwarded-For: 192.0.2.1, 127.0.0.1", "X-Forwarded-Host: evil.test", "X-Forwarded-Proto: https", "X-Keep: kept", "X-Set: 1", "X_own: kept",
+				"X-Forwarded-For: 192.0.2.1, 127.0.0.1", "X-Forwarded-Host: evil.test", "X-Forwarded-Port: 443", "X-Forwarded-Proto: https",
+				"X-Keep: kept", "X-Real-Ip: 192.0.2.1", "X-Set: 1", "X_own: kept", "X_real_ip: 192.0.2.1",
 			}
 		}
 		if body != strings.Join(want, "\n") {

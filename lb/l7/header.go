@@ -140,7 +140,7 @@ func (x *exchange) requestFields() []http1.Field {
 	for _, f := range x.req.Fields {
 		switch f.Known {
 		case http1.Other:
-			if strings.IndexByte(f.Name, '_') >= 0 && t.shadows(f.Name) {
+			if x.untold(f.Name) {
 				continue
 			}
 		case http1.Host, http1.Expect:
@@ -189,12 +189,26 @@ func (x *exchange) requestFields() []http1.Field {
 	return append(kept, t.setRequest...)
 }
 
-// shadows reports whether a name with underscores is, but for them, that of a field
-// which the proxy or the route speaks for: where names become variables (CGI, WSGI)
-// the two are one.
-func (t *target) shadows(name string) bool {
-	hyphened := strings.ReplaceAll(name, "_", "-")
-	return http1.KnownName(hyphened) != http1.Other || foldedIn(t.route.RemoveRequest, hyphened) || has(t.setRequest, hyphened)
+// untold reports whether a field that is no known one is kept from the instance: one that
+// says of the client what only those who are trusted may, or has underscores and is, but
+// for them, one that the proxy or the route speaks for: where names become variables (CGI,
+// WSGI) the two are one.
+func (x *exchange) untold(name string) bool {
+	hyphened := name
+	if strings.IndexByte(name, '_') >= 0 {
+		hyphened = strings.ReplaceAll(name, "_", "-")
+		if t := x.target; http1.KnownName(hyphened) != http1.Other || foldedIn(t.route.RemoveRequest, hyphened) || has(t.setRequest, hyphened) {
+			return true
+		}
+	}
+	return !x.hop.trusted && claims(hyphened)
+}
+
+// claims reports whether a field's name is one by which proxies say where a request comes
+// from, beside those that this one sets.
+func claims(name string) bool {
+	const forwarded, realIP = "x-forwarded-", "x-real-ip"
+	return len(name) > len(forwarded) && strings.EqualFold(name[:len(forwarded)], forwarded) || strings.EqualFold(name, realIP)
 }
 
 func join(list, element string) string {

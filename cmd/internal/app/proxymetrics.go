@@ -28,7 +28,7 @@ func (s *server) proxyFamilies() []metrics.Family {
 		choice("muster_proxy_choices_total", "Choices that found an instance.", func(st *dispatch.Stats) float64 { return float64(st.Choices) }),
 		choice("muster_proxy_choices_none_total", "Choices that found no instance.", func(st *dispatch.Stats) float64 { return float64(st.None) }),
 		choice("muster_proxy_choices_busy_total", "Choices that found every instance at its limit.", func(st *dispatch.Stats) float64 { return float64(st.Busy) }),
-		choice("muster_proxy_in_flight", "Requests and connections at instances.", func(st *dispatch.Stats) float64 { return float64(st.Active) }),
+		choice("muster_proxy_in_flight", "Requests and connections at instances through the modes http, tcp and udp; muster_proxy_instance_in_flight has those of nat too.", func(st *dispatch.Stats) float64 { return float64(st.Active) }),
 		choice("muster_proxy_ejections_total", "Instances ejected as their requests failed.", func(st *dispatch.Stats) float64 { return float64(st.Ejections) }),
 		choice("muster_proxy_silences_total", "Silences of instances that have brought their checks nearer.", func(st *dispatch.Stats) float64 { return float64(st.Silences) }),
 		choice("muster_proxy_ejected", "Instances that are ejected.", func(st *dispatch.Stats) float64 { return float64(st.Ejected) }),

@@ -89,7 +89,7 @@ func listenerModeKeys() []key {
 			func(l *Listener, v bool) { l.KeepPort = v }),
 		certificateKeys("", "http: certificates for TLS, read again when the files change. None: cleartext.",
 			func(l *Listener, v []Certificate) { l.Certificates = v }),
-		many("trusted", "", "http: networks whose X-Forwarded-For and Forwarded are believed and added to. Everybody else's are replaced.", network(),
+		many("trusted", "", "http: networks whose X-Forwarded-For and Forwarded are believed and added to, and whose X-Real-IP and other X-Forwarded- fields are passed on. Everybody else's are replaced or dropped.", network(),
 			func(l *Listener, v []netip.Prefix) { l.Trusted = v }),
 		one("access_log", "", "http: log a line a request. Default false.", boolean(),
 			func(l *Listener, v bool) { l.AccessLog = v }),
