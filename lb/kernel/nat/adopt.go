@@ -55,6 +55,7 @@ func (h *half) read(c *nftables.Conn, name string) error {
 	}
 	if !h.exists { // another layout: it will be replaced
 		*h = *newHalf(h.family)
+		h.strange = true
 		return nil
 	}
 	sets, err := c.GetSets(table)
@@ -68,6 +69,7 @@ func (h *half) read(c *nftables.Conn, name string) error {
 		}
 		if !h.take(set.Name, elements) { // somebody else has written here: begin anew
 			*h = *newHalf(h.family)
+			h.strange = true
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -134,6 +135,33 @@ func TestPlane_Remove(t *testing.T) {
 	l.balancer.Must(l.plane.Remove) // and again
 	l.apply(t, l.web4())
 	l.spread(t, vip4)
+}
+
+// Where no service is of IPv6 its packets are not tracked. What another version has left
+// there goes, and an address that was held before is held when its service comes.
+func TestPlane_TableOfAFamilyWithoutServices(t *testing.T) {
+	l := newLab(t, 2)
+	l.balancer.Must(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "muster", Family: nftables.TableFamilyIPv6})
+		c.AddChain(&nftables.Chain{Name: "of-another-version", Table: table})
+		return c.Flush()
+	})
+	l.apply(t, l.web4())
+	if rules := l.ruleset(t); strings.Contains(rules, "table ip6") {
+		t.Errorf("a table for IPv6: %s", rules)
+	}
+	l.balancer.Must(func() error { return l.plane.Hold(t.Context(), vip6.Addr(), time.Now().Add(time.Hour)) })
+	l.apply(t, l.web4())
+	services := l.services()
+	for i := range services {
+		services[i].Fenced = services[i].VIP == vip6
+	}
+	l.apply(t, services...)
+	l.spread(t, vip6)
 }
 
 // Somebody has flushed what Muster wrote.

@@ -26,7 +26,8 @@
 // both directions or in none.
 //
 // The tables are "muster" of the families ip and ip6, unless Config says
-// otherwise. Nothing else is touched. Remove removes them.
+// otherwise, each from its first service on. Nothing else is touched. Remove removes
+// them.
 package nat
 
 import (
@@ -71,7 +72,7 @@ type Plane struct {
 	mu       sync.Mutex
 	services map[string]kernel.Service // as applied, less what was killed
 	halves   [2]*half                  // IPv4 and IPv6
-	// early are the VIPs that were held while known was false.
+	// early are the VIPs that were held while known was false, or their table was not there.
 	early map[netip.Addr]time.Time
 	// known is whether halves mirror the kernel: not before the first call and
 	// after a failed transaction.
@@ -85,9 +86,10 @@ type Plane struct {
 // half is one family's table, as the kernel has it.
 type half struct {
 	family
-	exists bool
-	sets   map[string]map[string]string // of small sets: key to value; counters have none
-	slots  map[string][]byte            // by service: values of all slots, none if it has no instance
+	exists  bool
+	strange bool                         // there is one by its name that is not of this version, or not as it was left
+	sets    map[string]map[string]string // of small sets: key to value; counters have none
+	slots   map[string][]byte            // by service: values of all slots, none if it has no instance
 	// chains are those that choose, with what they choose for; nil for those
 	// that an earlier process made.
 	chains map[string]*kernel.Service
@@ -203,6 +205,9 @@ func (p *Plane) Apply(ctx context.Context, services []kernel.Service) error {
 		return fmt.Errorf("nat: applying %d services: %w", len(services), err)
 	}
 	for vip, until := range p.early {
+		if !p.halfOf(vip).exists {
+			continue
+		}
 		if err := p.hold(vip, until); err != nil {
 			return fmt.Errorf("nat: holding %v: %w", vip, err)
 		}
@@ -250,6 +255,14 @@ func (p *Plane) write(c *nftables.Conn, wanted map[string]kernel.Service, kill s
 		}
 	}
 	for i, h := range p.halves {
+		// Without a service a table would have the kernel track what is not ours.
+		if next[i].exists = h.exists || len(next[i].chains) > 0; !next[i].exists {
+			if h.strange {
+				c.DelTable(&nftables.Table{Name: p.config.Table, Family: h.table})
+			}
+			next[i] = newHalf(h.family)
+			continue
+		}
 		if err := newTransaction(c, p.config.Table, h, next[i]).write(); err != nil {
 			return err
 		}
@@ -283,7 +296,6 @@ func (p *Plane) fillOneByOne(c *nftables.Conn, h, next *half) error {
 // that are as before are not computed again.
 func (h *half) want(services, before map[string]kernel.Service) *half {
 	next := newHalf(h.family)
-	next.exists = true
 	for name := range smallNames() {
 		next.sets[name] = map[string]string{}
 	}
@@ -359,15 +371,15 @@ func (h *half) bury(before *half, services map[string]kernel.Service, kill strin
 
 // Hold says that this machine holds the VIP until then; its fenced services are
 // served that long and no longer, whatever becomes of this process. A time that
-// has passed means that the VIP is not held. Before the first Apply it is only
-// noted.
+// has passed means that the VIP is not held. Before there is a service of its family
+// it is only noted.
 func (p *Plane) Hold(ctx context.Context, vip netip.Addr, until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !p.known {
+	if !p.known || !p.halfOf(vip).exists {
 		p.early[vip] = until
 		return nil
 	}
@@ -383,8 +395,7 @@ func (p *Plane) hold(vip netip.Addr, until time.Time) error {
 }
 
 func (p *Plane) writeHeld(c *nftables.Conn, vip netip.Addr, until time.Time) error {
-	i := slices.IndexFunc(p.halves[:], func(h *half) bool { return h.of(vip) })
-	table := &nftables.Table{Name: p.config.Table, Family: p.halves[i].table}
+	table := &nftables.Table{Name: p.config.Table, Family: p.halfOf(vip).table}
 	set := &nftables.Set{Table: table, Name: setHeld, HasTimeout: true}
 	left := time.Until(until)
 	element := []nftables.SetElement{{Key: vip.AsSlice(), Timeout: max(left, time.Millisecond)}}
@@ -397,6 +408,11 @@ func (p *Plane) writeHeld(c *nftables.Conn, vip netip.Addr, until time.Time) err
 		return err
 	}
 	return explainError(c.Flush())
+}
+
+// halfOf is that of an address's family.
+func (p *Plane) halfOf(a netip.Addr) *half {
+	return p.halves[slices.IndexFunc(p.halves[:], func(h *half) bool { return h.of(a) })]
 }
 
 // Remove takes away the tables and all that is in them. Connections through them
