@@ -9,6 +9,8 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // This file is what is asked of etcd about leases, each of whichever member answers
@@ -18,11 +20,16 @@ import (
 // what it is. That has an identity from here, so that it is made once however often it
 // is asked for.
 func (c *Client) grant(ctx context.Context, conn *clientv3.Client, ttl time.Duration) (clientv3.LeaseID, time.Duration, error) {
-	stub := etcdserverpb.NewLeaseClient(conn.ActiveConnection())
+	stub := clientv3.RetryLeaseClient(conn) // tries again for 2.5 s while no member can be reached
 	ask := &etcdserverpb.LeaseGrantRequest{ID: 1 + rand.Int64N(1<<62), TTL: seconds(ttl)}
 	granted, err := hedged(ctx, c.tries(), func(ctx context.Context) (int64, error) {
 		resp, err := stub.LeaseGrant(ctx, ask)
+		for status.Code(err) == codes.Unavailable && ctx.Err() == nil {
+			resp, err = stub.LeaseGrant(ctx, ask)
+		}
 		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
 		case errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseExist):
 			return ask.TTL, nil
 		case err != nil:
