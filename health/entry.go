@@ -139,11 +139,11 @@ func (m *memory) next(e *entry, t *Target, now int64) int64 {
 	phase := int64(maphash.Comparable(m.seed, e.id) % uint64(every))
 	since := e.start - phase + every // positive: phase is within the interval
 	slot := since - since%every + phase
-	return max(now, slot+rand.Int64N(every/jitterShare))
+	return max(now, slot+rand.Int64N(every/JitterShare))
 }
 
-// jitterShare is the part of an interval within which jitter moves a check.
-const jitterShare = 10
+// JitterShare is the part of an interval within which jitter moves a check.
+const JitterShare = 10
 
 // verdictAt is the earliest time at which a passing target can become failing,
 // or never: the next check, or the one under way, can be followed by each

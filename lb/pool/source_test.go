@@ -324,8 +324,9 @@ func TestPool_Services(t *testing.T) {
 		if list[2].Counts != want {
 			t.Errorf("counts %+v, want %+v", list[2].Counts, want)
 		}
-		if want := 2*time.Second + 2*time.Second/2 + 2*time.Second; list[0].Detection > want || list[0].Detection < 3*time.Second {
-			t.Errorf("detection %s, want between 3 s and %s", list[0].Detection, want)
+		// The interval and its jitter, two more checks, and the last one's timeout.
+		if want := 2200*time.Millisecond + 2*time.Second + time.Second; list[0].Detection != want {
+			t.Errorf("detection %s, want %s", list[0].Detection, want)
 		}
 		if kv := list[1]; kv.Detection != 3*time.Second || !strings.Contains(kv.DetectionWhy, "at once when its connection ends") {
 			t.Errorf("detection of what is held %s: %q, want interval and timeout, 3s", kv.Detection, kv.DetectionWhy)

@@ -141,15 +141,16 @@ func detectionWhy(targets []health.Target) string {
 }
 
 // detection is the longest time from an instance's death to its absence from
-// new answers: the wait for the first check that fails, the checks that must
-// follow, and the last one's timeout.
+// new answers: the wait for the first check that fails, which jitter may make
+// longer, the checks that must follow, and the last one's timeout.
 func detection(targets []health.Target) time.Duration {
 	var longest time.Duration
 	for i := range targets {
 		t := &targets[i]
-		d := t.Interval
+		d := t.Interval + t.Interval/health.JitterShare
 		switch t.Type {
 		case health.TypeTTL:
+			d = t.Interval
 		case health.TypeHeld:
 			d = wholeSeconds(t.Interval) + wholeSeconds(t.Timeout)
 		default:

@@ -297,8 +297,8 @@ func (s *Server) afterAdmin(ctx context.Context, z *Zone, k registry.Key, state 
 	switch state {
 	case api.AdminDrain, api.AdminMaintenance, api.AdminDown:
 		for i := range info.Instances {
-			if in := &info.Instances[i]; (k.Name == registry.AllInstances || k.Name == in.ID) && in.Cached > 0 {
-				out.SafeAfter = max(out.SafeAfter, roundUp(in.Cached)+api.DrainGrace)
+			if in := &info.Instances[i]; k.Name == registry.AllInstances || k.Name == in.ID {
+				out.SafeAfter = max(out.SafeAfter, api.SafeAfter(roundUp(in.Cached)))
 			}
 		}
 	case api.AdminUp, api.AdminFreeze, api.AdminNone:

@@ -101,10 +101,23 @@ type AdminRequest struct {
 	For      Duration   `json:"for,omitempty"` // withdrawn by itself after this; 0: never
 }
 
-// DrainGrace is what is added to the time that caches may hold an instance: the
-// other servers hear of a drain a moment later, and who has just asked has still
-// to connect.
-const DrainGrace = Duration(time.Second)
+const (
+	// drainGrace is what is added to the time that caches may hold an instance: the
+	// other servers hear of a drain a moment later, some caches count whole seconds
+	// (unbound), and who has just asked has still to connect.
+	drainGrace = Duration(2 * time.Second)
+	// cacheMin is how long CoreDNS's cache keeps an answer at least, whatever its TTL.
+	cacheMin = Duration(5 * time.Second)
+)
+
+// SafeAfter is after what time it is safe to stop an instance that caches may hold for
+// as long by its TTL; 0: none does.
+func SafeAfter(cached Duration) Duration {
+	if cached <= 0 {
+		return 0
+	}
+	return max(cached, cacheMin) + drainGrace
+}
 
 // AdminSet answers an AdminRequest.
 type AdminSet struct {
@@ -112,8 +125,8 @@ type AdminSet struct {
 	Until    time.Time `json:"until,omitzero"`
 	// SafeAfter is, for drain, maintenance and down, the time after which it is
 	// safe to stop the instance: by then well-behaved caches hold no answer with
-	// it any more (the greatest TTL lately sent with it), and DrainGrace more. 0:
-	// no cache holds any now.
+	// it any more (the greatest TTL lately sent with it, or the 5 s that CoreDNS
+	// keeps any answer), and some time more. 0: no cache holds any now.
 	SafeAfter Duration `json:"safe_after,omitempty"`
 	// Left is how many instances of the service are still served.
 	Left int `json:"left"`

@@ -266,7 +266,7 @@ func TestRun_drains_and_brings_back(t *testing.T) {
 	}
 	r.until(t, "web-2.web.svc.internal.", dns.TypeA, "NOERROR 10.0.0.2")
 	set, err := r.SetAdmin(ctx, api.AdminRequest{Service: "web", Instance: "web-1", State: api.AdminDrain, Reason: "kernel", By: "ann"})
-	if err != nil || set.Left != 1 || set.SafeAfter != api.Duration(6*time.Second) {
+	if err != nil || set.Left != 1 || set.SafeAfter != api.Duration(7*time.Second) {
 		t.Fatalf("drain: %+v, %v", set, err)
 	}
 	// The answer to the write comes after its effect.

@@ -85,7 +85,7 @@ func (s *session) hold(ctx context.Context, f *registerFlags, in registry.Instan
 }
 
 // drainTime is how long caches may hold the instance, as the server at --addr
-// says, and api.DrainGrace; nothing is asked for a command that has ended.
+// says, and what api.SafeAfter adds; nothing is asked for a command that has ended.
 func (s *session) drainTime(ctx context.Context, zone string, in registry.Instance, runs bool) time.Duration {
 	if !runs {
 		return 0
@@ -98,7 +98,7 @@ func (s *session) drainTime(ctx context.Context, zone string, in registry.Instan
 		if list, err = c.Instances(ctx, zone, in.Service); err == nil {
 			for i := range list.Instances {
 				if list.Instances[i].ID == in.ID {
-					return s.tellDrain(time.Duration(list.Instances[i].Cached + api.DrainGrace))
+					return s.tellDrain(time.Duration(api.SafeAfter(list.Instances[i].Cached)))
 				}
 			}
 			err = errors.New("it does not know the instance")
