@@ -135,6 +135,9 @@ func TestServer_ProtocolErrors(t *testing.T) {
 
 func TestServer_BoundsConnections(t *testing.T) {
 	c, s := start(t)
+	if _, err := ask(t, c, framed(t, 0), true); err != nil { // the server has it counted now
+		t.Fatal(err)
+	}
 	second, err := quic.DialAddr(t.Context(), s.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"doq"}}, nil)
 	if err == nil {
 		<-second.Context().Done()
